@@ -1,0 +1,77 @@
+//! The attribute macro of the `tovuk` crate.
+//!
+//! It only connects a function with the component boundary; what arguments and results a handler may have is decided by traits in `tovuk`,
+//! so that their errors are the compiler's own.
+
+use proc_macro::TokenStream;
+use quote::quote;
+use syn::spanned::Spanned;
+use syn::{Error, FnArg, ItemFn, parse_macro_input};
+
+/// Makes a function the handler of the worker: `fn(Request)` or `fn(Request, Env)`, returning `Response` or `Result<Response, E>` with
+/// `E: Into<tovuk::Error>`. A component has one.
+///
+/// It also installs the logger behind `tovuk::log`. The function stays callable, so native tests can run it.
+#[proc_macro_attribute]
+pub fn handler(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let function = parse_macro_input!(item as ItemFn);
+    if let Err(error) = check(&attribute, &function) {
+        let error = error.to_compile_error();
+        return quote! { #error #function }.into();
+    }
+    let name = &function.sig.ident;
+    quote! {
+        #function
+
+        const _: () = {
+            // Compiled for every target, so that a wrong signature is an error in native builds too.
+            #[allow(dead_code)]
+            fn run(
+                request: ::tovuk::__private::Request,
+            ) -> ::core::result::Result<::tovuk::__private::Response, ::tovuk::__private::Error> {
+                ::tovuk::__private::run(#name, request)
+            }
+
+            #[cfg(target_arch = "wasm32")]
+            const _: () = {
+                struct Worker;
+                impl ::tovuk::__private::Guest for Worker {
+                    fn handle(
+                        request: ::tovuk::__private::Request,
+                    ) -> ::core::result::Result<::tovuk::__private::Response, ::tovuk::__private::Error> {
+                        run(request)
+                    }
+                }
+                ::tovuk::__private::export_worker!(Worker with_types_in ::tovuk::__private::bindings);
+            };
+        };
+    }
+    .into()
+}
+
+/// What the traits cannot say well.
+fn check(attribute: &TokenStream, function: &ItemFn) -> Result<(), Error> {
+    let signature = &function.sig;
+    if !attribute.is_empty() {
+        return Err(Error::new(signature.ident.span(), "`#[tovuk::handler]` takes no arguments: remove what stands in its parentheses"));
+    }
+    if let Some(asyncness) = &signature.asyncness {
+        return Err(Error::new(
+            asyncness.span(),
+            "a handler is synchronous: remove `async`; to wait for several calls at once use `tovuk::fetch_all` or `Service::fetch_all`",
+        ));
+    }
+    if !signature.generics.params.is_empty() {
+        return Err(Error::new(signature.generics.span(), "a handler cannot be generic: the host calls it with a `tovuk::Request`"));
+    }
+    if let Some(FnArg::Receiver(receiver)) = signature.inputs.first() {
+        return Err(Error::new(receiver.span(), "a handler is a free function: move it out of the `impl` block"));
+    }
+    if !(1..=2).contains(&signature.inputs.len()) {
+        return Err(Error::new(
+            signature.ident.span(),
+            "a handler takes a request, and the environment if it likes: `fn handle(req: tovuk::Request, env: tovuk::Env)`",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! Methods and path patterns.
+//!
+//! A list that is walked from the top, and not a radix tree: every request gets a fresh instance and hence a fresh router, so a tree would be
+//! built anew to be asked once. Walking compares a few short strings for each route and allocates for the one that matches.
+
+use percent_encoding::percent_decode_str;
+
+use crate::{Error, Request, Response, Result};
+
+type Action<'a> = Box<dyn Fn(Request) -> Result<Response> + 'a>;
+
+struct Route<'a> {
+    /// `None` matches every method.
+    method: Option<&'static str>,
+    pattern: &'static str,
+    // A box around a function or a closure that captures nothing does not allocate.
+    action: Action<'a>,
+}
+
+/// Routes, tried from the top; the first that matches answers.
+///
+/// `{name}` matches one path segment, `{*rest}` at the end matches whatever is left (at least one character). Values are percent-decoded and
+/// read with [`Request::param`]. A path that no route has is 404; one that routes have for other methods is 405 with `allow`. `HEAD` is answered
+/// by the `GET` route unless it has its own.
+///
+/// ```
+/// use tovuk::{Env, Request, Response, Result, Router};
+///
+/// #[tovuk::handler]
+/// fn handle(req: Request, env: Env) -> Result<Response> {
+///     Router::new()
+///         .get("/", |_| Ok(Response::text("home")))
+///         .get("/orders/{id}", order)
+///         .get("/files/{*path}", |req| Ok(Response::text(req.param::<String>("path")?)))
+///         .post("/orders", |req| env.service("ORDERS").fetch(req).map_err(Into::into))
+///         .run(req)
+/// }
+///
+/// fn order(req: Request) -> Result<Response> {
+///     let id: u64 = req.param("id")?;
+///     Ok(Response::text(format!("order {id}")))
+/// }
+/// # let env = tovuk::testing::TestEnv::new();
+/// # assert_eq!(env.run(handle, Request::get("/orders/42")).body(), b"order 42");
+/// # assert_eq!(env.run(handle, Request::get("/files/a/b%20c")).body(), b"a/b c");
+/// # assert_eq!(env.run(handle, Request::get("/orders/x")).status(), 400);
+/// # assert_eq!(env.run(handle, Request::put("/orders")).header("allow"), Some("POST"));
+/// ```
+#[derive(Default)]
+pub struct Router<'a> {
+    routes: Vec<Route<'a>>,
+}
+
+impl<'a> Router<'a> {
+    /// No routes: everything is 404.
+    pub fn new() -> Self {
+        Self { routes: Vec::new() }
+    }
+
+    /// Answers `GET` and `HEAD`.
+    #[must_use]
+    pub fn get(self, pattern: &'static str, action: impl Fn(Request) -> Result<Response> + 'a) -> Self {
+        self.route("GET", pattern, action)
+    }
+
+    /// Answers `POST`.
+    #[must_use]
+    pub fn post(self, pattern: &'static str, action: impl Fn(Request) -> Result<Response> + 'a) -> Self {
+        self.route("POST", pattern, action)
+    }
+
+    /// Answers `PUT`.
+    #[must_use]
+    pub fn put(self, pattern: &'static str, action: impl Fn(Request) -> Result<Response> + 'a) -> Self {
+        self.route("PUT", pattern, action)
+    }
+
+    /// Answers `PATCH`.
+    #[must_use]
+    pub fn patch(self, pattern: &'static str, action: impl Fn(Request) -> Result<Response> + 'a) -> Self {
+        self.route("PATCH", pattern, action)
+    }
+
+    /// Answers `DELETE`.
+    #[must_use]
+    pub fn delete(self, pattern: &'static str, action: impl Fn(Request) -> Result<Response> + 'a) -> Self {
+        self.route("DELETE", pattern, action)
+    }
+
+    /// Answers one method, in upper case.
+    #[must_use]
+    pub fn route(self, method: &'static str, pattern: &'static str, action: impl Fn(Request) -> Result<Response> + 'a) -> Self {
+        self.add(Some(method), pattern, action)
+    }
+
+    /// Answers every method.
+    #[must_use]
+    pub fn any(self, pattern: &'static str, action: impl Fn(Request) -> Result<Response> + 'a) -> Self {
+        self.add(None, pattern, action)
+    }
+
+    fn add(mut self, method: Option<&'static str>, pattern: &'static str, action: impl Fn(Request) -> Result<Response> + 'a) -> Self {
+        self.routes.push(Route { method, pattern, action: Box::new(action) });
+        self
+    }
+
+    /// Answers the request by the first route that matches it.
+    ///
+    /// # Errors
+    /// What the route returned; 404 when no route has the path.
+    pub fn run(&self, mut request: Request) -> Result<Response> {
+        let wanted = request.method();
+        let on_path = || self.routes.iter().filter(|route| matches(route.pattern, request.path()));
+        let found = on_path()
+            .find(|route| route.method.is_none_or(|method| method == wanted))
+            .or_else(|| on_path().find(|route| wanted == "HEAD" && route.method == Some("GET")));
+        let Some(route) = found else {
+            let allowed = allowed(on_path());
+            if allowed.is_empty() {
+                return Err(Error::not_found(format!("there is nothing at {}", request.path())));
+            }
+            let body = format!("{{\"error\":{}}}", serde_json::Value::from(format!("{wanted} is not allowed here; allowed: {allowed}")));
+            return Ok(Response::empty(405).with_header("allow", allowed).with_header("content-type", "application/json").with_body(body));
+        };
+        let params = params(route.pattern, request.path())?;
+        request.set_params(params);
+        (route.action)(request)
+    }
+}
+
+impl std::fmt::Debug for Router<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.routes.iter().map(|route| (route.method.unwrap_or("*"), route.pattern))).finish()
+    }
+}
+
+/// The methods of these routes, for the `allow` field.
+fn allowed<'r>(routes: impl Iterator<Item = &'r Route<'r>>) -> String {
+    let mut methods: Vec<&str> = routes.filter_map(|route| route.method).collect();
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
+    }
+    methods.sort_unstable();
+    methods.dedup();
+    methods.join(", ")
+}
+
+/// The name in `{name}`.
+fn name_in_braces(segment: &str) -> Option<&str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
+}
+
+/// Walks pattern and path together and calls `bind` with each name and the raw text that it matched. Whether they match.
+fn walk<'p>(pattern: &'static str, path: &'p str, mut bind: impl FnMut(&'static str, &'p str)) -> bool {
+    let (mut pattern, mut path) = (Some(pattern), Some(path));
+    loop {
+        let (Some(pattern_left), Some(path_left)) = (pattern, path) else {
+            return pattern.is_none() && path.is_none();
+        };
+        if let Some(rest) = name_in_braces(pattern_left).and_then(|name| name.strip_prefix('*')) {
+            bind(rest, path_left);
+            return !path_left.is_empty();
+        }
+        let (want, pattern_next) = split_segment(pattern_left);
+        let (have, path_next) = split_segment(path_left);
+        match name_in_braces(want) {
+            Some(name) if !have.is_empty() => bind(name, have),
+            None if want == have => {}
+            _ => return false,
+        }
+        (pattern, path) = (pattern_next, path_next);
+    }
+}
+
+/// The text before the first `/`, and what follows it.
+fn split_segment(text: &str) -> (&str, Option<&str>) {
+    match text.split_once('/') {
+        Some((segment, rest)) => (segment, Some(rest)),
+        None => (text, None),
+    }
+}
+
+fn matches(pattern: &'static str, path: &str) -> bool {
+    walk(pattern, path, |_, _| {})
+}
+
+fn params(pattern: &'static str, path: &str) -> Result<Vec<(String, String)>> {
+    let mut raw = Vec::new();
+    walk(pattern, path, |name, value| raw.push((name, value)));
+    raw.into_iter()
+        .map(|(name, value)| match percent_decode_str(value).decode_utf8() {
+            Ok(text) => Ok((name.to_owned(), text.into_owned())),
+            Err(_) => Err(Error::bad_request(format!("the path parameter `{name}` is not UTF-8 text once decoded"))),
+        })
+        .collect()
+}

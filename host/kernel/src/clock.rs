@@ -1,0 +1,125 @@
+//! Time. Everything that asks what time it is, or waits for a point in time, does so here, so that a test or a development host can
+//! advance all of it together. CPU time is not time of day and is measured in the runtime.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// A point in time: milliseconds since the UNIX epoch, UTC.
+pub type UnixMs = u64;
+
+/// The host's clock. Clones share one time.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    System,
+    /// The machine's clock plus an offset that only grows.
+    Advanced(Arc<watch::Sender<Duration>>),
+}
+
+impl Clock {
+    /// The machine's clock.
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that runs with the machine's and can be moved ahead with [`Clock::advance`].
+    pub fn advanceable() -> Self {
+        Self(Source::Advanced(Arc::new(watch::Sender::new(Duration::ZERO))))
+    }
+
+    /// The time of day.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock")]
+    pub fn now_unix_ms(&self) -> UnixMs {
+        let machine = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from((machine + self.offset()).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Moves the clock ahead and wakes every sleeper whose time has come. Returns false, and does nothing, on the machine's clock.
+    pub fn advance(&self, by: Duration) -> bool {
+        match &self.0 {
+            Source::System => false,
+            Source::Advanced(offset) => {
+                offset.send_modify(|offset| *offset += by);
+                true
+            }
+        }
+    }
+
+    /// Waits until `duration` has passed on this clock.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that sleeps")]
+    pub async fn sleep(&self, duration: Duration) {
+        match &self.0 {
+            Source::System => tokio::time::sleep(duration).await,
+            Source::Advanced(offset) => {
+                let mut changes = offset.subscribe();
+                let started = Instant::now();
+                let offset_at_start = *changes.borrow_and_update();
+                loop {
+                    let skipped = changes.borrow_and_update().saturating_sub(offset_at_start);
+                    let Some(remaining) = duration.checked_sub(skipped + started.elapsed()) else { return };
+                    tokio::select! {
+                        () = tokio::time::sleep(remaining) => return,
+                        // The sender lives in this clock, so it cannot be gone while we borrow it.
+                        _ = changes.changed() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for `future`, at most for `duration` on this clock; `None` when the time has run out.
+    pub async fn timeout<F: Future>(&self, duration: Duration, future: F) -> Option<F::Output> {
+        tokio::select! {
+            biased;
+            output = future => Some(output),
+            () = self.sleep(duration) => None,
+        }
+    }
+
+    /// Milliseconds on a clock that never goes back, from an arbitrary origin, advanced like the time of day.
+    pub fn monotonic_ms(&self) -> u64 {
+        static ORIGIN: OnceLock<std::time::Instant> = OnceLock::new();
+        let running = ORIGIN.get_or_init(std::time::Instant::now).elapsed();
+        u64::try_from((running + self.offset()).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn offset(&self) -> Duration {
+        match &self.0 {
+            Source::System => Duration::ZERO,
+            Source::Advanced(offset) => *offset.borrow(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sleeper_wakes_when_the_clock_is_advanced_past_its_time() {
+        let clock = Clock::advanceable();
+        let sleeper = tokio::spawn({
+            let clock = clock.clone();
+            async move { clock.sleep(Duration::from_secs(3600)).await }
+        });
+        tokio::task::yield_now().await;
+        let before = clock.now_unix_ms();
+        assert!(clock.advance(Duration::from_secs(3599)));
+        tokio::task::yield_now().await;
+        assert!(!sleeper.is_finished());
+        assert!(clock.advance(Duration::from_secs(1)));
+        sleeper.await.unwrap();
+        assert!(clock.now_unix_ms() >= before + 3_600_000);
+    }
+
+    #[test]
+    fn the_system_clock_cannot_be_advanced() {
+        assert!(!Clock::system().advance(Duration::from_secs(1)));
+    }
+}

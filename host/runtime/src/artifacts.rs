@@ -1,0 +1,209 @@
+//! Compiled components: on disk by content and engine, in memory the most recently used.
+//!
+//! `<sha256>.wasm` is what was deployed, `<sha256>-<compatibility>.cwasm` its code and `….json` beside it the code's digest and description. Code is
+//! mapped, not read, so files are never rewritten in place: a mapped page follows its file, and a truncated one ends the process. A file appears
+//! under its name only when it is whole and on disk.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dashmap::DashSet;
+use moka::sync::Cache;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+
+use crate::compile::{self, Compiler};
+use crate::component::{Description, Refusal};
+use crate::instance::Data;
+use crate::worker::Worker;
+
+/// Names a component by its content: the SHA-256 of its bytes, in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ArtifactId(Arc<str>);
+
+impl ArtifactId {
+    /// The name of these bytes.
+    pub fn of(wasm: &[u8]) -> Self {
+        Self(hex::encode(Sha256::digest(wasm)).into())
+    }
+
+    /// The hexadecimal text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A component that is compiled and stored.
+#[derive(Clone, Debug)]
+pub struct Artifact {
+    /// Its name.
+    pub id: ArtifactId,
+    /// What it is.
+    pub description: Description,
+}
+
+/// Why a component could not be prepared or loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The component's fault.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The host's fault.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file concerned.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The host's fault.
+    #[error("{0}")]
+    Host(String),
+    /// The stored code is not what was stored.
+    #[error("{path} has changed since it was compiled: it is compiled again at the next deploy")]
+    Corrupt {
+        /// The file concerned.
+        path: PathBuf,
+    },
+    /// There is no such artifact.
+    #[error("component {0} is not stored on this host")]
+    Unknown(String),
+}
+
+impl From<compile::Error> for Error {
+    fn from(error: compile::Error) -> Self {
+        match error {
+            compile::Error::Refused(refusal) => Self::Refused(refusal),
+            compile::Error::Host(text) => Self::Host(text),
+        }
+    }
+}
+
+/// What stands beside the code.
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    code_sha256: String,
+    description: Description,
+}
+
+/// The store of one host.
+pub struct Artifacts {
+    folder: PathBuf,
+    engine: Engine,
+    linker: Linker<Data>,
+    compatibility: String,
+    compiler: Compiler,
+    loaded: Cache<ArtifactId, Arc<Worker>>,
+    /// Code whose digest was checked in this process.
+    checked: DashSet<ArtifactId>,
+}
+
+impl Artifacts {
+    /// The store in `folder`, which is made if it is missing, readable by this user alone.
+    pub fn open(folder: PathBuf, engine: Engine, linker: Linker<Data>, compiler: Compiler, loaded_max: u64) -> Result<Self, Error> {
+        use std::os::unix::fs::DirBuilderExt;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|source| Error::Io { path: folder.clone(), source })?;
+        let compatibility = compile::compatibility(&engine);
+        Ok(Self { folder, engine, linker, compatibility, compiler, loaded: Cache::new(loaded_max), checked: DashSet::new() })
+    }
+
+    /// Compiles a component unless its code is stored, and stores both.
+    pub async fn prepare(&self, wasm: &[u8]) -> Result<Artifact, Error> {
+        crate::component::sniff(wasm)?;
+        let id = ArtifactId::of(wasm);
+        if let Some(manifest) = self.manifest(&id)
+            && self.check(&id, &manifest).is_ok()
+        {
+            return Ok(Artifact { id, description: manifest.description });
+        }
+        let compiled = self.compiler.compile(wasm, &self.compatibility).await?;
+        let manifest = Manifest { code_sha256: hex::encode(Sha256::digest(&compiled.code)), description: compiled.description };
+        let manifest_json = serde_json::to_vec(&manifest).map_err(|error| Error::Host(error.to_string()))?;
+        self.write(&self.path(&id, "wasm"), wasm)?;
+        self.write(&self.code_path(&id), &compiled.code)?;
+        // The manifest comes last: where it stands, the code does.
+        self.write(&self.manifest_path(&id), &manifest_json)?;
+        self.checked.insert(id.clone());
+        Ok(Artifact { id, description: manifest.description })
+    }
+
+    /// The worker of a prepared component, from memory or mapped from disk.
+    pub fn load(&self, id: &ArtifactId) -> Result<Arc<Worker>, Error> {
+        if let Some(worker) = self.loaded.get(id) {
+            return Ok(worker);
+        }
+        self.loaded.try_get_with(id.clone(), || self.map(id).map(Arc::new)).map_err(|error: Arc<Error>| Error::Host(error.to_string()))
+    }
+
+    /// How many components are loaded.
+    pub fn loaded_count(&self) -> u64 {
+        self.loaded.run_pending_tasks();
+        self.loaded.entry_count()
+    }
+
+    fn map(&self, id: &ArtifactId) -> Result<Worker, Error> {
+        let manifest = self.manifest(id).ok_or_else(|| Error::Unknown(id.as_str().to_owned()))?;
+        self.check(id, &manifest)?;
+        let component = map_code(&self.engine, &self.code_path(id)).map_err(|error| Error::Host(format!("{error:#}")))?;
+        Worker::new(&self.linker, &component, manifest.description.world).map_err(|error| Error::Host(format!("{error:#}")))
+    }
+
+    fn manifest(&self, id: &ArtifactId) -> Option<Manifest> {
+        serde_json::from_slice(&fs::read(self.manifest_path(id)).ok()?).ok()
+    }
+
+    /// Compares the code on disk with its digest, once in a process.
+    fn check(&self, id: &ArtifactId, manifest: &Manifest) -> Result<(), Error> {
+        if self.checked.contains(id) {
+            return Ok(());
+        }
+        let path = self.code_path(id);
+        let io = |source| Error::Io { path: path.clone(), source };
+        let mut file = File::open(&path).map_err(io)?;
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match file.read(&mut buffer).map_err(io)? {
+                0 => break,
+                read => hasher.update(buffer.get(..read).unwrap_or_default()),
+            }
+        }
+        if hex::encode(hasher.finalize()) != manifest.code_sha256 {
+            return Err(Error::Corrupt { path });
+        }
+        self.checked.insert(id.clone());
+        Ok(())
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        let io = |source| Error::Io { path: path.to_owned(), source };
+        let mut file = tempfile::NamedTempFile::new_in(&self.folder).map_err(io)?;
+        file.write_all(bytes).map_err(io)?;
+        file.as_file().sync_all().map_err(io)?;
+        file.persist(path).map_err(|error| io(error.error))?;
+        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(io)
+    }
+
+    fn path(&self, id: &ArtifactId, extension: &str) -> PathBuf {
+        self.folder.join(format!("{}.{extension}", id.as_str()))
+    }
+
+    fn code_path(&self, id: &ArtifactId) -> PathBuf {
+        self.folder.join(format!("{}-{}.cwasm", id.as_str(), self.compatibility))
+    }
+
+    fn manifest_path(&self, id: &ArtifactId) -> PathBuf {
+        self.folder.join(format!("{}-{}.json", id.as_str(), self.compatibility))
+    }
+}
+
+#[expect(unsafe_code, reason = "mapping code trusts the file; only this store writes into the folder, and the digest was compared before")]
+fn map_code(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
+    // SAFETY: the file was written by `Artifacts::write` from the compiler's output, is never changed in place, and its digest was
+    // checked in this process.
+    unsafe { Component::deserialize_file(engine, path) }
+}

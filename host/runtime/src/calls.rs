@@ -1,0 +1,129 @@
+//! Calls that a worker makes: to a bound service, or to a host outside. Both worlds and both forms of a binding end here.
+
+use std::sync::Arc;
+
+use http::{Request, Response, StatusCode};
+use tovuk_kernel::codes;
+use tovuk_kernel::error::{ErrorBody, HopBody};
+use tovuk_kernel::ids::ServiceId;
+use tovuk_kernel::paths;
+
+use crate::body::Body;
+use crate::failure::Failure;
+use crate::invocation::Invocation;
+use crate::invoke::{Budget, Event};
+use crate::outbound::{Caller, OutboundError};
+use crate::record::Outcome;
+
+/// Why a call was not made or brought no response. The variants are those of the WIT.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    UnknownBinding(String),
+    ChainLimit(Vec<HopBody>),
+    SubrequestLimit(u32),
+    InvalidRequest(String),
+    BodyTooLarge(u64),
+    Timeout,
+    Outbound(OutboundError),
+    Unreachable(String),
+    Other(String),
+}
+
+/// Sends a request to where its absolute URL leads.
+pub(crate) async fn by_url(caller: &Arc<Invocation>, request: Request<Body>) -> Result<Response<Body>, CallError> {
+    let Some(authority) = request.uri().authority().cloned() else {
+        return Err(CallError::InvalidRequest(format!("`{}` is no absolute URL: begin it with http:// or https:// and a host", request.uri())));
+    };
+    match caller.deployment.bindings.by_authority(authority.host(), authority.port_u16()) {
+        Some(Ok(target)) => call(caller, &target.clone(), request).await,
+        Some(Err(error)) => Err(CallError::UnknownBinding(error.to_string())),
+        None => match caller.runtime.own_door(&authority, request.uri().scheme_str()) {
+            Some(door) => {
+                caller.count_subrequest().map_err(CallError::SubrequestLimit)?;
+                door.enter(with_trace(caller, request), Budget::call(caller.clone())).await.or_else(|failure| failed(caller, failure))
+            }
+            None => outside(caller, request).await,
+        },
+    }
+}
+
+/// Calls the service behind a binding.
+pub(crate) async fn by_binding(caller: &Arc<Invocation>, name: &str, request: Request<Body>) -> Result<Response<Body>, CallError> {
+    let target = caller.deployment.bindings.by_name(name).map_err(|error| CallError::UnknownBinding(error.to_string()))?.clone();
+    call(caller, &target, request).await
+}
+
+async fn call(caller: &Arc<Invocation>, target: &ServiceId, request: Request<Body>) -> Result<Response<Body>, CallError> {
+    caller.count_subrequest().map_err(CallError::SubrequestLimit)?;
+    if paths::is_reserved(request.uri().path()) {
+        // The worker behind the binding answers unknown paths in its own way; this one it must never see.
+        return failed(caller, Failure::refused(&codes::ROUTE_NOT_FOUND, "paths under /.tovuk are the host's: only it delivers events"));
+    }
+    let Some(service) = caller.runtime.services().get(target) else {
+        return failed(caller, Failure::refused(&codes::SERVICE_NOT_DEPLOYED, format!("{target} no longer exists")));
+    };
+    match caller.runtime.invoke(&service, Event::Binding(request), Budget::call(caller.clone())).await {
+        Ok(started) => Ok(started.response),
+        Err(failure) => failed(caller, failure),
+    }
+}
+
+/// What the calling worker gets for a target that failed: a response, but for the chain limit, which is the caller's own doing.
+fn failed(caller: &Invocation, failure: Failure) -> Result<Response<Body>, CallError> {
+    if failure.code.code == codes::BINDING_CHAIN_LIMIT.code {
+        return Err(CallError::ChainLimit(failure.hops));
+    }
+    let request_id = caller.chain.trace.to_string();
+    let body = ErrorBody::detailed(failure.code, &failure.message, &failure.hops, &request_id).to_json();
+    Ok(json(failure.code.status, body))
+}
+
+/// A response of the host itself.
+pub fn json(status: u16, body: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(bytes::Bytes::from(body)));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response
+}
+
+async fn outside(caller: &Arc<Invocation>, request: Request<Body>) -> Result<Response<Body>, CallError> {
+    caller.count_subrequest().map_err(CallError::SubrequestLimit)?;
+    let from = Caller { account: &caller.target.account, service: &caller.target.name, allow: &caller.deployment.outbound };
+    let request = with_trace(caller, request).map(Body::into_boxed);
+    let response = caller.runtime.outbound().send(from, request).await.map_err(CallError::Outbound)?;
+    Ok(response.map(Body::stream))
+}
+
+/// Whoever is called continues the trace, unless the worker has said otherwise.
+fn with_trace(caller: &Invocation, mut request: Request<Body>) -> Request<Body> {
+    if !request.headers().contains_key(crate::trace::TRACEPARENT) {
+        request.headers_mut().insert(crate::trace::TRACEPARENT, crate::trace::header(caller.chain.trace, caller.span));
+    }
+    request
+}
+
+impl CallError {
+    /// What becomes of a request whose worker returned this error without handling it.
+    pub(crate) fn unhandled(self) -> Failure {
+        let (code, message) = match self {
+            Self::ChainLimit(hops) => {
+                let mut failure = Failure::new(&codes::BINDING_CHAIN_LIMIT, Outcome::Refused, chain_limit_text(&hops));
+                failure.hops = hops;
+                return failure;
+            }
+            Self::SubrequestLimit(limit) => (&codes::SUBREQUEST_LIMIT, format!("the worker made more than {limit} calls")),
+            Self::Timeout => (&codes::WORKER_TIMEOUT, "a call that the worker made timed out".to_owned()),
+            Self::Unreachable(text) => (&codes::UPSTREAM_UNREACHABLE, text),
+            Self::Outbound(error) => (&codes::UPSTREAM_UNREACHABLE, error.to_string()),
+            Self::UnknownBinding(text) | Self::InvalidRequest(text) | Self::Other(text) => (&codes::WORKER_FAILED, text),
+            Self::BodyTooLarge(limit) => (&codes::WORKER_FAILED, format!("a body had more than {limit} bytes")),
+        };
+        Failure::new(code, Outcome::Failed, message)
+    }
+}
+
+/// The chain in one line.
+pub(crate) fn chain_limit_text(hops: &[HopBody]) -> String {
+    let path: Vec<_> = hops.iter().map(|hop| format!("{} {} {} {}", hop.number, hop.service, hop.method, hop.path)).collect();
+    format!("the chain has {} invocations, which is the limit: {}", hops.len(), path.join("; "))
+}

@@ -1,0 +1,170 @@
+//! Bodies on their way into and out of a streaming worker: counted, bounded, and tied to the life of the guest.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::task::JoinHandle;
+
+use crate::body::{Body, BodyError};
+use crate::invocation::Invocation;
+use crate::record::Outcome;
+
+/// A guest that goes on after its response head. Dropping this ends it.
+pub(crate) struct GuestTask(Option<JoinHandle<()>>);
+
+impl GuestTask {
+    pub fn spawn(guest: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(Some(tokio::spawn(guest)))
+    }
+
+    /// Lets the guest finish by itself, within its limits.
+    fn detach(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for GuestTask {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// The request body of a streaming worker.
+pub(crate) struct RequestBody {
+    inner: Body,
+    invocation: Arc<Invocation>,
+    limit_bytes: u64,
+}
+
+impl RequestBody {
+    pub fn new(inner: Body, invocation: Arc<Invocation>) -> Self {
+        let limit_bytes = invocation.deployment.limits.stream_body_mb << 20;
+        Self { inner, invocation, limit_bytes }
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            let total = self.invocation.bytes_in.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
+            if self.invocation.head_is_out() {
+                self.invocation.progress();
+            }
+            if total > self.limit_bytes {
+                self.invocation.request_too_large.store(true, Ordering::Relaxed);
+                return Poll::Ready(Some(Err(BodyError::HttpRequestBodySize(Some(self.limit_bytes)))));
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The response body of a streaming worker. Dropped before its end, it cancels the guest.
+pub(crate) struct ResponseBody<B> {
+    inner: B,
+    invocation: Arc<Invocation>,
+    guest: Option<GuestTask>,
+    limit_bytes: u64,
+    ended: bool,
+}
+
+impl<B> ResponseBody<B> {
+    pub fn new(inner: B, invocation: Arc<Invocation>, guest: Option<GuestTask>, limit_bytes: u64) -> Self {
+        Self { inner, invocation, guest, limit_bytes, ended: false }
+    }
+
+    /// The guest stopped before its body was whole. Whoever reads it must not take what came for all of it.
+    fn cut(&mut self) -> BodyError {
+        self.ended = true;
+        self.guest = None;
+        BodyError::HttpResponseIncomplete
+    }
+
+    fn finish(&mut self) {
+        if self.ended {
+            return;
+        }
+        self.ended = true;
+        self.invocation.end(Outcome::Response, None);
+        if let Some(guest) = self.guest.take() {
+            guest.detach();
+        }
+    }
+}
+
+impl<B> http_body::Body for ResponseBody<B>
+where
+    B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        match std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    let total = this.invocation.bytes_out.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
+                    this.invocation.progress();
+                    if total > this.limit_bytes {
+                        let text = format!("the response body has more than {} bytes; it was cut there", this.limit_bytes);
+                        this.invocation.end(Outcome::Refused, Some(text));
+                        return Poll::Ready(Some(Err(this.cut())));
+                    }
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                this.invocation.end(Outcome::Failed, Some(format!("the response body broke off: {error}")));
+                this.cut();
+                Poll::Ready(Some(Err(error)))
+            }
+            // The guest's end of the body vanishes alike when the guest finishes it and when the guest is stopped.
+            None if this.invocation.is_broken() => Poll::Ready(Some(Err(this.cut()))),
+            None => {
+                this.finish();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // An inner stream that has ended may still have to be cut, so the end is told by `poll_frame` alone.
+        self.ended
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl<B> Drop for ResponseBody<B> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.invocation.end(Outcome::Cancelled, Some("whoever asked went away before the response was whole".to_owned()));
+        }
+    }
+}

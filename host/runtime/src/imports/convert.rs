@@ -1,0 +1,152 @@
+//! Between HTTP as the host speaks it and HTTP as the two worlds do. The errors of both worlds are rendered here and nowhere else.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use wasmtime_wasi_http::p2::bindings::http::types::{DnsErrorPayload, ErrorCode};
+
+use tovuk_kernel::codes;
+use tovuk_kernel::error::HopBody;
+
+use crate::body::{Body, BodyError, CollectError};
+use crate::calls::CallError;
+use crate::failure::Failure;
+use crate::lean_bindings::tovuk::http::types as lean;
+use crate::outbound::OutboundError;
+use crate::record::Outcome;
+
+/// A worker's outgoing request.
+pub(crate) fn request(request: lean::RequestResult) -> Result<Request<Body>, CallError> {
+    let invalid = |what: &str, text: &dyn std::fmt::Display| CallError::InvalidRequest(format!("the {what} is not valid HTTP: {text}"));
+    let mut built = Request::new(Body::from(Bytes::from(request.body)));
+    *built.method_mut() = Method::from_bytes(request.method.as_bytes()).map_err(|error| invalid("method", &error))?;
+    *built.uri_mut() = Uri::from_maybe_shared(Bytes::from(request.uri)).map_err(|error| invalid("URL", &error))?;
+    *built.headers_mut() = headers(request.headers).map_err(|name| invalid("header field", &name))?;
+    // The body says how long it is.
+    built.headers_mut().remove(http::header::CONTENT_LENGTH);
+    Ok(built)
+}
+
+/// A worker's answer to whoever invoked it.
+pub(crate) fn response(response: lean::Response, limit_bytes: u64) -> Result<Response<Body>, Failure> {
+    let failed = |text: String| Failure::new(&codes::WORKER_FAILED, Outcome::Failed, text);
+    if response.body.len() as u64 > limit_bytes {
+        return Err(Failure::refused(&codes::RESPONSE_TOO_LARGE, format!("the response body has {} bytes and may have {limit_bytes}", response.body.len())));
+    }
+    let status = StatusCode::from_u16(response.status).ok().filter(|status| (200..600).contains(&status.as_u16()));
+    let status = status.ok_or_else(|| failed(format!("the worker answered with status {}, which is not between 200 and 599", response.status)))?;
+    let mut built = Response::new(Body::from(Bytes::from(response.body)));
+    *built.status_mut() = status;
+    *built.headers_mut() = headers(response.headers).map_err(|name| failed(format!("the worker answered with a header field that is not valid HTTP: {name}")))?;
+    built.headers_mut().remove(http::header::CONTENT_LENGTH);
+    Ok(built)
+}
+
+/// The fields, or the name of the first that HTTP does not allow.
+fn headers(fields: Vec<(String, Vec<u8>)>) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::with_capacity(fields.len());
+    for (name, value) in fields {
+        let Ok(valid_name) = HeaderName::from_bytes(name.as_bytes()) else { return Err(format!("name {name:?}")) };
+        let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) else { return Err(format!("value of {name:?}")) };
+        if headers.try_append(valid_name, value).is_err() {
+            return Err("there are too many".to_owned());
+        }
+    }
+    Ok(headers)
+}
+
+/// A response, whole, for a worker that called.
+pub(crate) async fn collect(response: Response<Body>, limit_bytes: u64) -> Result<lean::Response, CallError> {
+    let (parts, body) = response.into_parts();
+    let body = match body {
+        Body::Empty => Bytes::new(),
+        body => body.collect_within(limit_bytes).await.map_err(|error| match error {
+            CollectError::TooLarge => CallError::BodyTooLarge(limit_bytes),
+            CollectError::Broken(text) => CallError::Unreachable(format!("the response broke off: {text}")),
+        })?,
+    };
+    let headers = parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
+    Ok(lean::Response { status: parts.status.as_u16(), headers, body: body.into() })
+}
+
+/// A call's error for the lean world.
+pub(crate) fn error(error: CallError) -> lean::Error {
+    match error {
+        CallError::UnknownBinding(text) => lean::Error::UnknownBinding(text),
+        CallError::ChainLimit(hops) => {
+            lean::Error::ChainLimit(hops.into_iter().map(|hop| lean::Hop { number: hop.number, service: hop.service, method: hop.method, path: hop.path }).collect())
+        }
+        CallError::SubrequestLimit(limit) => lean::Error::SubrequestLimit(limit),
+        CallError::InvalidRequest(text) => lean::Error::InvalidRequest(text),
+        CallError::BodyTooLarge(limit) => lean::Error::BodyTooLarge(limit),
+        CallError::Timeout => lean::Error::Timeout,
+        CallError::Unreachable(text) => lean::Error::Unreachable(text),
+        CallError::Other(text) => lean::Error::Other(text),
+        CallError::Outbound(error) => match &error {
+            OutboundError::Denied { .. } | OutboundError::AddressRefused { .. } => lean::Error::Denied(error.to_string()),
+            OutboundError::InvalidRequest { .. } => lean::Error::InvalidRequest(error.to_string()),
+            OutboundError::ConnectTimeout { .. } => lean::Error::Timeout,
+            _ => lean::Error::Unreachable(error.to_string()),
+        },
+    }
+}
+
+/// An error that a worker returned instead of a response.
+pub(crate) fn call_error(error: lean::Error) -> CallError {
+    match error {
+        lean::Error::UnknownBinding(text) => CallError::UnknownBinding(text),
+        lean::Error::ChainLimit(hops) => {
+            CallError::ChainLimit(hops.into_iter().map(|hop| HopBody { number: hop.number, service: hop.service, method: hop.method, path: hop.path }).collect())
+        }
+        lean::Error::SubrequestLimit(limit) => CallError::SubrequestLimit(limit),
+        lean::Error::Denied(text) | lean::Error::Other(text) => CallError::Other(text),
+        lean::Error::InvalidRequest(text) => CallError::InvalidRequest(text),
+        lean::Error::BodyTooLarge(limit) => CallError::BodyTooLarge(limit),
+        lean::Error::Unreachable(text) => CallError::Unreachable(text),
+        lean::Error::Timeout => CallError::Timeout,
+    }
+}
+
+/// A call's error for `wasi:http`.
+pub(crate) fn error_code(error: CallError) -> BodyError {
+    match error {
+        CallError::UnknownBinding(_) => BodyError::DestinationNotFound,
+        CallError::ChainLimit(_) => BodyError::LoopDetected,
+        CallError::SubrequestLimit(limit) => BodyError::InternalError(Some(format!("subrequest_limit: the invocation has made {limit} calls, which is the limit"))),
+        CallError::InvalidRequest(_) => BodyError::HttpRequestUriInvalid,
+        CallError::BodyTooLarge(limit) => BodyError::HttpResponseBodySize(Some(limit)),
+        CallError::Timeout => BodyError::HttpResponseTimeout,
+        CallError::Unreachable(_) => BodyError::DestinationUnavailable,
+        CallError::Other(text) => BodyError::InternalError(Some(text)),
+        CallError::Outbound(error) => outbound_code(error),
+    }
+}
+
+fn outbound_code(error: OutboundError) -> BodyError {
+    match error {
+        OutboundError::Denied { .. } => BodyError::HttpRequestDenied,
+        OutboundError::AddressRefused { .. } => BodyError::DestinationIpProhibited,
+        OutboundError::InvalidRequest { .. } => BodyError::HttpRequestUriInvalid,
+        OutboundError::Dns { reason, .. } => BodyError::DnsError { rcode: Some(reason), info_code: None },
+        OutboundError::Connect { refused: true, .. } => BodyError::ConnectionRefused,
+        OutboundError::Connect { .. } => BodyError::DestinationUnavailable,
+        OutboundError::ConnectionLimit { .. } => BodyError::ConnectionLimitReached,
+        OutboundError::Tls { certificate: true, .. } => BodyError::TlsCertificateError,
+        OutboundError::Tls { .. } => BodyError::TlsProtocolError,
+        OutboundError::ConnectTimeout { .. } => BodyError::ConnectionTimeout,
+        OutboundError::Protocol { .. } => BodyError::HttpProtocolError,
+    }
+}
+
+/// An error that a `wasi:http` worker returned instead of a response. The list of hops does not survive in that world; the log has the calls.
+pub(crate) fn from_error_code(code: ErrorCode) -> CallError {
+    match code {
+        ErrorCode::LoopDetected => CallError::ChainLimit(Vec::new()),
+        ErrorCode::ConnectionTimeout | ErrorCode::HttpResponseTimeout | ErrorCode::ConnectionReadTimeout | ErrorCode::ConnectionWriteTimeout | ErrorCode::DnsTimeout => CallError::Timeout,
+        ErrorCode::DestinationNotFound | ErrorCode::DestinationUnavailable | ErrorCode::ConnectionRefused | ErrorCode::ConnectionTerminated | ErrorCode::DestinationIpUnroutable => {
+            CallError::Unreachable(format!("the worker returned {code:?}"))
+        }
+        ErrorCode::DnsError(DnsErrorPayload { rcode, .. }) => CallError::Unreachable(format!("a name did not resolve: {}", rcode.unwrap_or_default())),
+        ErrorCode::InternalError(Some(text)) => CallError::Other(text),
+        other => CallError::Other(format!("the worker returned {other:?}")),
+    }
+}

@@ -1,0 +1,34 @@
+//! What workers may import. Everything is linked into every component, because toolchains import much that their programs never use; a component
+//! gets only what it names, and a link is no grant: what a service may reach is decided where it is reached.
+
+pub(crate) mod config;
+pub(crate) mod convert;
+mod environment;
+mod lean;
+pub(crate) mod stdio;
+pub(crate) mod wasi_http;
+
+use wasmtime::Engine;
+use wasmtime::component::{HasData, Linker};
+
+use crate::instance::Data;
+
+/// Gives an import's functions the whole of an instance's data.
+pub(crate) struct Whole;
+
+impl HasData for Whole {
+    type Data<'a> = &'a mut Data;
+}
+
+/// A linker with every import that this host has.
+pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<Data>> {
+    let mut linker = Linker::new(engine);
+    // The environment of WASI is replaced by ours.
+    linker.allow_shadowing(true);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    environment::add_to_linker(&mut linker)?;
+    config::add_to_linker(&mut linker)?;
+    wasi_http::add_to_linker(&mut linker)?;
+    lean::add_to_linker(&mut linker)?;
+    Ok(linker)
+}

@@ -1,0 +1,120 @@
+//! What an instance has on the host's side: its store with its limits, and the slot it occupies.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use wasmtime::Store;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use crate::imports::stdio::LogStdio;
+use crate::imports::wasi_http::Hooks;
+use crate::invocation::Invocation;
+use crate::memory::MemoryLimiter;
+use crate::record::LogStream;
+use crate::slots::Permit;
+
+/// Fuel units that the fastest code burns in a millisecond, as measured: 0.009 ns a unit. Twice that over the CPU limit is the backstop for code that
+/// never lets the clock be read; the clock is the limit.
+const FUEL_PER_CPU_MS: u64 = 2 * 111_000_000;
+/// Fuel between two yields, about a millisecond of ordinary code. Yielding every 10,000 units doubled the cost of computing.
+const FUEL_PER_YIELD: u64 = 1_000_000;
+/// What one call may make the host allocate: the largest value that a call can carry, 25 MiB, and its envelope. A worker whose bodies
+/// may be larger gets as much as they need.
+const HOSTCALL_BYTES_MAX: u64 = 26 << 20;
+const COMPONENT_HANDLES_MAX: usize = 4_096;
+const RESOURCES_MAX: usize = 1_024;
+const FIELDS_BYTES_MAX: usize = 64 << 10;
+const RANDOM_BYTES_MAX: u64 = 64 << 10;
+
+/// The host's side of one instance.
+pub struct Data {
+    pub(crate) invocation: Arc<Invocation>,
+    pub(crate) limiter: MemoryLimiter,
+    pub(crate) table: ResourceTable,
+    http: WasiHttpCtx,
+    hooks: Hooks,
+    /// Made when something of WASI is first used: drawing its random seeds and boxing its streams costs more than many a worker does.
+    wasi: Option<WasiCtx>,
+}
+
+impl Data {
+    fn new(invocation: Arc<Invocation>) -> Self {
+        let memory_bytes = invocation.deployment.limits.memory_mb << 20;
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES_MAX);
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(FIELDS_BYTES_MAX);
+        let limiter = MemoryLimiter::new(invocation.runtime.memory().clone(), memory_bytes);
+        Self { invocation, limiter, table, http, hooks: Hooks, wasi: None }
+    }
+}
+
+impl WasiView for Data {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let invocation = &self.invocation;
+        let ctx = self.wasi.get_or_insert_with(|| {
+            let stdio = |stream| LogStdio::new(invocation.clone(), stream);
+            WasiCtx::builder()
+                .stdout(stdio(LogStream::Stdout))
+                .stderr(stdio(LogStream::Stderr))
+                .allow_tcp(false)
+                .allow_udp(false)
+                .max_random_size(RANDOM_BYTES_MAX)
+                .build()
+        });
+        WasiCtxView { ctx, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for Data {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.hooks, table: &mut self.table, ctx: &mut self.http }
+    }
+}
+
+/// An instance's store and slot. When it goes, the invocation learns what the instance used.
+pub(crate) struct Instance {
+    /// Dropped before the permit, so that a slot is free only when its memory is.
+    pub store: Store<Data>,
+    fuel: u64,
+    returned: bool,
+    _permit: Permit,
+}
+
+impl Instance {
+    pub fn new(invocation: Arc<Invocation>, permit: Permit) -> wasmtime::Result<Self> {
+        let limits = &invocation.deployment.limits;
+        let fuel = limits.cpu_ms.saturating_mul(FUEL_PER_CPU_MS);
+        let hostcall_bytes = HOSTCALL_BYTES_MAX.max((limits.body_mb << 20) + (1 << 20));
+        let engine = invocation.runtime.engine().clone();
+        let mut store = Store::new(&engine, Data::new(invocation));
+        store.limiter(|data| &mut data.limiter);
+        store.set_fuel(fuel)?;
+        store.fuel_async_yield_interval(Some(FUEL_PER_YIELD))?;
+        store.set_hostcall_fuel(usize::try_from(hostcall_bytes).unwrap_or(usize::MAX));
+        store.set_max_component_handles(COMPONENT_HANDLES_MAX);
+        Ok(Self { store, fuel, returned: false, _permit: permit })
+    }
+
+    /// The guest has returned, so what it streamed is as it meant it.
+    pub fn returned(&mut self) {
+        self.returned = true;
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let fuel = self.fuel.saturating_sub(self.store.get_fuel().unwrap_or(0));
+        let data = self.store.data();
+        let invocation = &data.invocation;
+        invocation.fuel.store(fuel, Ordering::Relaxed);
+        invocation.memory_peak_bytes.store(data.limiter.peak_bytes(), Ordering::Relaxed);
+        invocation.memory_refused.store(data.limiter.refused(), Ordering::Relaxed);
+        if !self.returned {
+            // Said before the store drops its end of the body, so that whoever reads that body cannot take the end for a whole one.
+            invocation.set_broken();
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The engine room: compiles, loads and invokes workers. The only crate that knows wasmtime.
+//!
+//! Everything that starts a worker comes through [`Runtime::invoke`](runtime::Runtime::invoke). It knows no sockets and no routes.
+
+pub mod artifacts;
+pub mod body;
+pub mod calls;
+pub mod compile;
+pub mod component;
+pub mod engine;
+pub mod failure;
+mod flow;
+mod imports;
+mod instance;
+mod invocation;
+pub mod invoke;
+mod lean_bindings;
+pub mod memory;
+mod meter;
+mod metered;
+pub mod outbound;
+pub mod record;
+pub mod runtime;
+pub mod service;
+pub mod slots;
+pub mod trace;
+mod trap;
+mod worker;

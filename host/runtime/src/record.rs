@@ -1,0 +1,153 @@
+//! What is said about an invocation when it has ended, and who is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tovuk_kernel::ids::{AccountId, ServiceId};
+
+use crate::failure::Failure;
+use crate::trace::TraceId;
+
+/// The names of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its id, host-wide.
+    pub id: ServiceId,
+    /// Its name, unique in its account.
+    pub name: Arc<str>,
+    /// The first label of its public host name.
+    pub slug: Arc<str>,
+    /// Its owner.
+    pub account: AccountId,
+}
+
+/// What started an invocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// A request from outside.
+    Http,
+    /// A call by another worker.
+    Binding,
+}
+
+/// How an invocation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It answered, and the answer has gone out.
+    Response,
+    /// It trapped.
+    Trap,
+    /// It used up its CPU time.
+    Cpu,
+    /// It was refused memory and trapped.
+    Memory,
+    /// It did not answer in time, or no byte moved for too long.
+    Wall,
+    /// A limit of the host or of the service stopped it or its bodies.
+    Refused,
+    /// Whoever asked went away.
+    Cancelled,
+    /// It returned an error, exited, or ended without an answer.
+    Failed,
+}
+
+impl Outcome {
+    /// The name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Response => "ok",
+            Self::Trap => "trap",
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Wall => "wall",
+            Self::Refused => "refused",
+            Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One invocation, after its last byte.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Shared by every invocation that one request from outside caused.
+    pub trace: TraceId,
+    /// Names this invocation in its trace.
+    pub span: u64,
+    /// The span that caused it, of a caller or of whoever sent the request; 0 when there is none.
+    pub parent_span: u64,
+    /// 1 is the request from outside.
+    pub number: u32,
+    /// What started it.
+    pub event: EventKind,
+    /// Who called, for a binding call.
+    pub caller: Option<Arc<Identity>>,
+    /// Who was invoked.
+    pub target: Arc<Identity>,
+    /// The method.
+    pub method: http::Method,
+    /// The path without its query.
+    pub path: String,
+    /// The status of the response; `None` when none went out.
+    pub status: Option<u16>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, where there is more to say; a trap has its backtrace here.
+    pub detail: Option<String>,
+    /// From its number to its last byte.
+    pub duration: Duration,
+    /// CPU time in ns, of making, running and dropping the instance; calls to other workers excluded.
+    pub cpu_ns: u64,
+    /// Fuel: what it executed, in units of the engine. Not time.
+    pub fuel: u64,
+    /// The most memory it had.
+    pub memory_peak_bytes: u64,
+    /// Body bytes that it received from whoever invoked it.
+    pub bytes_in: u64,
+    /// Body bytes that it answered with.
+    pub bytes_out: u64,
+}
+
+/// The stream a log line came on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl LogStream {
+    /// The name in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+/// A line that a worker wrote.
+#[derive(Clone, Debug)]
+pub struct LogLine {
+    /// Who wrote it.
+    pub service: Arc<Identity>,
+    /// The trace of the invocation that wrote it.
+    pub trace: TraceId,
+    /// The invocation's number.
+    pub number: u32,
+    /// Where it was written to.
+    pub stream: LogStream,
+    /// The line without its end. What is not UTF-8 is replaced.
+    pub message: String,
+}
+
+/// Who is told. Called on the path of requests, so it must return at once: an observer that cannot keep up drops and counts.
+pub trait Observer: Send + Sync + 'static {
+    /// An invocation has ended.
+    fn invocation(&self, record: Record);
+    /// A worker has written a line.
+    fn log(&self, line: LogLine);
+    /// A service was asked for something, and turned it away before an invocation had begun.
+    fn refused(&self, service: &Identity, failure: &Failure);
+}

@@ -1,0 +1,151 @@
+//! The runtime of one host: one engine, one pool of slots, the services, and what they reach.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use futures::future::BoxFuture;
+use http::uri::Authority;
+use http::{Request, Response};
+use tovuk_kernel::clock::Clock;
+use tovuk_kernel::limits::ADMISSION_QUEUE_MAX;
+use wasmtime::Engine;
+
+use crate::artifacts::{self, Artifacts};
+use crate::body::Body;
+use crate::compile::Compiler;
+use crate::engine::{self, EngineConfig};
+use crate::failure::Failure;
+use crate::imports;
+use crate::invoke::Budget;
+use crate::memory::HostMemory;
+use crate::outbound::{self, Outbound, OutboundConfig};
+use crate::record::Observer;
+use crate::service::Services;
+use crate::slots::Slots;
+
+/// How a runtime is set up.
+#[derive(Clone, Debug)]
+pub struct RuntimeConfig {
+    /// Where components and their code are kept.
+    pub artifacts: PathBuf,
+    /// The size of the pool.
+    pub engine: EngineConfig,
+    /// Memory that all guests together may have, in bytes; half of the machine's when absent.
+    pub guest_memory_bytes: Option<u64>,
+    /// Requests from outside that may wait for a slot.
+    pub admission_queue_max: usize,
+    /// How workers reach other hosts.
+    pub outbound: OutboundConfig,
+}
+
+impl RuntimeConfig {
+    /// The defaults, with components kept in `artifacts`.
+    pub fn new(artifacts: PathBuf) -> Self {
+        Self { artifacts, engine: EngineConfig::default(), guest_memory_bytes: None, admission_queue_max: ADMISSION_QUEUE_MAX, outbound: OutboundConfig::default() }
+    }
+}
+
+/// Why a runtime could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The engine refused its settings.
+    #[error("the engine cannot be set up: {0:#}")]
+    Engine(wasmtime::Error),
+    /// The folder of components is of no use.
+    #[error(transparent)]
+    Artifacts(#[from] artifacts::Error),
+    /// Outgoing HTTP cannot be set up.
+    #[error(transparent)]
+    Outbound(#[from] outbound::ConfigError),
+}
+
+/// The host's own authorities, as workers reach them: dispatched in the process, with the chain that the caller has.
+pub trait OwnDoor: Send + Sync + 'static {
+    /// Whether this host answers for the authority.
+    fn owns(&self, authority: &Authority, scheme: Option<&str>) -> bool;
+    /// Answers a request to it.
+    fn enter(&self, request: Request<Body>, budget: Budget) -> BoxFuture<'static, Result<Response<Body>, Failure>>;
+}
+
+/// The runtime. Clones are the same runtime.
+#[derive(Clone)]
+pub struct Runtime(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    artifacts: Artifacts,
+    slots: Slots,
+    memory: HostMemory,
+    services: Services,
+    outbound: Outbound,
+    clock: Clock,
+    observer: Arc<dyn Observer>,
+    own_door: OnceLock<Arc<dyn OwnDoor>>,
+}
+
+impl Runtime {
+    /// Sets up the engine and opens the store of components.
+    pub fn new(config: RuntimeConfig, compiler: Compiler, clock: Clock, observer: Arc<dyn Observer>) -> Result<Self, Error> {
+        let pooled = engine::pooled_engine(&config.engine).map_err(Error::Engine)?;
+        let linker = imports::linker(&pooled.engine).map_err(Error::Engine)?;
+        let artifacts = Artifacts::open(config.artifacts, pooled.engine.clone(), linker, compiler, u64::from(config.engine.components_max))?;
+        let guest_memory_bytes = config.guest_memory_bytes.or_else(|| engine::ram_bytes().map(|bytes| bytes / 2)).unwrap_or(u64::MAX);
+        Ok(Self(Arc::new(Inner {
+            engine: pooled.engine,
+            artifacts,
+            slots: Slots::new(pooled.slots, config.admission_queue_max),
+            memory: HostMemory::new(guest_memory_bytes),
+            services: Services::default(),
+            outbound: Outbound::new(config.outbound)?,
+            clock,
+            observer,
+            own_door: OnceLock::new(),
+        })))
+    }
+
+    /// The services of this host.
+    pub fn services(&self) -> &Services {
+        &self.0.services
+    }
+
+    /// The store of components.
+    pub fn artifacts(&self) -> &Artifacts {
+        &self.0.artifacts
+    }
+
+    /// The pool of instance slots.
+    pub fn slots(&self) -> &Slots {
+        &self.0.slots
+    }
+
+    /// The memory that guests share.
+    pub fn memory(&self) -> &HostMemory {
+        &self.0.memory
+    }
+
+    /// The host's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// Says who answers for the host's own authorities. Only the first call has an effect.
+    pub fn set_own_door(&self, door: Arc<dyn OwnDoor>) {
+        let _ = self.0.own_door.set(door);
+    }
+
+    pub(crate) fn own_door(&self, authority: &Authority, scheme: Option<&str>) -> Option<&Arc<dyn OwnDoor>> {
+        self.0.own_door.get().filter(|door| door.owns(authority, scheme))
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    pub(crate) fn outbound(&self) -> &Outbound {
+        &self.0.outbound
+    }
+
+    pub(crate) fn observer(&self) -> &dyn Observer {
+        &*self.0.observer
+    }
+}

@@ -1,0 +1,132 @@
+//! One request: which service, may it be asked, what does it answer.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
+
+use tovuk_kernel::codes;
+use tovuk_kernel::paths;
+use tovuk_runtime::body::Body;
+use tovuk_runtime::failure::Failure;
+use tovuk_runtime::invoke::{Budget, Event};
+use tovuk_runtime::runtime::{OwnDoor, Runtime};
+use tovuk_runtime::trace::TraceContext;
+
+use super::files;
+use super::respond::Audience;
+use super::respond;
+use super::routes::Routes;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// The front door of one host. Clones are the same door.
+#[derive(Clone)]
+pub struct Edge(Arc<Inner>);
+
+struct Inner {
+    runtime: Runtime,
+    routes: Routes,
+    audience: Audience,
+    /// The host's own authorities end in this, for example `localhost:8787`.
+    public_authority: String,
+}
+
+/// Where a connection comes from, as its requests' headers say it.
+#[derive(Clone)]
+pub(super) struct Peer {
+    address: HeaderValue,
+    scheme: HeaderValue,
+}
+
+impl Peer {
+    pub fn new(address: IpAddr) -> Self {
+        let address = HeaderValue::from_str(&address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
+        Self { address, scheme: HeaderValue::from_static("http") }
+    }
+}
+
+impl Edge {
+    /// A door to these services. `public_authority` is what follows `<slug>.` in their URLs, with the port if it is not the scheme's.
+    pub fn new(runtime: Runtime, routes: Routes, audience: Audience, public_authority: String) -> Self {
+        let edge = Self(Arc::new(Inner { runtime, routes, audience, public_authority: public_authority.to_ascii_lowercase() }));
+        edge.0.runtime.set_own_door(Arc::new(edge.clone()));
+        edge
+    }
+
+    pub(super) fn runtime(&self) -> &Runtime {
+        &self.0.runtime
+    }
+
+    /// Answers a request from outside.
+    pub(super) async fn answer(&self, mut request: Request<Body>, peer: &Peer) -> Response<Body> {
+        let context = TraceContext::of(request.headers());
+        let headers = request.headers_mut();
+        headers.insert(X_FORWARDED_FOR, peer.address.clone());
+        headers.insert(X_FORWARDED_PROTO, peer.scheme.clone());
+        match self.dispatch(request, Budget::top_level(context)).await {
+            Ok(response) => response,
+            Err(failure) => respond::failure(&failure, context.trace, self.0.audience),
+        }
+    }
+
+    async fn dispatch(&self, request: Request<Body>, budget: Budget) -> Result<Response<Body>, Failure> {
+        let (mut parts, body) = request.into_parts();
+        let host = host_of(&parts.uri, &parts.headers)?;
+        let unknown = || Failure::refused(&codes::SERVICE_NOT_FOUND, format!("no service answers at {}", host.to_str().unwrap_or("this host")));
+        let site = host.to_str().ok().and_then(|host| self.0.routes.find(host)).ok_or_else(unknown)?;
+        let path = parts.uri.path();
+        if paths::is_reserved(path) {
+            return Err(Failure::refused(&codes::ROUTE_NOT_FOUND, "paths under /.tovuk are the host's"));
+        }
+        if !site.is_worker_path(path) {
+            return match &site.assets {
+                Some(assets) => files::serve(assets, Request::from_parts(parts, body)).await,
+                None => Err(Failure::refused(&codes::ROUTE_NOT_FOUND, format!("{path} is no route of the service"))),
+            };
+        }
+        let service = self.0.runtime.services().get(&site.service).ok_or_else(unknown)?;
+        // Workers see one form of request: path and query, with the host beside it.
+        if parts.uri.authority().is_some() {
+            let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+            parts.uri = Uri::from(path);
+            parts.headers.insert(header::HOST, host.clone());
+        }
+        let started = self.0.runtime.invoke(&service, Event::Http(Request::from_parts(parts, body)), budget).await?;
+        Ok(started.response)
+    }
+}
+
+/// The one host that a request is for.
+fn host_of(uri: &Uri, headers: &HeaderMap) -> Result<HeaderValue, Failure> {
+    let bad = |text: &str| Failure::refused(&codes::BAD_REQUEST, text.to_owned());
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let header = hosts.next();
+    if hosts.next().is_some() {
+        return Err(bad("the request has more than one Host header"));
+    }
+    match (uri.authority(), header) {
+        (Some(authority), Some(header)) if !header.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
+            Err(bad("the request's URL and its Host header name different hosts"))
+        }
+        (None, Some(header)) => Ok(header.clone()),
+        (Some(authority), _) => HeaderValue::from_str(authority.as_str()).map_err(|_| bad("the request's host is not valid")),
+        (None, None) => Err(bad("the request names no host")),
+    }
+}
+
+impl OwnDoor for Edge {
+    fn owns(&self, authority: &Authority, _scheme: Option<&str>) -> bool {
+        let authority = authority.as_str().to_ascii_lowercase();
+        authority.strip_suffix(&self.0.public_authority).is_some_and(|rest| rest.ends_with('.'))
+    }
+
+    fn enter(&self, request: Request<Body>, budget: Budget) -> BoxFuture<'static, Result<Response<Body>, Failure>> {
+        let edge = self.clone();
+        async move { edge.dispatch(request, budget).await }.boxed()
+    }
+}

@@ -1,0 +1,3 @@
+//! The host's doors: listeners, routing, and the path between a socket and a worker.
+
+pub mod edge;

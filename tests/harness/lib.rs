@@ -1,0 +1,14 @@
+//! Hosts for tests: real components, real sockets on port 0, the runtime as it ships.
+//!
+//! `Host::start().await.deploy("api", "hello", |service| service.public()).await.get("api", "/").await`
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on has to stop")]
+
+mod client;
+mod guests;
+mod host;
+mod observed;
+
+pub use client::{Client, Reply};
+pub use guests::{component, repository};
+pub use host::{Host, HostConfig, ServiceConfig};
+pub use observed::Observed;

@@ -1,0 +1,129 @@
+//! Bindings: who is reached by which name, what each side is told, and what happens when nobody is there.
+
+use serde_json::json;
+use tovuk_tests::ServiceConfig;
+
+use crate::{author_host, host};
+
+#[tokio::test]
+async fn a_private_service_is_reached_by_name_and_by_url_and_by_nobody_else() {
+    let host = host().await;
+    host.deploy("private", "echo", |service| service).await;
+    host.deploy("by-name", "headers", |service| service.public().binds("NEXT", "private")).await;
+    host.deploy("by-url", "outbound_p2", |service| service.public().binds_url("PRIVATE_URL", "private")).await;
+    host.deploy("unbound", "outbound_p2", |service| service.public()).await;
+
+    let seen = host.get("by-name", "/").await.json();
+    assert_eq!((seen["method"].as_str(), seen["uri"].as_str()), (Some("GET"), Some("/seen-by-next")));
+    for scheme in ["http", "https"] {
+        let reply = host.get("by-url", &format!("/?url={scheme}%3A%2F%2Fprivate.tovuk.internal%2Fx%3Fq%3D1")).await.json();
+        assert_eq!(reply["status"], 200, "{reply}");
+        assert!(reply["body"].as_str().unwrap().contains("/x?q=1"), "{reply}");
+    }
+    let refused = host.get("unbound", "/?url=http%3A%2F%2Fprivate.tovuk.internal%2F").await;
+    assert_eq!((refused.status.as_u16(), refused.json()["error"].as_str().unwrap().to_owned()), (502, "destination-not-found".to_owned()));
+
+    // From outside it is no different from a host that does not exist.
+    let absent = host.get("absent", "/").await;
+    for path in ["/", "/x", "/.tovuk/queues/jobs"] {
+        let private = host.get("private", path).await;
+        assert_eq!((private.status, private.code(), private.json()["message"].clone()), (absent.status, absent.code(), absent.json()["message"].clone()));
+    }
+    assert_eq!((absent.status.as_u16(), absent.code().as_str()), (404, "service_not_found"));
+    let host_tricks = [("host", "private.tovuk.internal"), ("x-forwarded-host", "private.localhost"), ("forwarded", "host=private.localhost")];
+    for (name, value) in host_tricks {
+        let mut request = host.request("by-name", "/status/204");
+        if name == "host" {
+            request = http::Request::builder().uri("/");
+        }
+        let reply = host.client().whole(request.header(name, value).body(http_body_util::Full::default()).unwrap()).await;
+        assert!(matches!(reply.status.as_u16(), 404 | 204), "{name}: {}", reply.text());
+    }
+    let url = format!("http://private.localhost:{}/", host.address.port());
+    let absolute = http::Request::builder().uri(&url).header("host", format!("private.localhost:{}", host.address.port()));
+    assert_eq!(host.client().whole(absolute.body(http_body_util::Full::default()).unwrap()).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_missing_binding_a_missing_target_and_a_target_without_a_deploy() {
+    let host = author_host().await;
+    host.deploy("unbound", "chain", |service| service.public()).await;
+    let reply = host.get("unbound", "/1").await;
+    assert_eq!(reply.json()["error"], "unknown_binding", "{}", reply.text());
+    assert!(reply.json()["message"].as_str().unwrap().contains("[[services."), "{}", reply.text());
+
+    host.deploy("dangling", "chain", |service| service.public().binds("NEXT", "gone")).await;
+    let reply = host.get("dangling", "/1").await;
+    assert_eq!((reply.status.as_u16(), reply.code().as_str()), (503, "service_not_deployed"));
+
+    host.add("later", &ServiceConfig::default());
+    host.deploy("early", "chain", |service| service.public().binds("NEXT", "later")).await;
+    assert_eq!(host.get("early", "/1").await.code(), "service_not_deployed");
+    // Targets resolve when they are called.
+    host.deploy("later", "hello", |service| service).await;
+    assert_eq!(host.get("early", "/1").await.text(), "hello");
+}
+
+#[tokio::test]
+async fn a_target_that_fails_is_a_response_that_says_why() {
+    let host = host().await;
+    host.deploy("traps", "trap", |service| service).await;
+    host.deploy("spins", "spin", |service| service.limit("cpu_ms", 20)).await;
+    for (target, status, code) in [("traps", 500, "worker_trapped"), ("spins", 503, "worker_cpu_exceeded")] {
+        let caller = format!("calls-{target}");
+        host.deploy(&caller, "chain", |service| service.public().binds("NEXT", target)).await;
+        let reply = host.get(&caller, "/1").await;
+        // The guest that called may know; it chose to pass it on.
+        assert_eq!((reply.status.as_u16(), reply.code().as_str()), (status, code));
+        assert!(reply.json()["agent_instruction"].is_string());
+        assert_eq!(host.observed.ended(&caller, 1).await[0].status, Some(status));
+    }
+}
+
+#[tokio::test]
+async fn the_hosts_own_paths_are_closed_over_bindings_too() {
+    let host = host().await;
+    host.deploy("target", "echo", |service| service).await;
+    host.deploy("caller", "outbound", |service| service.public().binds_url("TARGET_URL", "target")).await;
+    for path in ["/.tovuk/queues/jobs", "/%2Etovuk/x", "//.tovuk/x", "/a/../.tovuk/x"] {
+        let url: String = format!("http://target.tovuk.internal{path}").bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let reply = host.get("caller", &format!("/?url={url}")).await.json();
+        assert_eq!(reply["status"], 404, "{path}: {reply}");
+    }
+    assert!(host.observed.records().iter().all(|record| &*record.target.name != "target"));
+}
+
+#[tokio::test]
+async fn the_environment_names_bindings_and_urls() {
+    let host = host().await;
+    host.deploy("auth", "hello", |service| service).await;
+    host.deploy("env", "env", |service| service.public().env("PLAIN", "value").binds("AUTH_SERVICE", "auth").binds_url("AUTH_URL", "auth")).await;
+    let env = host.get("env", "/").await.json();
+    assert_eq!(env["TOVUK_BINDING_AUTH_SERVICE"], json!("service_auth"));
+    assert_eq!(env["AUTH_URL"], json!("https://auth.tovuk.internal"));
+    assert_eq!(env["PLAIN"], json!("value"));
+    assert_eq!(env["TOVUK_SERVICE_ID"], json!("service_env"));
+}
+
+#[tokio::test]
+async fn subrequests_are_counted_and_capped() {
+    let host = host().await;
+    host.deploy("target", "hello", |service| service).await;
+    host.deploy("calls", "outbound", |service| service.public().binds("NEXT", "target").limit("subrequests", 5)).await;
+    let tally = host.get("calls", "/calls/8").await.json();
+    assert_eq!(tally, json!({"200": 5, "subrequest_limit": 3}));
+    assert_eq!(host.observed.ended("target", 5).await.len(), 5);
+}
+
+#[tokio::test]
+async fn the_hosts_own_front_door_needs_no_allowlist_and_keeps_the_chain() {
+    let host = host().await;
+    host.deploy("public", "echo", |service| service.public()).await.deploy("private", "echo", |service| service).await;
+    host.deploy("calls", "outbound", |service| service.public()).await;
+    let at = |service: &str| format!("/?url=http%3A%2F%2F{service}.localhost%3A{}%2Fx", host.address.port());
+    let reply = host.get("calls", &at("public")).await.json();
+    assert_eq!(reply["status"], 200, "{reply}");
+    let record = &host.observed.ended("public", 1).await[0];
+    assert_eq!(record.number, 2);
+    assert_eq!(host.get("calls", &at("private")).await.json()["status"], 404);
+}

@@ -1,0 +1,25 @@
+//! What the host does, asked through real sockets of real components. One file per subject.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on has to stop")]
+
+mod bindings;
+mod chains;
+mod headers;
+mod hostile;
+mod logs;
+mod outcomes;
+mod refused;
+mod streaming;
+
+use tovuk_tests::{Host, HostConfig};
+
+/// The host's binary, as cargo built it for these tests.
+const TOVUK: &str = env!("CARGO_BIN_EXE_tovuk-under-test");
+
+async fn host() -> Host {
+    Host::start(TOVUK).await
+}
+
+/// A host whose errors say everything.
+async fn author_host() -> Host {
+    Host::with(HostConfig { audience: tovuk_server::edge::Audience::Author, ..HostConfig::new(TOVUK) }).await
+}
