@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_record_is_one_line() {
-        let record = Record::builder().level(log::Level::Warn).target("shop::cart").args(format_args!("{} left", 3)).build();
-        assert_eq!(line_of(&record), "WARN shop::cart: 3 left\n");
+        let line = line_of(&Record::builder().level(log::Level::Warn).target("shop::cart").args(format_args!("{} left", 3)).build());
+        assert_eq!(line, "WARN shop::cart: 3 left\n");
     }
 }

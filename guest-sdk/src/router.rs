@@ -194,3 +194,80 @@ fn params(pattern: &'static str, path: &str) -> Result<Vec<(String, String)>> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn routes() -> Router<'static> {
+        Router::new()
+            .get("/", |_| Ok(Response::text("root")))
+            .get("/users/me", |_| Ok(Response::text("me")))
+            .get("/users/{id}", |req| Ok(Response::text(format!("user {}", req.param::<u32>("id")?))))
+            .delete("/users/{id}", |_| Ok(Response::empty(204)))
+            .post("/users", |_| Ok(Response::empty(201)))
+            .put("/users/{user}/notes/{note}", |req| Ok(Response::text(req.param::<String>("user")? + "/" + &req.param::<String>("note")?)))
+            .patch("/users", |_| Ok(Response::text("patched")))
+            .get("/files/{*path}", |req| Ok(Response::text(req.param::<String>("path")?)))
+            .route("HEAD", "/files/{*path}", |_| Ok(Response::text("head of its own")))
+            .any("/any", |req| Ok(Response::text(req.method())))
+    }
+
+    fn body(method: &str, uri: &str) -> String {
+        String::from_utf8(routes().run(Request::new(method, uri)).unwrap().into_body()).unwrap()
+    }
+
+    fn status(method: &str, uri: &str) -> u16 {
+        match routes().run(Request::new(method, uri)) {
+            Ok(response) => response.status(),
+            Err(error) => error.status(),
+        }
+    }
+
+    #[test]
+    fn the_first_route_that_matches_answers_with_decoded_parameters() {
+        assert_eq!(body("GET", "/"), "root");
+        assert_eq!(body("GET", "/?a=/users/1"), "root");
+        assert_eq!(body("GET", "/users/me"), "me");
+        assert_eq!(body("GET", "/users/7?x=1"), "user 7");
+        assert_eq!(body("PUT", "/users/a%2Fb/notes/%C3%B8"), "a/b/ø");
+        assert_eq!(body("PATCH", "/users"), "patched");
+        assert_eq!(body("GET", "/files/a/b/"), "a/b/");
+        assert_eq!(body("BREW", "/any"), "BREW");
+    }
+
+    #[test]
+    fn segments_must_match_whole_and_be_there() {
+        for path in ["/users/", "/users/7/", "/users/7/notes", "/user", "/files", "/files/", "//", "/users//notes/1", "/Users/me"] {
+            assert_eq!(status("GET", path), 404, "{path}");
+        }
+        assert_eq!(status("GET", ""), 404);
+    }
+
+    #[test]
+    fn another_method_is_refused_with_those_that_are_allowed() {
+        let response = routes().run(Request::put("/users/7")).unwrap();
+        assert_eq!((response.status(), response.header("allow")), (405, Some("DELETE, GET, HEAD")));
+        let response = routes().run(Request::get("/users")).unwrap();
+        assert_eq!((response.status(), response.header("allow")), (405, Some("PATCH, POST")));
+        assert_eq!(response.body_text().unwrap(), r#"{"error":"GET is not allowed here; allowed: PATCH, POST"}"#);
+    }
+
+    #[test]
+    fn head_is_answered_by_get_unless_it_has_a_route() {
+        assert_eq!(body("HEAD", "/users/me"), "me");
+        assert_eq!(body("HEAD", "/files/x"), "head of its own");
+        assert_eq!(status("HEAD", "/users"), 405);
+    }
+
+    #[test]
+    fn a_parameter_that_does_not_parse_is_the_clients_error_and_an_unknown_one_the_workers() {
+        let error = routes().run(Request::get("/users/seven")).unwrap_err();
+        assert_eq!((error.status(), error.message()), (400, "the path parameter `id` is `seven`, which is not a valid u32"));
+        let error = Router::new().get("/{a}", |req| Ok(Response::text(req.param::<String>("b")?))).run(Request::get("/x")).unwrap_err();
+        assert_eq!((error.status(), error.message()), (500, "internal error"));
+        assert!(error.to_string().contains("write `{b}` in the pattern"), "{error}");
+        assert_eq!(status("GET", "/files/%ff"), 400);
+    }
+}

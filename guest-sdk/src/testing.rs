@@ -162,3 +162,101 @@ impl Drop for Entered {
         CURRENT.with_borrow_mut(|stack| stack.pop());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::Error;
+
+    fn hello(_: Request) -> Response {
+        Response::text("hello")
+    }
+
+    fn parse(req: Request) -> Result<Response, std::num::ParseIntError> {
+        let number: u32 = req.path().trim_start_matches('/').parse()?;
+        Ok(Response::text(number.to_string()))
+    }
+
+    fn asks(req: Request, env: Env) -> Result<Response> {
+        Ok(env.service("NEXT").fetch(req)?)
+    }
+
+    #[test]
+    fn handlers_of_every_shape_run() {
+        let env = TestEnv::new().service("NEXT", |req| Ok(Response::text(req.path())));
+        assert_eq!(env.run(hello, Request::get("/")).body(), b"hello");
+        assert_eq!(env.run(parse, Request::get("/7")).body(), b"7");
+        let failed = env.run(parse, Request::get("/seven"));
+        assert_eq!((failed.status(), failed.body()), (500, br#"{"error":"internal error"}"#.as_slice()));
+        assert_eq!(env.run(asks, Request::get("/x")).body(), b"/x");
+    }
+
+    #[test]
+    fn an_unhandled_call_error_is_the_status_of_the_hosts_answer() {
+        for (error, status) in [
+            (CallError::ChainLimit(Vec::new()), 508),
+            (CallError::Timeout, 504),
+            (CallError::Unreachable("refused".into()), 502),
+            (CallError::SubrequestLimit(50), 500),
+        ] {
+            let env = TestEnv::new().service("NEXT", move |_| Err(error.clone()));
+            assert_eq!(env.run(asks, Request::get("/")).status(), status);
+        }
+        let error = TestEnv::new().try_run(asks, Request::get("/")).unwrap_err();
+        assert!(matches!(error.call_error(), Some(CallError::UnknownBinding(text)) if text.contains(".service(\"NEXT\"")), "{error}");
+    }
+
+    #[test]
+    fn variables_are_those_of_the_test_alone() {
+        let path_of = |_: Request, env: Env| Response::json(&(env.var("PATH"), env.var("REGION")));
+        assert_eq!(TestEnv::new().var("REGION", "eu").run(path_of, Request::get("/")).body(), br#"[null,"eu"]"#);
+        let needs = |_: Request, env: Env| -> Result<Response> { Ok(Response::text(env.require("KEY")?)) };
+        let error = TestEnv::new().try_run(needs, Request::get("/")).unwrap_err();
+        assert!(error.to_string().contains("tovuk env set KEY"), "{error}");
+    }
+
+    #[test]
+    fn urls_go_to_the_longest_prefix_and_nowhere_else() {
+        let env = TestEnv::new().url("https://api.example.com/", |_| Ok(Response::text("api"))).url("https://api.example.com/v2", |_| Ok(Response::text("v2")));
+        let get = |req: Request| -> Result<Response> { Ok(crate::fetch(Request::get(req.query_param("url").unwrap_or_default()))?) };
+        let answer = |url: &str| env.try_run(get, Request::get(format!("/?url={url}")));
+        assert_eq!(answer("https://api.example.com/v2/x").unwrap().body(), b"v2");
+        assert_eq!(answer("https://api.example.com/v20").unwrap().body(), b"api");
+        assert_eq!(answer("https://api.example.com").unwrap().body(), b"api");
+        for (url, code) in [("https://api.example.com.evil.org/", "denied"), ("http://api.example.com/", "denied"), ("/v2", "invalid_request")] {
+            assert_eq!(answer(url).unwrap_err().call_error().map(CallError::code), Some(code), "{url}");
+        }
+    }
+
+    #[test]
+    fn calls_are_recorded_in_order_and_batches_answer_in_order() {
+        let env = TestEnv::new().service("A", |req| Ok(Response::text(format!("a{}", req.path())))).service("B", |_| Err(CallError::Timeout));
+        let batch = |_: Request, env: Env| -> Result<Response> {
+            let mixed = env.call_all([("A", Request::get("/1")), ("B", Request::get("/2"))]);
+            let same = env.service("A").fetch_all([Request::get("/3"), Request::get("/4")]);
+            let texts: Vec<String> = mixed.into_iter().chain(same).map(|answer| answer.map_or_else(|error| error.code().into(), |answer| String::from_utf8_lossy(answer.body()).into_owned())).collect();
+            Response::json(&texts)
+        };
+        assert_eq!(env.run(batch, Request::get("/")).body(), br#"["a/1","timeout","a/3","a/4"]"#);
+        let calls: Vec<_> = env.calls().into_iter().map(|call| (call.target, call.request.path().to_owned())).collect();
+        assert_eq!(calls, [("A".into(), "/1".into()), ("B".into(), "/2".into()), ("A".into(), "/3".into()), ("A".into(), "/4".into())]);
+    }
+
+    #[test]
+    fn surroundings_nest_and_end_with_the_handler_even_when_it_panics() {
+        let inner = TestEnv::new().var("NAME", "inner");
+        let name = |_: Request, env: Env| -> Result<Response> { Ok(Response::text(env.require("NAME")?)) };
+        let outer = TestEnv::new().var("NAME", "outer").service("NEXT", move |req| Ok(inner.run(name, req)));
+        let both = |req: Request, env: Env| -> Result<Response> {
+            let below = env.service("NEXT").fetch(req)?;
+            Ok(Response::text(format!("{} in {}", below.body_text()?, env.require("NAME")?)))
+        };
+        assert_eq!(outer.run(both, Request::get("/")).body(), b"inner in outer");
+        let panics = |_: Request| -> Response { std::panic::resume_unwind(Box::new(())) };
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| outer.run(panics, Request::get("/")))).is_err());
+        assert!(current().is_none());
+        let lost = Env.service("NEXT").get("/").map_err(Error::from).unwrap_err();
+        assert!(lost.to_string().contains("TestEnv"), "{lost}");
+    }
+}

@@ -12,3 +12,8 @@ pub use client::{Client, Reply};
 pub use guests::{component, repository};
 pub use host::{Host, HostConfig, ServiceConfig};
 pub use observed::Observed;
+
+/// Whether tests run at their full size, which takes long: set `TOVUK_SOAK=1`. Otherwise they run the same code at about a tenth.
+pub fn full_size() -> bool {
+    std::env::var_os("TOVUK_SOAK").is_some()
+}

@@ -71,12 +71,14 @@ async fn a_target_that_fails_is_a_response_that_says_why() {
     host.deploy("spins", "spin", |service| service.limit("cpu_ms", 20)).await;
     for (target, status, code) in [("traps", 500, "worker_trapped"), ("spins", 503, "worker_cpu_exceeded")] {
         let caller = format!("calls-{target}");
-        host.deploy(&caller, "chain", |service| service.public().binds("NEXT", target)).await;
-        let reply = host.get(&caller, "/1").await;
-        // The guest that called may know; it chose to pass it on.
-        assert_eq!((reply.status.as_u16(), reply.code().as_str()), (status, code));
-        assert!(reply.json()["agent_instruction"].is_string());
-        assert_eq!(host.observed.ended(&caller, 1).await[0].status, Some(status));
+        host.deploy(&caller, "outbound", |service| service.public().binds_url("TARGET_URL", target)).await;
+        let reply = host.get(&caller, &format!("/?url=http%3A%2F%2F{target}.tovuk.internal%2F")).await.json();
+        assert_eq!(reply["status"], status, "{reply}");
+        // The guest that called may know everything.
+        let body: serde_json::Value = serde_json::from_str(reply["body"].as_str().unwrap()).unwrap();
+        assert_eq!(body["code"], code);
+        assert!(body["agent_instruction"].is_string(), "{body}");
+        assert_eq!(host.observed.ended(target, 1).await[0].status, Some(status));
     }
 }
 

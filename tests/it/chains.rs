@@ -1,11 +1,13 @@
 //! The cap on chains: 32 invocations for each request from outside, whatever the shape of the tree; and that a chain which began can always finish.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use tokio::task::JoinSet;
 use tovuk_runtime::record::{EventKind, Outcome};
+use tovuk_runtime::runtime::RuntimeConfig;
 use tovuk_tests::HostConfig;
 
 use crate::{TOVUK, host};
@@ -77,7 +79,9 @@ async fn fan_out_is_capped_at_exactly_32() {
 #[tokio::test]
 async fn two_hundred_chains_of_32_finish_on_a_small_pool() {
     for slots in [33, 40, 64] {
-        let host = tovuk_tests::Host::with(HostConfig { slots, ..HostConfig::new(TOVUK) }).await;
+        // Patience is not the subject: on so few slots the last chain waits for all others.
+        let patient = |runtime: &mut RuntimeConfig| runtime.admission_wait = Duration::from_secs(3600);
+        let host = tovuk_tests::Host::with(HostConfig { slots, runtime: Box::new(patient), ..HostConfig::new(TOVUK) }).await;
         host.deploy("lean", "chain", |service| service.public().binds("NEXT", "lean")).await;
         host.deploy("next", "chain_p2", |service| service.public().binds_url("NEXT_URL", "next")).await;
         host.deploy("fan", "fan", |service| service.public().binds("SELF", "fan")).await;

@@ -120,8 +120,7 @@ async fn nothing_of_the_machine_is_reached() {
     for what in ["read_file", "write_file", "list_directory", "tcp_connect", "tcp_listen", "udp_bind", "resolve"] {
         assert!(said[what].as_str().unwrap().starts_with("refused"), "{what}: {said}");
     }
-    assert_eq!(said["preopens"], serde_json::json!([]));
-    assert_eq!(said["arguments"], serde_json::json!([]));
+    assert_eq!((said["preopens"].as_str(), said["arguments"].as_str()), (Some("[]"), Some("[]")));
 }
 
 #[tokio::test]

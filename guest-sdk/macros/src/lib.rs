@@ -15,7 +15,7 @@ use syn::{Error, FnArg, ItemFn, parse_macro_input};
 #[proc_macro_attribute]
 pub fn handler(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let function = parse_macro_input!(item as ItemFn);
-    if let Err(error) = check(&attribute, &function) {
+    if let Err(error) = check(attribute.is_empty(), &function) {
         let error = error.to_compile_error();
         return quote! { #error #function }.into();
     }
@@ -24,9 +24,10 @@ pub fn handler(attribute: TokenStream, item: TokenStream) -> TokenStream {
         #function
 
         const _: () = {
-            // Compiled for every target, so that a wrong signature is an error in native builds too.
+            // Compiled for every target, so that a wrong signature is an error in native builds too. Its name is not one that a handler
+            // would have, because it stands nearer to the call below than the handler does.
             #[allow(dead_code)]
-            fn run(
+            fn __tovuk_run(
                 request: ::tovuk::__private::Request,
             ) -> ::core::result::Result<::tovuk::__private::Response, ::tovuk::__private::Error> {
                 ::tovuk::__private::run(#name, request)
@@ -34,15 +35,15 @@ pub fn handler(attribute: TokenStream, item: TokenStream) -> TokenStream {
 
             #[cfg(target_arch = "wasm32")]
             const _: () = {
-                struct Worker;
-                impl ::tovuk::__private::Guest for Worker {
+                struct __TovukWorker;
+                impl ::tovuk::__private::Guest for __TovukWorker {
                     fn handle(
                         request: ::tovuk::__private::Request,
                     ) -> ::core::result::Result<::tovuk::__private::Response, ::tovuk::__private::Error> {
-                        run(request)
+                        __tovuk_run(request)
                     }
                 }
-                ::tovuk::__private::export_worker!(Worker with_types_in ::tovuk::__private::bindings);
+                ::tovuk::__private::export_worker!(__TovukWorker with_types_in ::tovuk::__private::bindings);
             };
         };
     }
@@ -50,9 +51,9 @@ pub fn handler(attribute: TokenStream, item: TokenStream) -> TokenStream {
 }
 
 /// What the traits cannot say well.
-fn check(attribute: &TokenStream, function: &ItemFn) -> Result<(), Error> {
+fn check(attribute_is_empty: bool, function: &ItemFn) -> Result<(), Error> {
     let signature = &function.sig;
-    if !attribute.is_empty() {
+    if !attribute_is_empty {
         return Err(Error::new(signature.ident.span(), "`#[tovuk::handler]` takes no arguments: remove what stands in its parentheses"));
     }
     if let Some(asyncness) = &signature.asyncness {
@@ -74,4 +75,35 @@ fn check(attribute: &TokenStream, function: &ItemFn) -> Result<(), Error> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use syn::parse_quote;
+
+    use super::*;
+
+    #[test]
+    fn both_shapes_of_handler_pass() {
+        assert!(check(true, &parse_quote!(fn handle(req: Request) -> Response {})).is_ok());
+        assert!(check(true, &parse_quote!(pub fn run(_: Request, env: Env) -> Result<Response, MyError> {})).is_ok());
+    }
+
+    #[test]
+    fn every_other_shape_is_told_what_to_change() {
+        let cases: [(ItemFn, &str); 5] = [
+            (parse_quote!(async fn handle(req: Request) -> Response {}), "remove `async`"),
+            (parse_quote!(fn handle<T>(req: T) -> Response {}), "cannot be generic"),
+            (parse_quote!(fn handle(&self, req: Request) -> Response {}), "free function"),
+            (parse_quote!(fn handle() -> Response {}), "takes a request"),
+            (parse_quote!(fn handle(a: Request, b: Env, c: u8) -> Response {}), "takes a request"),
+        ];
+        for (function, wanted) in cases {
+            let error = check(true, &function).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
+        let error = check(false, &parse_quote!(fn handle(req: Request) -> Response {})).unwrap_err().to_string();
+        assert!(error.contains("takes no arguments"), "{error}");
+    }
 }

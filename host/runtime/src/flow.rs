@@ -85,12 +85,15 @@ pub(crate) struct ResponseBody<B> {
     invocation: Arc<Invocation>,
     guest: Option<GuestTask>,
     limit_bytes: u64,
+    /// After so many bytes the response is whole, and nobody reads on to hear that the body has ended.
+    due_bytes: Option<u64>,
     ended: bool,
 }
 
 impl<B> ResponseBody<B> {
-    pub fn new(inner: B, invocation: Arc<Invocation>, guest: Option<GuestTask>, limit_bytes: u64) -> Self {
-        Self { inner, invocation, guest, limit_bytes, ended: false }
+    pub fn new(inner: B, invocation: Arc<Invocation>, guest: Option<GuestTask>, due_bytes: Option<u64>) -> Self {
+        let limit_bytes = invocation.deployment.limits.stream_body_mb << 20;
+        Self { inner, invocation, guest, limit_bytes, due_bytes, ended: false }
     }
 
     /// The guest stopped before its body was whole. Whoever reads it must not take what came for all of it.
@@ -163,6 +166,9 @@ where
 
 impl<B> Drop for ResponseBody<B> {
     fn drop(&mut self) {
+        if self.due_bytes == Some(self.invocation.bytes_out.load(Ordering::Relaxed)) {
+            self.finish();
+        }
         if !self.ended {
             self.invocation.end(Outcome::Cancelled, Some("whoever asked went away before the response was whole".to_owned()));
         }

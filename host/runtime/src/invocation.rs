@@ -75,7 +75,7 @@ pub struct Invocation {
     parent_span: u64,
     event: EventKind,
     caller: Option<Arc<Identity>>,
-    method: http::Method,
+    pub(crate) method: http::Method,
     uri: http::Uri,
     started: Instant,
     pub(crate) started_ms: u64,

@@ -9,14 +9,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 
 use tovuk_kernel::codes;
-use tovuk_kernel::limits::ADMISSION_WAIT_MS;
 
 use crate::body::{Body, CollectError};
 use crate::calls::chain_limit_text;
@@ -193,7 +192,7 @@ impl Runtime {
 
     async fn place(&self, service: &Arc<Service>, deployment: &Deployment) -> Result<Place, Failure> {
         let busy = || Failure::refused(&codes::SERVICE_BUSY, format!("{} requests of {} or of its account are running", deployment.limits.concurrency, service.identity.name));
-        self.clock().timeout(Duration::from_millis(ADMISSION_WAIT_MS), service.enter()).await.flatten().ok_or_else(busy)
+        self.clock().timeout(self.admission_wait(), service.enter()).await.flatten().ok_or_else(busy)
     }
 
     /// A first slot, once there is one and guests have not used up the host's memory.
@@ -202,10 +201,10 @@ impl Runtime {
             self.memory().available().await;
             self.slots().admit().await
         };
-        match self.clock().timeout(Duration::from_millis(ADMISSION_WAIT_MS), wait).await {
+        match self.clock().timeout(self.admission_wait(), wait).await {
             Some(Ok(granted)) => Ok(granted),
             Some(Err(crate::slots::QueueFull)) => Err(Failure::refused(&codes::HOST_BUSY, "every instance slot is in use, and as many requests wait as may")),
-            None => Err(Failure::refused(&codes::HOST_BUSY, format!("no instance slot or memory came free within {ADMISSION_WAIT_MS} ms"))),
+            None => Err(Failure::refused(&codes::HOST_BUSY, format!("no instance slot or memory came free within {} ms", self.admission_wait().as_millis()))),
         }
     }
 }
@@ -341,9 +340,17 @@ fn streaming(invocation: &Arc<Invocation>, guest: Option<StreamingGuest>, mut re
         })
     });
     let outcome = OutcomeHandle::Running(invocation.tell());
-    let limit_bytes = invocation.deployment.limits.stream_body_mb << 20;
-    let response = response.map(|body| Body::stream(ResponseBody::new(body, invocation.clone(), task, limit_bytes)));
+    let due_bytes = bytes_due(&invocation.method, &response);
+    let response = response.map(|body| Body::stream(ResponseBody::new(body, invocation.clone(), task, due_bytes)));
     Started { response, outcome }
+}
+
+/// After how many bytes the response is whole though its body may not say so. A server stops reading there.
+fn bytes_due<B>(method: &Method, response: &Response<B>) -> Option<u64> {
+    if method == Method::HEAD || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        return Some(0);
+    }
+    response.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// A guest whose head is out has ended. What went wrong can only be noted, and its body cut.

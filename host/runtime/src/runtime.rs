@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::uri::Authority;
 use http::{Request, Response};
 use tovuk_kernel::clock::Clock;
-use tovuk_kernel::limits::ADMISSION_QUEUE_MAX;
+use tovuk_kernel::limits::{ADMISSION_QUEUE_MAX, ADMISSION_WAIT_MS};
 use wasmtime::Engine;
 
 use crate::artifacts::{self, Artifacts};
@@ -34,6 +35,8 @@ pub struct RuntimeConfig {
     pub guest_memory_bytes: Option<u64>,
     /// Requests from outside that may wait for a slot.
     pub admission_queue_max: usize,
+    /// How long they wait.
+    pub admission_wait: Duration,
     /// How workers reach other hosts.
     pub outbound: OutboundConfig,
 }
@@ -41,7 +44,14 @@ pub struct RuntimeConfig {
 impl RuntimeConfig {
     /// The defaults, with components kept in `artifacts`.
     pub fn new(artifacts: PathBuf) -> Self {
-        Self { artifacts, engine: EngineConfig::default(), guest_memory_bytes: None, admission_queue_max: ADMISSION_QUEUE_MAX, outbound: OutboundConfig::default() }
+        Self {
+            artifacts,
+            engine: EngineConfig::default(),
+            guest_memory_bytes: None,
+            admission_queue_max: ADMISSION_QUEUE_MAX,
+            admission_wait: Duration::from_millis(ADMISSION_WAIT_MS),
+            outbound: OutboundConfig::default(),
+        }
     }
 }
 
@@ -76,6 +86,7 @@ struct Inner {
     artifacts: Artifacts,
     slots: Slots,
     memory: HostMemory,
+    admission_wait: Duration,
     services: Services,
     outbound: Outbound,
     clock: Clock,
@@ -95,6 +106,7 @@ impl Runtime {
             artifacts,
             slots: Slots::new(pooled.slots, config.admission_queue_max),
             memory: HostMemory::new(guest_memory_bytes),
+            admission_wait: config.admission_wait,
             services: Services::default(),
             outbound: Outbound::new(config.outbound)?,
             clock,
@@ -121,6 +133,10 @@ impl Runtime {
     /// The memory that guests share.
     pub fn memory(&self) -> &HostMemory {
         &self.0.memory
+    }
+
+    pub(crate) fn admission_wait(&self) -> Duration {
+        self.0.admission_wait
     }
 
     /// The host's clock.
