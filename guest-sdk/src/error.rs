@@ -21,8 +21,8 @@ use crate::{CallError, Response};
 /// assert_eq!(order(7).unwrap_err().status(), 404);
 /// ```
 ///
-/// The client gets the status and `{"error": "<message>"}`. `?` on the errors of `std`, `serde_json` and on boxed errors gives a 500 that says
-/// nothing but `internal error`, with the text in the log. `?` on a [`CallError`] hands it to the host, which answers for it.
+/// The client gets the status and `{"error": "<message>"}`. `?` on the errors of `std`, `serde_json` and on boxed errors gives a 500 that
+/// says nothing but `internal error`, with the text in the log. `?` on a [`CallError`] hands it to the host, which answers for it.
 #[derive(Debug)]
 pub struct Error {
     status: u16,
@@ -225,7 +225,10 @@ mod tests {
         let boxed: Box<dyn std::error::Error> = Error::from(CallError::Timeout).into();
         assert_eq!(Error::from(boxed).into_response().unwrap_err(), CallError::Timeout);
         #[cfg(feature = "anyhow")]
-        assert_eq!(Error::from(anyhow::Error::new(CallError::Timeout).context("while asking auth")).into_response().unwrap_err(), CallError::Timeout);
+        assert_eq!(
+            Error::from(anyhow::Error::new(CallError::Timeout).context("while asking auth")).into_response().unwrap_err(),
+            CallError::Timeout
+        );
     }
 
     #[test]

@@ -11,7 +11,8 @@
 //! }
 //! ```
 //!
-//! Built as a `cdylib` with `cargo build --release --target wasm32-wasip2`, the crate that holds it is a component that a tovuk host serves.
+//! Built as a `cdylib` with `cargo build --release --target wasm32-wasip2`, the crate that holds it is a component that a tovuk host
+//! serves.
 //!
 //! - [`Router`] matches methods and paths and hands over typed path parameters.
 //! - [`Env`] reads environment variables and calls bound services; [`fetch`] calls absolute URLs.
@@ -19,9 +20,9 @@
 //! - [`log`] writes to the service's log.
 //! - `tovuk::testing` runs a handler natively, in `cargo test`, against a made-up environment.
 //!
-//! What it deliberately does not do: stream. A request arrives whole and a response leaves whole, which is what makes an invocation cheap. A
-//! worker that streams exports `wasi:http/incoming-handler` instead, for example with the `wstd` crate. It is also synchronous: waiting for
-//! several calls at once is [`fetch_all`].
+//! What it deliberately does not do: stream. A request arrives whole and a response leaves whole, which is what makes an invocation cheap.
+//! A worker that streams exports `wasi:http/incoming-handler` instead, for example with the `wstd` crate. It is also synchronous: waiting
+//! for several calls at once is [`fetch_all`].
 
 // The generated code and the `handler` macro say `::tovuk`, also when they are expanded in this crate.
 extern crate self as tovuk;

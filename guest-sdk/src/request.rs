@@ -37,7 +37,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request without fields and body. `uri` is a path with its query for a bound service, and an absolute URL for [`fetch`](crate::fetch).
+    /// A request without fields and body. `uri` is a path with its query for a bound service, and an absolute URL for
+    /// [`fetch`](crate::fetch).
     pub fn new(method: &str, uri: impl Into<String>) -> Self {
         Self { method: method.to_ascii_uppercase(), uri: uri.into(), headers: Headers::new(), body: Vec::new(), params: Vec::new() }
     }
@@ -92,7 +93,8 @@ impl Request {
     /// # Errors
     /// When `value` cannot be written as JSON, for example because a map's keys are not text: a 500 whose text goes to the log.
     pub fn with_json<T: Serialize + ?Sized>(self, value: &T) -> Result<Self> {
-        let body = serde_json::to_vec(value).map_err(|error| Error::internal(format_args!("a request body could not be written as JSON: {error}")))?;
+        let body = serde_json::to_vec(value)
+            .map_err(|error| Error::internal(format_args!("a request body could not be written as JSON: {error}")))?;
         Ok(self.with_header("content-type", "application/json").with_body(body))
     }
 
@@ -135,7 +137,8 @@ impl Request {
     /// # Errors
     /// A 400 that says which parameter is missing or wrong.
     pub fn query<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_html_form::from_str(self.query_string()).map_err(|error| Error::bad_request(format!("the query string is not valid for this route: {error}")))
+        serde_html_form::from_str(self.query_string())
+            .map_err(|error| Error::bad_request(format!("the query string is not valid for this route: {error}")))
     }
 
     /// A path parameter that the [`Router`](crate::Router) matched, parsed: `let id: u64 = req.param("id")?`.
@@ -151,7 +154,10 @@ impl Request {
         };
         value.parse().map_err(|_| {
             let wanted = std::any::type_name::<T>();
-            Error::bad_request(format!("the path parameter `{name}` is `{value}`, which is not a valid {}", wanted.rsplit("::").next().unwrap_or(wanted)))
+            Error::bad_request(format!(
+                "the path parameter `{name}` is `{value}`, which is not a valid {}",
+                wanted.rsplit("::").next().unwrap_or(wanted)
+            ))
         })
     }
 
@@ -196,7 +202,8 @@ impl Request {
     /// # Errors
     /// A 400 when it is not UTF-8, saying at which byte.
     pub fn text(&self) -> Result<&str> {
-        std::str::from_utf8(&self.body).map_err(|error| Error::bad_request(format!("the request body is not UTF-8 text: byte {} is wrong", error.valid_up_to())))
+        std::str::from_utf8(&self.body)
+            .map_err(|error| Error::bad_request(format!("the request body is not UTF-8 text: byte {} is wrong", error.valid_up_to())))
     }
 
     /// The body, read as JSON. It may borrow from the request.
@@ -217,7 +224,8 @@ impl Request {
     /// # Errors
     /// A 400 that says which field is missing or wrong.
     pub fn form<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_html_form::from_bytes(&self.body).map_err(|error| Error::bad_request(format!("the form is not valid for this route: {error}")))
+        serde_html_form::from_bytes(&self.body)
+            .map_err(|error| Error::bad_request(format!("the form is not valid for this route: {error}")))
     }
 
     pub(crate) fn set_params(&mut self, params: Vec<(String, String)>) {

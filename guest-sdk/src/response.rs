@@ -125,12 +125,14 @@ impl Response {
         std::str::from_utf8(&self.body).map_err(|_| Error::new(502, "a service that this one called answered a body that is not text"))
     }
 
-    /// The body read as JSON, for a response that a call brought. Look at [`is_success`](Self::is_success) first: an error may have another shape.
+    /// The body read as JSON, for a response that a call brought. Look at [`is_success`](Self::is_success) first: an error may have another
+    /// shape.
     ///
     /// # Errors
     /// A 502 that says what is wrong and in which line and column.
     pub fn body_json<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
-        serde_json::from_slice(&self.body).map_err(|error| Error::new(502, format!("a service that this one called answered JSON of another shape: {error}")))
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Error::new(502, format!("a service that this one called answered JSON of another shape: {error}")))
     }
 
     fn of(content_type: &str, body: Vec<u8>) -> Self {

@@ -1,7 +1,7 @@
 //! Methods and path patterns.
 //!
-//! A list that is walked from the top, and not a radix tree: every request gets a fresh instance and hence a fresh router, so a tree would be
-//! built anew to be asked once. Walking compares a few short strings for each route and allocates for the one that matches.
+//! A list that is walked from the top, and not a radix tree: every request gets a fresh instance and hence a fresh router, so a tree would
+//! be built anew to be asked once. Walking compares a few short strings for each route and allocates for the one that matches.
 
 use percent_encoding::percent_decode_str;
 
@@ -19,9 +19,9 @@ struct Route<'a> {
 
 /// Routes, tried from the top; the first that matches answers.
 ///
-/// `{name}` matches one path segment, `{*rest}` at the end matches whatever is left (at least one character). Values are percent-decoded and
-/// read with [`Request::param`]. A path that no route has is 404; one that routes have for other methods is 405 with `allow`. `HEAD` is answered
-/// by the `GET` route unless it has its own.
+/// `{name}` matches one path segment, `{*rest}` at the end matches whatever is left (at least one character). Values are percent-decoded
+/// and read with [`Request::param`]. A path that no route has is 404; one that routes have for other methods is 405 with `allow`. `HEAD` is
+/// answered by the `GET` route unless it has its own.
 ///
 /// ```
 /// use tovuk::{Env, Request, Response, Result, Router};

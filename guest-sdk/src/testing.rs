@@ -1,7 +1,7 @@
 //! Run a handler natively, in `cargo test`, against surroundings that the test makes up. Not compiled into components.
 //!
-//! It imitates what a worker sees, not the host: no limits on CPU, memory or the length of a chain are kept here. Those are tested by running
-//! the worker with `tovuk dev`.
+//! It imitates what a worker sees, not the host: no limits on CPU, memory or the length of a chain are kept here. Those are tested by
+//! running the worker with `tovuk dev`.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -62,23 +62,24 @@ impl TestEnv {
         self
     }
 
-    /// Binds a service under a name. It receives a path with its query, as a real one does; `another_env.run(handler, req)` inside makes it a real one.
+    /// Binds a service under a name. It receives a path with its query, as a real one does; `another_env.run(handler, req)` inside makes it
+    /// a real one.
     #[must_use]
     pub fn service(mut self, binding: &str, target: impl Fn(Request) -> Result<Response, CallError> + 'static) -> Self {
         self.services.insert(binding.to_owned(), Rc::new(target));
         self
     }
 
-    /// Answers requests to URLs that start with `prefix`, for example `https://api.example.com`; of several prefixes that fit, the longest. It
-    /// receives the absolute URL.
+    /// Answers requests to URLs that start with `prefix`, for example `https://api.example.com`; of several prefixes that fit, the longest.
+    /// It receives the absolute URL.
     #[must_use]
     pub fn url(mut self, prefix: &str, target: impl Fn(Request) -> Result<Response, CallError> + 'static) -> Self {
         self.urls.insert(prefix.trim_end_matches('/').to_owned(), Rc::new(target));
         self
     }
 
-    /// Runs a handler and gives what a client would see: an error as its response, and a call's unhandled error as the status of the host's answer
-    /// with an empty body.
+    /// Runs a handler and gives what a client would see: an error as its response, and a call's unhandled error as the status of the host's
+    /// answer with an empty body.
     pub fn run<Args>(&self, handler: impl Handler<Args>, request: Request) -> Response {
         let _restore = Entered::new(self);
         match handler.call(request, Env) {
@@ -109,7 +110,9 @@ impl TestEnv {
         self.record(binding, &request);
         match self.services.get(binding) {
             Some(target) => target(request),
-            None => Err(CallError::UnknownBinding(format!("the test binds no service as {binding}: add `.service(\"{binding}\", |req| ...)` to its TestEnv"))),
+            None => Err(CallError::UnknownBinding(format!(
+                "the test binds no service as {binding}: add `.service(\"{binding}\", |req| ...)` to its TestEnv"
+            ))),
         }
     }
 
@@ -122,7 +125,10 @@ impl TestEnv {
         self.record(found.map_or(request.uri(), |(prefix, _)| prefix.as_str()), &request);
         match found {
             Some((_, target)) => target(request),
-            None => Err(CallError::Denied(format!("the test answers no URL like `{}`: add `.url(\"<its start>\", |req| ...)` to its TestEnv", request.uri()))),
+            None => Err(CallError::Denied(format!(
+                "the test answers no URL like `{}`: add `.url(\"<its start>\", |req| ...)` to its TestEnv",
+                request.uri()
+            ))),
         }
     }
 
@@ -218,24 +224,33 @@ mod tests {
 
     #[test]
     fn urls_go_to_the_longest_prefix_and_nowhere_else() {
-        let env = TestEnv::new().url("https://api.example.com/", |_| Ok(Response::text("api"))).url("https://api.example.com/v2", |_| Ok(Response::text("v2")));
+        let env = TestEnv::new()
+            .url("https://api.example.com/", |_| Ok(Response::text("api")))
+            .url("https://api.example.com/v2", |_| Ok(Response::text("v2")));
         let get = |req: Request| -> Result<Response> { Ok(crate::fetch(Request::get(req.query_param("url").unwrap_or_default()))?) };
         let answer = |url: &str| env.try_run(get, Request::get(format!("/?url={url}")));
         assert_eq!(answer("https://api.example.com/v2/x").unwrap().body(), b"v2");
         assert_eq!(answer("https://api.example.com/v20").unwrap().body(), b"api");
         assert_eq!(answer("https://api.example.com").unwrap().body(), b"api");
-        for (url, code) in [("https://api.example.com.evil.org/", "denied"), ("http://api.example.com/", "denied"), ("/v2", "invalid_request")] {
+        for (url, code) in
+            [("https://api.example.com.evil.org/", "denied"), ("http://api.example.com/", "denied"), ("/v2", "invalid_request")]
+        {
             assert_eq!(answer(url).unwrap_err().call_error().map(CallError::code), Some(code), "{url}");
         }
     }
 
     #[test]
     fn calls_are_recorded_in_order_and_batches_answer_in_order() {
-        let env = TestEnv::new().service("A", |req| Ok(Response::text(format!("a{}", req.path())))).service("B", |_| Err(CallError::Timeout));
+        let env =
+            TestEnv::new().service("A", |req| Ok(Response::text(format!("a{}", req.path())))).service("B", |_| Err(CallError::Timeout));
         let batch = |_: Request, env: Env| -> Result<Response> {
             let mixed = env.call_all([("A", Request::get("/1")), ("B", Request::get("/2"))]);
             let same = env.service("A").fetch_all([Request::get("/3"), Request::get("/4")]);
-            let texts: Vec<String> = mixed.into_iter().chain(same).map(|answer| answer.map_or_else(|error| error.code().into(), |answer| String::from_utf8_lossy(answer.body()).into_owned())).collect();
+            let texts: Vec<String> = mixed
+                .into_iter()
+                .chain(same)
+                .map(|answer| answer.map_or_else(|error| error.code().into(), |answer| String::from_utf8_lossy(answer.body()).into_owned()))
+                .collect();
             Response::json(&texts)
         };
         assert_eq!(env.run(batch, Request::get("/")).body(), br#"["a/1","timeout","a/3","a/4"]"#);

@@ -86,24 +86,72 @@ mod tests {
 
     #[test]
     fn both_shapes_of_handler_pass() {
-        assert!(check(true, &parse_quote!(fn handle(req: Request) -> Response {})).is_ok());
-        assert!(check(true, &parse_quote!(pub fn run(_: Request, env: Env) -> Result<Response, MyError> {})).is_ok());
+        assert!(
+            check(
+                true,
+                &parse_quote!(
+                    fn handle(req: Request) -> Response {}
+                )
+            )
+            .is_ok()
+        );
+        assert!(
+            check(
+                true,
+                &parse_quote!(
+                    pub fn run(_: Request, env: Env) -> Result<Response, MyError> {}
+                )
+            )
+            .is_ok()
+        );
     }
 
     #[test]
     fn every_other_shape_is_told_what_to_change() {
         let cases: [(ItemFn, &str); 5] = [
-            (parse_quote!(async fn handle(req: Request) -> Response {}), "remove `async`"),
-            (parse_quote!(fn handle<T>(req: T) -> Response {}), "cannot be generic"),
-            (parse_quote!(fn handle(&self, req: Request) -> Response {}), "free function"),
-            (parse_quote!(fn handle() -> Response {}), "takes a request"),
-            (parse_quote!(fn handle(a: Request, b: Env, c: u8) -> Response {}), "takes a request"),
+            (
+                parse_quote!(
+                    async fn handle(req: Request) -> Response {}
+                ),
+                "remove `async`",
+            ),
+            (
+                parse_quote!(
+                    fn handle<T>(req: T) -> Response {}
+                ),
+                "cannot be generic",
+            ),
+            (
+                parse_quote!(
+                    fn handle(&self, req: Request) -> Response {}
+                ),
+                "free function",
+            ),
+            (
+                parse_quote!(
+                    fn handle() -> Response {}
+                ),
+                "takes a request",
+            ),
+            (
+                parse_quote!(
+                    fn handle(a: Request, b: Env, c: u8) -> Response {}
+                ),
+                "takes a request",
+            ),
         ];
         for (function, wanted) in cases {
             let error = check(true, &function).unwrap_err().to_string();
             assert!(error.contains(wanted), "{error}");
         }
-        let error = check(false, &parse_quote!(fn handle(req: Request) -> Response {})).unwrap_err().to_string();
+        let error = check(
+            false,
+            &parse_quote!(
+                fn handle(req: Request) -> Response {}
+            ),
+        )
+        .unwrap_err()
+        .to_string();
         assert!(error.contains("takes no arguments"), "{error}");
     }
 }

@@ -1,12 +1,22 @@
 //! The `tovuk` command.
 
+pub mod args;
 pub mod build;
+pub mod check;
+pub mod dev;
 pub mod env_file;
+pub mod new;
 pub mod project_file;
 pub mod toolchain;
 pub mod watch;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use args::{Cli, Command, NewArgs};
 
 /// Instances make many small allocations on many threads, for which the system's allocator measured 5% slower.
 #[global_allocator]
@@ -18,5 +28,34 @@ pub fn main() -> ExitCode {
     if let Some(code) = tovuk_runtime::compile::child_main() {
         return code;
     }
-    ExitCode::SUCCESS
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("TOVUK_HOST_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).without_time().init();
+    let result = match cli.command {
+        Command::Dev(args) => in_runtime(dev::run(args)),
+        Command::New(args) => make(&args),
+        Command::Check(args) => in_runtime(check::run(args)),
+        Command::Schema => print_schema(),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn in_runtime(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+}
+
+fn make(args: &NewArgs) -> anyhow::Result<ExitCode> {
+    print!("{}", new::create(&args.directory, args.template.as_deref())?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_schema() -> anyhow::Result<ExitCode> {
+    println!("{}", serde_json::to_string_pretty(&tovuk_kernel::project::schema())?);
+    Ok(ExitCode::SUCCESS)
 }

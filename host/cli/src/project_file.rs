@@ -26,12 +26,21 @@ pub struct Loaded {
 impl Loaded {
     /// The folder of a service.
     pub fn service_directory(&self, service: &Service) -> PathBuf {
-        self.directory.join(service.root())
+        service_directory(&self.directory, service)
     }
 
     /// The warnings as text, empty when there are none.
     pub fn render_warnings(&self, style: Style) -> String {
         render_problems(&self.path, &self.text, &self.warnings, style)
+    }
+}
+
+/// The folder of a service of the project in `project`.
+pub fn service_directory(project: &Path, service: &Service) -> PathBuf {
+    // Joining `.` would leave it in every path that is shown.
+    match service.root() {
+        "." => project.to_owned(),
+        root => project.join(root),
     }
 }
 
@@ -101,7 +110,7 @@ pub fn load(directory: &Path) -> Result<Loaded, LoadError> {
     let Parsed { mut project, mut warnings, spans } = project::parse(&text).map_err(invalid)?;
     let mut errors = Vec::new();
     for (name, service) in &mut project.services {
-        let folder = directory.join(service.root());
+        let folder = service_directory(directory, service);
         fill_in(service, &folder, directory);
         errors.extend(missing_parts(name, service, &folder).into_iter().map(|(key, message, help)| {
             // A service in the published form has no table of its own to point at.
@@ -353,7 +362,7 @@ mod tests {
            `----
           help: correct `root`, or make the folder
 
-          x error: the service `b` has neither a worker nor static files: there is no Cargo.toml in DIR/.
+          x error: the service `b` has neither a worker nor static files: there is no Cargo.toml in DIR
            ,-[DIR/tovuk.toml:4:10]
          3 | [services.b]
          4 | routes = ["/*"]
@@ -371,7 +380,7 @@ mod tests {
            `----
           help: add build = "npm run build" and component = "dist/worker.wasm"
 
-          x error: the service `d` has no build command, and its component does not exist: DIR/./d.wasm
+          x error: the service `d` has no build command, and its component does not exist: DIR/d.wasm
             ,-[DIR/tovuk.toml:9:13]
           8 | [services.d]
           9 | component = "d.wasm"

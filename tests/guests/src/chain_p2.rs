@@ -1,5 +1,5 @@
-//! The chain of `chain`, by URL through `wasi:http`: `GET /<n>` calls `<next>/<n-1>` until 0. `<next>` is `NEXT_URL`, else the header `x-next`, else
-//! `http://next.tovuk.internal`.
+//! The chain of `chain`, by URL through `wasi:http`: `GET /<n>` calls `<next>/<n-1>` until 0. `<next>` is `NEXT_URL`, else the header
+//! `x-next`, else `http://next.tovuk.internal`.
 
 use serde_json::json;
 use tovuk_guests::{code_name, number, query, respond, respond_json, start_get, status_and_body, wait};

@@ -1,5 +1,5 @@
-//! Bodies that do not end as they should: `/` writes `partial` and drops the body unfinished, `/head` drops it before writing, `/short` announces ten
-//! bytes and finishes after five, `/long` announces five and writes ten, `/trap` traps after `partial`.
+//! Bodies that do not end as they should: `/` writes `partial` and drops the body unfinished, `/head` drops it before writing, `/short`
+//! announces ten bytes and finishes after five, `/long` announces five and writes ten, `/trap` traps after `partial`.
 
 use tovuk_guests::{segments, write_all};
 use wasip2::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};

@@ -7,6 +7,7 @@ use tovuk::{Request, Response, Result};
 fn handle(req: Request) -> Result<Response> {
     let headers: Vec<_> = req.headers().iter().map(|(name, value)| (name, String::from_utf8_lossy(value))).collect();
     Response::json(&json!({
-        "method": req.method(), "uri": req.uri(), "headers": headers, "body_bytes": req.body().len(), "body": String::from_utf8_lossy(req.body()),
+        "method": req.method(), "uri": req.uri(), "headers": headers,
+        "body_bytes": req.body().len(), "body": String::from_utf8_lossy(req.body()),
     }))
 }

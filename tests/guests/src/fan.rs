@@ -1,5 +1,5 @@
-//! A tree of binding calls: `GET /<width>/<depth>` calls the binding `SELF` `width` times at once with `/<width>/<depth-1>`; depth 0 calls nobody. Each
-//! counts itself and what its calls counted.
+//! A tree of binding calls: `GET /<width>/<depth>` calls the binding `SELF` `width` times at once with `/<width>/<depth-1>`; depth 0 calls
+//! nobody. Each counts itself and what its calls counted.
 
 use serde::{Deserialize, Serialize};
 use tovuk::{CallError, Env, Request, Response, Result, Router};

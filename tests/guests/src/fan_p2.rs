@@ -1,4 +1,5 @@
-//! The tree of `fan` by URL through `wasi:http`: the base is env `SELF_URL`, else `http://self.tovuk.internal`. All calls are started before any is awaited.
+//! The tree of `fan` by URL through `wasi:http`: the base is env `SELF_URL`, else `http://self.tovuk.internal`. All calls are started
+//! before any is awaited.
 
 use serde_json::{Value, json};
 use tovuk_guests::{respond_json, segments, start_get, status_and_body, wait};

@@ -1,6 +1,6 @@
 //! Makes the host hold things for it: `/headers/<n>` n fields in one list, `/large/<kib>` one field of that many KiB, `/lists/<n>` n lists,
-//! `/pollables/<n>` n timers, `/requests/<n>` n unsent requests. Each answers `{"made", "refused"}`, `refused` being the host's text or null.
-//! `/response/<n>` answers with n fields of 100 bytes.
+//! `/pollables/<n>` n timers, `/requests/<n>` n unsent requests. Each answers `{"made", "refused"}`, `refused` being the host's text or
+//! null. `/response/<n>` answers with n fields of 100 bytes.
 
 use serde_json::json;
 use tovuk_guests::{respond_json, segments};
@@ -40,7 +40,11 @@ impl wasip2::exports::http::incoming_handler::Guest for Worker {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
         let path = request.path_with_query().unwrap_or_default();
         let [what, count] = segments(&path)[..] else {
-            return respond_json(out, 404, &json!({ "error": "use /headers/<n>, /large/<kib>, /lists/<n>, /pollables/<n>, /requests/<n> or /response/<n>" }));
+            return respond_json(
+                out,
+                404,
+                &json!({ "error": "use /headers/<n>, /large/<kib>, /lists/<n>, /pollables/<n>, /requests/<n> or /response/<n>" }),
+            );
         };
         let count: u64 = count.parse().unwrap_or(0);
         let (made, refused) = match what {

@@ -1,5 +1,5 @@
-//! Uses memory: `/fill` allocates until refused and says how much it got, `/pages` the same by `memory.grow` alone, `/abort` until the refusal aborts
-//! it, `/hold/<n>` writes to n MiB and answers.
+//! Uses memory: `/fill` allocates until refused and says how much it got, `/pages` the same by `memory.grow` alone, `/abort` until the
+//! refusal aborts it, `/hold/<n>` writes to n MiB and answers.
 
 use tovuk::{Request, Response, Result, Router};
 

@@ -1,6 +1,6 @@
-//! Sets header fields that a worker may not set. `/`: forged `x-tovuk-*` on a call to the binding `NEXT` and in its response, whose body is what `NEXT`
-//! answered. The others are about the response alone: `/framing` lies about its length and connection, `/newline` and `/name` are not valid HTTP,
-//! `/status/<n>` has that status, `/cookies` repeats a name.
+//! Sets header fields that a worker may not set. `/`: forged `x-tovuk-*` on a call to the binding `NEXT` and in its response, whose body is
+//! what `NEXT` answered. The others are about the response alone: `/framing` lies about its length and connection, `/newline` and `/name`
+//! are not valid HTTP, `/status/<n>` has that status, `/cookies` repeats a name.
 
 use tovuk::{Env, Request, Response, Result, Router};
 
@@ -14,7 +14,10 @@ fn forged(env: Env) -> Result<Response> {
         Ok(answer) => answer.into_body(),
         Err(error) => error.code().into(),
     };
-    Ok(Response::bytes(body).with_header("x-tovuk-caller", "svc_forged").with_header("x-tovuk-invocation", "99").with_header("x-keep", "kept"))
+    Ok(Response::bytes(body)
+        .with_header("x-tovuk-caller", "svc_forged")
+        .with_header("x-tovuk-invocation", "99")
+        .with_header("x-keep", "kept"))
 }
 
 #[tovuk::handler]

@@ -1,5 +1,5 @@
-//! Writes to the log in every way: `/` lines and pieces of lines on both streams, `/facade` the `log` macros, `/long` one line of 1 MiB, `/many/<n>` n
-//! lines, `/bytes` what is not text.
+//! Writes to the log in every way: `/` lines and pieces of lines on both streams, `/facade` the `log` macros, `/long` one line of 1 MiB,
+//! `/many/<n>` n lines, `/bytes` what is not text.
 
 use std::io::Write;
 

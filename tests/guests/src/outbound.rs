@@ -1,5 +1,5 @@
-//! Calls elsewhere: `/?url=<url>[&method=<m>]` once, `/many/<n>?url=<url>` n times one after the other, `/at-once/<n>?url=<url>` n times at once,
-//! `/calls/<n>` n times the binding `NEXT` with `GET /0`.
+//! Calls elsewhere: `/?url=<url>[&method=<m>]` once, `/many/<n>?url=<url>` n times one after the other, `/at-once/<n>?url=<url>` n times at
+//! once, `/calls/<n>` n times the binding `NEXT` with `GET /0`.
 
 use std::collections::BTreeMap;
 

@@ -1,10 +1,12 @@
-//! Streams the request to `<NEXT_URL><path>` (default `http://next.tovuk.internal`) and the response back, both at the same time, each a piece at a time.
+//! Streams the request to `<NEXT_URL><path>` (default `http://next.tovuk.internal`) and the response back, both at the same time, each a
+//! piece at a time.
 
 use serde_json::json;
 use tovuk_guests::{Pump, Step, code_name, request_to, respond_json};
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
-    ErrorCode, Fields, FutureIncomingResponse, IncomingBody, IncomingRequest, IncomingResponse, OutgoingBody, OutgoingResponse, ResponseOutparam,
+    ErrorCode, Fields, FutureIncomingResponse, IncomingBody, IncomingRequest, IncomingResponse, OutgoingBody, OutgoingResponse,
+    ResponseOutparam,
 };
 use wasip2::io::poll::{Pollable, poll};
 
@@ -92,7 +94,11 @@ impl wasip2::exports::http::incoming_handler::Guest for Worker {
                         }
                         Err(code) => {
                             let Some(out) = out.take() else { return };
-                            return respond_json(out, 502, &json!({ "error": code_name(&code), "message": format!("{code:?}"), "hops": [] }));
+                            return respond_json(
+                                out,
+                                502,
+                                &json!({ "error": code_name(&code), "message": format!("{code:?}"), "hops": [] }),
+                            );
                         }
                     },
                 },

@@ -1,5 +1,5 @@
-//! Asks for randomness and time: `/` answers `{"random", "insecure", "wall_ms", "monotonic_ns", "resolution_ns"}`, `/bytes/<n>` asks for n random bytes at
-//! once and answers how many came.
+//! Asks for randomness and time: `/` answers `{"random", "insecure", "wall_ms", "monotonic_ns", "resolution_ns"}`, `/bytes/<n>` asks for n
+//! random bytes at once and answers how many came.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

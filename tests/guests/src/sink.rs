@@ -1,5 +1,5 @@
-//! Takes a request body: `/` reads it in pieces and answers `{"bytes", "fnv1a64"}`, `/echo` streams it back as it comes, `/ignore` answers without
-//! reading it.
+//! Takes a request body: `/` reads it in pieces and answers `{"bytes", "fnv1a64"}`, `/echo` streams it back as it comes, `/ignore` answers
+//! without reading it.
 
 use serde_json::json;
 use tovuk_guests::{Checksum, Pump, for_each_piece, head, respond, respond_json, segments};

@@ -35,7 +35,10 @@ mod tests {
     #[test]
     fn orders_up_to_a_thousand_have_a_bill() {
         let env = TestEnv::new();
-        assert_eq!(env.run(handle, Request::get("/customers/ada/orders/7")).body(), br#"{"order":7,"customer":"ada","total_cents":1393,"status":"open"}"#);
+        assert_eq!(
+            env.run(handle, Request::get("/customers/ada/orders/7")).body(),
+            br#"{"order":7,"customer":"ada","total_cents":1393,"status":"open"}"#
+        );
         assert_eq!(env.run(handle, Request::get("/customers/ada/orders/1001")).status(), 404);
     }
 }

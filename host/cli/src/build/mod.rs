@@ -13,6 +13,7 @@ use tovuk_kernel::project::Service;
 
 pub use self::command::CommandError;
 pub use self::component::ComponentError;
+use crate::project_file::service_directory;
 use crate::toolchain::{self, ToolchainError};
 
 /// Takes lines of output, each with the service's prefix and without its line break.
@@ -117,7 +118,7 @@ impl BuildError {
 /// Dropping the future ends the build with all processes it has started.
 pub async fn build(project: &Path, name: &str, service: &Service, sink: Sink) -> Result<Built, BuildError> {
     let started = Instant::now();
-    let root = project.join(service.root());
+    let root = service_directory(project, service);
     if let Some(frontend) = service.frontend_build() {
         run_all(name, frontend.command.as_deref(), &project.join(frontend.root), &sink).await?;
     }
@@ -141,7 +142,7 @@ pub async fn component_path(project: &Path, service: &Service) -> Result<Option<
     if !service.kind().has_worker() {
         return Ok(None);
     }
-    component::locate(service, &project.join(service.root())).await.map(Some)
+    component::locate(service, &service_directory(project, service)).await.map(Some)
 }
 
 async fn run_all(service: &str, command: Option<&str>, directory: &Path, sink: &Sink) -> Result<(), BuildError> {

@@ -42,7 +42,7 @@ impl Project {
 async fn output_is_passed_on_line_by_line_with_the_service_and_the_component_is_returned() {
     let project = Project::new(&[]);
     let built = project.build("build = \"sh -c 'echo one; echo two >&2; printf three; touch a.wasm'\"\ncomponent = \"a.wasm\"").await.unwrap();
-    assert_eq!(built.component.unwrap(), project.directory.path().join(".").join("a.wasm"));
+    assert_eq!(built.component.unwrap(), project.directory.path().join("a.wasm"));
     let mut lines = project.lines();
     lines.sort();
     assert_eq!(lines, ["a | one", "a | three", "a | two"]);

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod properties;
+mod published;
+
 use insta::assert_snapshot;
-use proptest::prelude::*;
 
 use super::*;
 use crate::limits;
@@ -38,28 +40,6 @@ format = "url"
 env = "AUTH_INTERNAL_URL"
 [services.auth]
 root = "auth"
-"#;
-
-const PUBLISHED: &str = r#"
-name = "api"
-[capabilities]
-static_frontend = false
-worker = true
-sqlite = true
-object_storage = false
-kv = false
-state = false
-queue = false
-cron = false
-service_bindings = false
-secrets = false
-custom_domains = false
-logs = true
-builds = true
-usage_caps = true
-billing = true
-support = true
-abuse = true
 "#;
 
 fn told(text: &str, problems: &[Problem]) -> String {
@@ -408,120 +388,6 @@ fn databases_are_a_table_or_an_array() {
 }
 
 #[test]
-fn the_published_form_becomes_the_same_model() {
-    let service = only_service(PUBLISHED);
-    assert_eq!(service.kind(), Kind::RustWorker);
-    assert_eq!(service.routes, ["/*"]);
-    assert_eq!(service.build.as_deref(), Some(DEFAULT_WORKER_BUILD));
-    assert_eq!(service.health.as_deref(), Some("/healthz"));
-    assert!(service.capabilities().sqlite);
-}
-
-#[test]
-fn a_published_fullstack_service_keeps_both_its_builds() {
-    let fullstack = PUBLISHED.replace("static_frontend = false", "static_frontend = true").replace("name = \"api\"", "name = \"api\"\nkind = \"fullstack\"")
-        + "[worker]\nroot = \"services/api\"\nbuild = \"cargo build --release --locked\"\n[frontend]\nroot = \"web\"\nbuild = \"npm run build\"\n";
-    let service = only_service(&fullstack);
-    assert_eq!(service.root(), "services/api");
-    assert_eq!(service.assets.as_deref(), Some("../../web/dist"));
-    assert_eq!(service.build.as_deref(), Some("cargo build --release --target wasm32-wasip2 --locked"));
-    assert_eq!(service.health.as_deref(), Some("/api/healthz"));
-    assert_eq!(service.frontend_build(), Some(FrontendBuild { root: "web".to_owned(), command: Some("npm run build".to_owned()) }));
-}
-
-#[test]
-fn the_rules_of_the_published_form_are_enforced() {
-    let text = PUBLISHED.replace("worker = true", "worker = false").replace("sqlite = true\n", "").replace("abuse = true", "abuse = false")
-        + r#"
-databases = true
-[build]
-command = "npm run build"
-output = "dist"
-check = " "
-[run]
-command = "./server"
-port = 0
-health = "healthz"
-[resources]
-memory = "256mb"
-cpu = "0.5"
-idle_timeout_minutes = 61
-"#;
-    assert_snapshot!(problems(&text), @r#"
-    3:1 error: `capabilities` lacks `sqlite`
-        add sqlite = false
-    5:10 error: `capabilities.worker` must be true: kind is `rust_worker`
-        write worker = true
-    19:9 error: `capabilities.abuse` must be true: every service has it
-        write abuse = true
-    21:1 error: unknown key `databases`
-        the keys here are `abuse`, `billing`, `builds`, `cron`, `custom_domains`, `kv`, `logs`, `object_storage`, `queue`, `secrets`, `service_bindings`, `sqlite`, `state`, `static_frontend`, `support`, `usage_caps`, `worker`
-    23:11 error: `build.command` must contain `cargo`, `build` and `--release`
-        write "cargo build --release --target wasm32-wasip2", or remove the line to use it
-    23:11 error: `build.command` runs `npm`, but a Rust worker is not built or run by a JavaScript runtime
-        move it to `frontend.build`, or describe the service in the `[services]` form
-    24:10 error: `build.output` is not for a `rust_worker`
-        remove the line: the component is found by itself
-    25:9 error: `build.check` must not be empty
-        give a command, or remove the line to use the default
-    27:11 error: `run.command` must name a binary under `target/release/`
-        remove the line: a component needs no command to run
-    28:8 error: `run.port` must be 1 to 65535
-        remove the line: a component listens on no port
-    29:10 error: `run.health` must start with `/`
-        write a path such as "/healthz"
-    31:10 error: `resources.memory` must be 128 MiB
-        write memory = "128mb"
-    32:7 error: `resources.cpu` must be 1
-        write cpu = "1"
-    33:24 error: `resources.idle_timeout_minutes` must be 1 to 60
-        write idle_timeout_minutes = 15
-    "#);
-}
-
-#[test]
-fn a_published_fullstack_service_needs_two_folders() {
-    let text = PUBLISHED.replace("static_frontend = false", "static_frontend = true").replace("name = \"api\"", "name = \"-api\"\nkind = \"fullstack\"")
-        + "[worker]\nroot = \".\"\n[frontend]\noutput = \"../dist\"\n";
-    assert_snapshot!(problems(&text), @r#"
-    2:8 error: `-api` cannot be used: the name of a service must consist of lower-case letters, digits and `-`, and begin and end with a letter or digit
-        write a name such as name = "auth-service"
-    23:8 error: `worker.root` must be a folder below the project's, without `.`, `..` and `\`
-        write a folder such as "api"
-    24:1 error: a `fullstack` service needs `frontend.root`
-        add root = "…" to `[frontend]`
-    25:10 error: `frontend.output` must be a relative path without `.`, `..` and `\`
-        write a folder such as "dist"
-    "#);
-}
-
-#[test]
-fn all_capabilities_are_told_when_the_table_is_missing() {
-    assert_snapshot!(problems("name = \"api\"\n"), @r#"
-    1:1 error: the file lacks `capabilities`
-        add
-    [capabilities]
-    static_frontend = false
-    worker = true
-    sqlite = false
-    object_storage = false
-    kv = false
-    state = false
-    queue = false
-    cron = false
-    service_bindings = false
-    secrets = false
-    custom_domains = false
-    logs = true
-    builds = true
-    usage_caps = true
-    billing = true
-    support = true
-    abuse = true
-    "#);
-}
-
-#[test]
 fn capabilities_follow_from_what_is_declared() {
     let on = |service: &Service| service.capabilities().entries().filter(|(_, on)| *on).map(|(name, _)| name).collect::<Vec<_>>().join(" ");
     let parsed = parse(EXAMPLE).unwrap();
@@ -555,44 +421,4 @@ fn the_limits_of_the_file_are_the_rows_of_the_limits_table() {
         assert_eq!(declared[row.name]["maximum"].as_u64(), Some(row.ceiling), "{}", row.name);
     }
     assert_eq!(declared.len(), limits::WORKER.len());
-}
-
-/// Arbitrary values under keys that mean something, so that arbitrary files get past the first key.
-fn arbitrary_toml() -> impl Strategy<Value = String> {
-    let keys = "services|name|a|kind|root|routes|kv|sqlite|queues|crons|limits|cpu_ms|bindings|type|service|env|outbound|capabilities|\\PC{0,5}";
-    let key = proptest::string::string_regex(keys).unwrap().prop_map(|key| Value::from(key).to_string()).boxed();
-    let leaf = prop_oneof![
-        any::<i64>().prop_map(|n| n.to_string()),
-        any::<bool>().prop_map(|b| b.to_string()),
-        any::<f64>().prop_map(|f| if f.is_finite() { format!("{f:?}") } else { "nan".to_owned() }),
-        "[ -!#-\\[\\]-~]{0,9}".prop_map(|s| format!("\"{s}\"")),
-        Just("1979-05-27T07:32:00Z".to_owned()),
-    ];
-    let value = leaf.prop_recursive(4, 32, 4, move |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4).prop_map(|items| format!("[{}]", items.join(", "))),
-            prop::collection::btree_map(key.clone(), inner, 0..4)
-                .prop_map(|map| format!("{{ {} }}", map.iter().map(|(k, v)| format!("{k} = {v}")).collect::<Vec<_>>().join(", "))),
-        ]
-    });
-    (prop_oneof![Just("services"), Just("services.a"), Just("name"), Just("services.a.bindings")], value).prop_map(|(key, value)| format!("{key} = {value}\n"))
-}
-
-proptest! {
-    #[test]
-    fn no_text_makes_parsing_panic(text in "\\PC*") {
-        let _ = parse(&text);
-    }
-
-    #[test]
-    fn every_problem_of_an_arbitrary_file_lies_in_its_text(text in arbitrary_toml()) {
-        let problems = match parse(&text) {
-            Ok(parsed) => parsed.warnings,
-            Err(problems) => problems,
-        };
-        for problem in problems {
-            let span = problem.span.expect("a problem of a text has a place");
-            prop_assert!(text.get(span).is_some());
-        }
-    }
 }
