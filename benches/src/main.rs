@@ -1,1 +1,31 @@
-fn main() {}
+//! `bench`: measures the host in process and over HTTP, beside its peers. It measures and prints; it decides nothing, and no test depends on it.
+
+mod command;
+mod guests;
+mod host;
+mod http;
+mod inproc;
+mod machine;
+mod native;
+mod output;
+mod stats;
+
+use std::process::ExitCode;
+
+/// The allocator of the `tovuk` binary, so that what is measured here is what runs there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // Before anything else: components are compiled by this program, started again.
+    if let Some(code) = tovuk_runtime::compile::child_main() {
+        return code;
+    }
+    match command::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

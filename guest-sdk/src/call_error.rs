@@ -50,11 +50,11 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// A short, stable word for logs and error bodies, for example `chain_limit`.
+    /// A short, stable word for logs and error bodies, for example `binding_chain_limit`. Where the host has a code for it, it is that code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnknownBinding(_) => "unknown_binding",
-            Self::ChainLimit(_) => "chain_limit",
+            Self::ChainLimit(_) => "binding_chain_limit",
             Self::SubrequestLimit(_) => "subrequest_limit",
             Self::Denied(_) => "denied",
             Self::InvalidRequest(_) => "invalid_request",
@@ -169,7 +169,7 @@ mod tests {
             lines,
             [
                 "500 unknown_binding no binding named X",
-                "508 chain_limit the request from outside has already started 1 invocations: 1 gateway GET /a",
+                "508 binding_chain_limit the request from outside has already started 1 invocations: 1 gateway GET /a",
                 "500 subrequest_limit this invocation has used up its 50 calls to other services and hosts",
                 "500 denied not allowed",
                 "500 invalid_request the request is not valid HTTP: no scheme",

@@ -6,6 +6,7 @@ mod chains;
 mod headers;
 mod hostile;
 mod logs;
+mod outbound;
 mod outcomes;
 mod refused;
 mod streaming;

@@ -31,7 +31,9 @@ struct Sum {
 
 fn sum(req: Request) -> Result<Response> {
     let Numbers { numbers } = req.json()?;
-    Response::json(&Sum { sum: numbers.iter().sum() })
+    Response::json(&Sum {
+        sum: numbers.iter().sum(),
+    })
 }
 
 #[cfg(test)]

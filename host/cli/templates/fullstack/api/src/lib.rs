@@ -5,7 +5,10 @@ use tovuk::{Request, Response, Result, Router};
 
 #[tovuk::handler]
 fn handle(req: Request) -> Result<Response> {
-    Router::new().get("/api/healthz", |_| Ok(Response::text("ok\n"))).get("/api/hello", hello).run(req)
+    Router::new()
+        .get("/api/healthz", |_| Ok(Response::text("ok\n")))
+        .get("/api/hello", hello)
+        .run(req)
 }
 
 #[derive(Serialize)]
@@ -14,8 +17,12 @@ struct Hello {
 }
 
 fn hello(req: Request) -> Result<Response> {
-    let name = req.query_param("name").unwrap_or_else(|| "world".to_owned());
-    Response::json(&Hello { message: format!("Hello, {name}!") })
+    let name = req
+        .query_param("name")
+        .unwrap_or_else(|| "world".to_owned());
+    Response::json(&Hello {
+        message: format!("Hello, {name}!"),
+    })
 }
 
 #[cfg(test)]

@@ -1,0 +1,149 @@
+//! The command line: which measurement, for how long, and where its results go.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::output::Report;
+use crate::{host, http, inproc, machine, native};
+
+/// Measures the host in process and over HTTP, beside its peers.
+#[derive(Parser)]
+#[command(name = "bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Invocations in this process on one thread: hello and chains, no sockets.
+    Inproc(InprocArguments),
+    /// Servers side by side under wrk: the host, native hyper, and the peers that are found.
+    Http(HttpArguments),
+    /// Both, and one report.
+    All {
+        #[command(flatten)]
+        inproc: InprocArguments,
+        #[command(flatten)]
+        http: HttpArguments,
+    },
+    /// Serves the native hyper hello until it is ended: the ceiling that the others are compared with.
+    Native {
+        /// Where to listen, for example 127.0.0.1:9400.
+        address: SocketAddr,
+        /// Worker threads.
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+    },
+    /// Serves the measured services with the host until it is ended. The Host header picks one: hello, hello-p2, chain or chain-p2, each
+    /// followed by `.localhost`.
+    Host {
+        /// Where to listen, for example 127.0.0.1:9401.
+        address: SocketAddr,
+        /// Worker threads.
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+        /// Instance slots; the host's default when absent.
+        #[arg(long)]
+        slots: Option<u32>,
+    },
+    /// Becomes another program on one core, which ends when the parent does. For the use of `bench http`.
+    #[command(hide = true)]
+    Child {
+        #[arg(long)]
+        core: usize,
+        #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
+        program: Vec<OsString>,
+    },
+}
+
+/// How invocations in process are measured.
+#[derive(Args, Clone)]
+pub struct InprocArguments {
+    /// Rounds; each measures every case once.
+    #[arg(long, default_value_t = 15)]
+    pub rounds: usize,
+    /// Invocations in one round of one case; a chain of n hops counts as n + 1.
+    #[arg(long, default_value_t = 1600)]
+    pub invocations: usize,
+    /// Stays on this core.
+    #[arg(long)]
+    pub core: Option<usize>,
+    /// Runs only the cases whose names contain this.
+    #[arg(long)]
+    pub case: Option<String>,
+    /// Instance slots; the host's default when absent.
+    #[arg(long)]
+    pub slots: Option<u32>,
+    /// Raw results, one JSON object a line; `target/bench/inproc-<time>.jsonl` when absent.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
+/// How servers are measured.
+#[derive(Args, Clone)]
+pub struct HttpArguments {
+    /// Seconds of load per measurement.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub seconds: u64,
+    /// Times that every row is measured, in alternating order.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
+    pub alternations: u32,
+    /// Measures again, this often at the most, when other processes took more than a tenth of a core.
+    #[arg(long, default_value_t = 2)]
+    pub retries: u32,
+    /// Only the servers or rows whose names begin with one of these, separated by commas; for example `native,host hello`.
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// The workerd binary; else the one in PATH or in `node_modules/.bin`.
+    #[arg(long)]
+    pub workerd: Option<PathBuf>,
+    /// The wasmtime binary; else the one in PATH.
+    #[arg(long)]
+    pub wasmtime: Option<PathBuf>,
+    /// Raw results, one JSON object a line; `target/bench/http-<time>.jsonl` when absent.
+    #[arg(long)]
+    pub http_json: Option<PathBuf>,
+}
+
+/// Does what the command line says.
+pub fn run() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Inproc(arguments) => {
+            let mut report = Report::begin();
+            inproc::run(&arguments, &mut report)?;
+            report.finish("inproc")
+        }
+        Command::Http(arguments) => {
+            let mut report = Report::begin();
+            http::run(&arguments, &mut report)?;
+            report.finish("http")
+        }
+        Command::All { inproc, http } => {
+            let mut report = Report::begin();
+            // What is missing is said before the first measurement, not after it.
+            http::check(&http)?;
+            inproc::run(&inproc, &mut report)?;
+            http::run(&http, &mut report)?;
+            report.finish("all")
+        }
+        Command::Native { address, threads } => native::serve(address, threads),
+        Command::Host { address, threads, slots } => host::serve(address, threads, slots),
+        Command::Child { core, program } => become_child(core, program),
+    }
+}
+
+fn become_child(core: usize, program: Vec<OsString>) -> anyhow::Result<()> {
+    machine::pin(core)?;
+    // A benchmark that is interrupted leaves no server behind.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).context("cannot be tied to the parent")?;
+    let mut arguments = program.into_iter();
+    let name = arguments.next().context("no program")?;
+    let error = std::process::Command::new(&name).args(arguments).exec();
+    Err(error).with_context(|| format!("cannot run {}", name.display()))
+}

@@ -1,0 +1,150 @@
+//! The host as it is measured: a runtime with all limits, metering and records on, the measured services, and for `bench host` an edge and a socket.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context;
+use tovuk_kernel::clock::Clock;
+use tovuk_kernel::ids::ServiceId;
+use tovuk_kernel::limits::{Plan, WorkerLimits};
+use tovuk_kernel::outbound::Allowlist;
+use tovuk_resources::bindings::{Binding, Bindings};
+use tovuk_runtime::compile::Compiler;
+use tovuk_runtime::failure::Failure;
+use tovuk_runtime::record::{Identity, LogLine, Observer, Record};
+use tovuk_runtime::runtime::{Runtime, RuntimeConfig};
+use tovuk_runtime::service::{Deployment, Service};
+use tovuk_server::edge::routes::{Routes, Site};
+use tovuk_server::edge::{Audience, Edge, ListenConfig, Listening};
+
+use crate::guests;
+use crate::machine;
+
+/// The services: their names and their guests.
+const SERVICES: [(&str, &str); 4] = [("hello", "hello"), ("hello-p2", "hello_p2"), ("chain", "chain"), ("chain-p2", "chain_p2")];
+/// The binding by which a chain calls itself.
+const NEXT: &str = "NEXT";
+
+/// Counts what the host says of its invocations. Whatever else an observer does is not measured here.
+#[derive(Default)]
+pub struct Tally {
+    records: AtomicU64,
+    cpu_ns: AtomicU64,
+    fuel: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// What was counted until now, or between two points in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Invocations that ended.
+    pub records: u64,
+    /// CPU time of their records, in ns.
+    pub cpu_ns: u64,
+    /// Fuel of their records.
+    pub fuel: u64,
+    /// Requests that were turned away.
+    pub refused: u64,
+}
+
+impl Tally {
+    /// Everything until now.
+    pub fn counts(&self) -> Counts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts { records: read(&self.records), cpu_ns: read(&self.cpu_ns), fuel: read(&self.fuel), refused: read(&self.refused) }
+    }
+}
+
+impl Counts {
+    /// What was counted since `earlier`.
+    pub fn since(self, earlier: Self) -> Self {
+        Self { records: self.records - earlier.records, cpu_ns: self.cpu_ns - earlier.cpu_ns, fuel: self.fuel - earlier.fuel, refused: self.refused - earlier.refused }
+    }
+}
+
+impl Observer for Tally {
+    fn invocation(&self, record: Record) {
+        self.records.fetch_add(1, Ordering::Relaxed);
+        self.cpu_ns.fetch_add(record.cpu_ns, Ordering::Relaxed);
+        self.fuel.fetch_add(record.fuel, Ordering::Relaxed);
+    }
+
+    fn log(&self, line: LogLine) {
+        eprintln!("{}: {}", line.service.name, line.message);
+    }
+
+    fn refused(&self, service: &Identity, failure: &Failure) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        eprintln!("{}: {}", service.name, failure.message);
+    }
+}
+
+/// A host with the measured services.
+pub struct Host {
+    /// Its runtime.
+    pub runtime: Runtime,
+    /// What it has said.
+    pub tally: Arc<Tally>,
+    sites: HashMap<String, Arc<Site>>,
+}
+
+impl Host {
+    /// Compiles the guests, unless that was done before, and deploys them. `slots` as in [`tovuk_runtime::engine::EngineConfig`].
+    pub async fn start(slots: Option<u32>) -> anyhow::Result<Self> {
+        let clock = Clock::system();
+        let tally = Arc::new(Tally::default());
+        let mut config = RuntimeConfig::new(guests::repository().join("target/bench/artifacts"));
+        if let Some(slots) = slots {
+            config.engine.slots_max = slots;
+        }
+        let compiler = Compiler::this_program(clock.clone()).context("this program's own path is unknown")?;
+        let runtime = Runtime::new(config, compiler, clock, tally.clone())?;
+        let mut host = Self { runtime, tally, sites: HashMap::new() };
+        for (name, guest) in SERVICES {
+            host.deploy(name, guest).await.with_context(|| format!("the guest `{guest}` cannot be deployed"))?;
+        }
+        Ok(host)
+    }
+
+    async fn deploy(&mut self, name: &str, guest: &str) -> anyhow::Result<()> {
+        let wasm = std::fs::read(guests::path(guest)?)?;
+        let artifact = self.runtime.artifacts().prepare(&wasm).await?;
+        let limits = WorkerLimits::for_plan(Plan::Pro);
+        let id = service_id(name);
+        let identity = Identity { id: id.clone(), name: name.into(), slug: name.into(), account: "account_bench".into() };
+        let service = self.runtime.services().add(identity, &limits);
+        // Each service is bound to itself, by name and by URL, as a chain needs it.
+        let next = Binding { name: Some(NEXT.to_owned()), target: id.clone(), target_name: name.to_owned(), url_env: Some("NEXT_URL".to_owned()) };
+        let bindings = Bindings::new(&[next]);
+        let mut env = vec![("TOVUK_SERVICE_ID".to_owned(), id.to_string())];
+        env.extend_from_slice(bindings.env());
+        service.promote(Arc::new(Deployment { id: "deploy_bench".into(), artifact, limits, env, bindings, outbound: Allowlist::default() }));
+        self.sites.insert(format!("{name}.localhost"), Arc::new(Site::new(id, &["/*".to_owned()], None)));
+        Ok(())
+    }
+
+    /// A deployed service.
+    pub fn service(&self, name: &str) -> anyhow::Result<Arc<Service>> {
+        self.runtime.services().get(&service_id(name)).with_context(|| format!("there is no service `{name}`"))
+    }
+}
+
+fn service_id(name: &str) -> ServiceId {
+    format!("service_{name}").into()
+}
+
+/// Serves the measured services until the process is ended.
+pub fn serve(address: SocketAddr, threads: usize, slots: Option<u32>) -> anyhow::Result<()> {
+    machine::multi_thread(threads)?.block_on(async {
+        let host = Host::start(slots).await?;
+        let routes = Routes::default();
+        routes.replace(host.sites.clone());
+        let listener = Listening::bind(address).await.with_context(|| format!("cannot listen at {address}"))?;
+        let edge = Edge::new(host.runtime.clone(), routes, Audience::Public, format!("localhost:{}", address.port()));
+        let _listening = Listening::serve(listener, edge, ListenConfig::default())?;
+        std::future::pending::<()>().await;
+        Ok(())
+    })
+}
