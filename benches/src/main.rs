@@ -12,9 +12,8 @@ mod stats;
 
 use std::process::ExitCode;
 
-/// The allocator of the `tovuk` binary, so that what is measured here is what runs there.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+// Links the host's command for its global allocator and its set of features: what is measured here is what runs there.
+use tovuk_cli as _;
 
 fn main() -> ExitCode {
     // Before anything else: components are compiled by this program, started again.

@@ -53,7 +53,7 @@ pub struct DevArgs {
 pub struct NewArgs {
     /// The folder to make
     pub directory: PathBuf,
-    /// rust, rust-wasi-http, fullstack or js; rust when the folder is new
+    /// rust, rust-wasi-http, fullstack, js or static; rust when the folder is new
     #[arg(long)]
     pub template: Option<String>,
 }

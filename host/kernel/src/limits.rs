@@ -133,8 +133,13 @@ pub const CHAIN_INVOCATIONS: u32 = 32;
 pub const ACCOUNT_CONCURRENCY: u32 = 512;
 /// Wall clock of an invocation started by an event (queue batch, cron tick, alarm).
 pub const EVENT_WALL_MS: u64 = 900_000;
-/// Largest component, compressed with gzip, on the free and the pro plan.
-pub const COMPONENT_GZIP_BYTES: [u64; 2] = [10 << 20, 64 << 20];
+/// Largest component, in bytes compressed with gzip.
+pub const fn component_gzip_bytes(plan: Plan) -> u64 {
+    match plan {
+        Plan::Free => 10 << 20,
+        Plan::Pro => 64 << 20,
+    }
+}
 /// How long a request from outside waits for its turn when its service, its account or the host is busy, in ms.
 pub const ADMISSION_WAIT_MS: u64 = 5_000;
 /// How many requests from outside may wait for an instance slot at a time.

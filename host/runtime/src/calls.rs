@@ -103,6 +103,17 @@ fn with_trace(caller: &Invocation, mut request: Request<Body>) -> Request<Body> 
 }
 
 impl CallError {
+    /// What the author has to read where the error itself has no room for it.
+    pub(crate) fn advice(&self) -> Option<String> {
+        match self {
+            Self::UnknownBinding(text) | Self::InvalidRequest(text) | Self::Unreachable(text) | Self::Other(text) => Some(text.clone()),
+            Self::ChainLimit(hops) => Some(chain_limit_text(hops)),
+            Self::SubrequestLimit(limit) => Some(format!("the invocation has made {limit} calls, which is the limit")),
+            Self::Outbound(error) => Some(error.to_string()),
+            Self::BodyTooLarge(_) | Self::Timeout => None,
+        }
+    }
+
     /// What becomes of a request whose worker returned this error without handling it.
     pub(crate) fn unhandled(self) -> Failure {
         let (code, message) = match self {

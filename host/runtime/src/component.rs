@@ -1,6 +1,9 @@
 //! What a component is to this host: which HTTP world it exports, what it imports, and the names by which it is found.
 
+use std::io::Write;
+
 use serde::{Deserialize, Serialize};
+use tovuk_kernel::limits::{Plan, component_gzip_bytes};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -93,6 +96,36 @@ pub fn sniff(bytes: &[u8]) -> Result<(), Refusal> {
     Err(Refusal::NotAComponent { text: text.to_owned() })
 }
 
+/// Refuses a component that is larger, compressed with gzip, than the plan allows.
+pub fn check_size(wasm: &[u8], plan: Plan) -> Result<(), Refusal> {
+    let limit_bytes = component_gzip_bytes(plan);
+    // Compressing can only make it smaller, so most need not be.
+    if wasm.len() as u64 <= limit_bytes {
+        return Ok(());
+    }
+    let mut encoder = flate2::write::GzEncoder::new(Counter(0), flate2::Compression::default());
+    let compressed = encoder.write_all(wasm).and_then(|()| encoder.finish());
+    match compressed {
+        Ok(Counter(gzip_bytes)) if gzip_bytes > limit_bytes => Err(Refusal::TooLarge { gzip_bytes, limit_bytes }),
+        // Counting cannot fail.
+        _ => Ok(()),
+    }
+}
+
+/// Counts what is written to it.
+struct Counter(u64);
+
+impl Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Describes a compiled component, or says why it cannot be a worker. `satisfied` tells whether an import is provided by this host.
 pub fn describe(engine: &Engine, component: &Component, satisfied: impl FnOnce() -> Result<(), String>) -> Result<Description, Refusal> {
     let ty = component.component_type();
@@ -130,6 +163,15 @@ fn is_known(import: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn size_counts_as_compressed() {
+        let zeros = vec![0; 80 << 20];
+        assert_eq!(check_size(&zeros, Plan::Free), Ok(()));
+        let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(11 << 20).collect();
+        assert!(matches!(check_size(&noise, Plan::Free), Err(Refusal::TooLarge { .. })));
+        assert_eq!(check_size(&noise, Plan::Pro), Ok(()));
+    }
 
     #[test]
     fn what_is_no_component_is_refused_in_words_of_its_own() {

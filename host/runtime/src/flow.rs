@@ -4,10 +4,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http_body::{Frame, SizeHint};
 use tokio::task::JoinHandle;
+use tovuk_kernel::clock::Clock;
 
 use crate::body::{Body, BodyError};
 use crate::invocation::Invocation;
@@ -157,6 +160,48 @@ where
     fn is_end_stream(&self) -> bool {
         // An inner stream that has ended may still have to be cut, so the end is told by `poll_frame` alone.
         self.ended
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A body between whose frames no more than so much time may pass, as its reader has asked.
+pub(crate) struct TimedBody {
+    inner: Body,
+    clock: Clock,
+    timeout: Duration,
+    timer: Option<BoxFuture<'static, ()>>,
+}
+
+impl TimedBody {
+    pub fn new(inner: Body, clock: Clock, timeout: Duration) -> Self {
+        Self { inner, clock, timeout, timer: None }
+    }
+}
+
+impl http_body::Body for TimedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
+            this.timer = None;
+            return Poll::Ready(frame);
+        }
+        let (clock, timeout) = (&this.clock, this.timeout);
+        let timer = this.timer.get_or_insert_with(|| {
+            let clock = clock.clone();
+            Box::pin(async move { clock.sleep(timeout).await })
+        });
+        std::task::ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Some(Err(BodyError::ConnectionReadTimeout)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

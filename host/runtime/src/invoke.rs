@@ -305,6 +305,10 @@ async fn run_wasi(pre: ProxyPre<Data>, admitted: Admitted, parts: http::request:
     })
     .await;
     let failure = match head {
+        Ok(Ok(response)) if !is_final(response.status()) => {
+            let text = format!("the worker answered with status {}, which is not between 200 and 599", response.status().as_u16());
+            Failure::new(&codes::WORKER_FAILED, Outcome::Failed, text)
+        }
         Ok(Ok(response)) => {
             if let Some(result) = guest_result {
                 note_end(&invocation, &result);
@@ -325,6 +329,11 @@ async fn run_wasi(pre: ProxyPre<Data>, admitted: Admitted, parts: http::request:
     let failure = end_failed(&invocation, failure);
     drop(guest);
     Err(failure)
+}
+
+/// Whether a worker may answer with this status. Informational ones belong to the server, and what lies above has no meaning.
+pub(crate) fn is_final(status: StatusCode) -> bool {
+    (200..600).contains(&status.as_u16())
 }
 
 type StreamingGuest = Pin<Box<Metered<wasmtime::Result<()>>>>;

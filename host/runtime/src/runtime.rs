@@ -1,7 +1,7 @@
 //! The runtime of one host: one engine, one pool of slots, the services, and what they reach.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -74,7 +74,7 @@ pub trait OwnDoor: Send + Sync + 'static {
     /// Whether this host answers for the authority.
     fn owns(&self, authority: &Authority, scheme: Option<&str>) -> bool;
     /// Answers a request to it.
-    fn enter(&self, request: Request<Body>, budget: Budget) -> BoxFuture<'static, Result<Response<Body>, Failure>>;
+    fn enter(self: Arc<Self>, request: Request<Body>, budget: Budget) -> BoxFuture<'static, Result<Response<Body>, Failure>>;
 }
 
 /// The runtime. Clones are the same runtime.
@@ -91,7 +91,7 @@ struct Inner {
     outbound: Outbound,
     clock: Clock,
     observer: Arc<dyn Observer>,
-    own_door: OnceLock<Arc<dyn OwnDoor>>,
+    own_door: OnceLock<Weak<dyn OwnDoor>>,
 }
 
 impl Runtime {
@@ -144,13 +144,14 @@ impl Runtime {
         &self.0.clock
     }
 
-    /// Says who answers for the host's own authorities. Only the first call has an effect.
-    pub fn set_own_door(&self, door: Arc<dyn OwnDoor>) {
+    /// Says who answers for the host's own authorities. Only the first call has an effect. The door has this runtime, so it is held weakly: the
+    /// two would keep each other alive for ever.
+    pub fn set_own_door(&self, door: Weak<dyn OwnDoor>) {
         let _ = self.0.own_door.set(door);
     }
 
-    pub(crate) fn own_door(&self, authority: &Authority, scheme: Option<&str>) -> Option<&Arc<dyn OwnDoor>> {
-        self.0.own_door.get().filter(|door| door.owns(authority, scheme))
+    pub(crate) fn own_door(&self, authority: &Authority, scheme: Option<&str>) -> Option<Arc<dyn OwnDoor>> {
+        self.0.own_door.get()?.upgrade().filter(|door| door.owns(authority, scheme))
     }
 
     pub(crate) fn engine(&self) -> &Engine {

@@ -128,6 +128,7 @@ impl Session {
         let artifact = match &built.component {
             Some(path) => {
                 let wasm = std::fs::read(path)?;
+                tovuk_runtime::component::check_size(&wasm, self.plan)?;
                 let artifact = self.runtime.artifacts().prepare(&wasm).await;
                 Some(artifact.map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?)
             }

@@ -138,8 +138,9 @@ mod tests {
 
     #[test]
     fn names_resolve_exactly() {
-        assert_eq!(table().by_name("AUTH_SERVICE").map(ServiceId::as_str), Ok("service_2"));
-        let error = table().by_name("auth_service").map_err(|error| error.to_string());
+        let table = table();
+        assert_eq!(table.by_name("AUTH_SERVICE").map(ServiceId::as_str), Ok("service_2"));
+        let error = table.by_name("auth_service").map_err(|error| error.to_string());
         assert!(error.is_err_and(|text| text.contains("this service has AUTH_SERVICE")));
     }
 

@@ -14,6 +14,9 @@ use crate::lean_bindings::tovuk::http::types as lean;
 use crate::outbound::OutboundError;
 use crate::record::Outcome;
 
+/// Names and values of all fields of one message. The streaming world has the same bound.
+const HEADER_BYTES_MAX: usize = 64 << 10;
+
 /// A worker's outgoing request.
 pub(crate) fn request(request: lean::RequestResult) -> Result<Request<Body>, CallError> {
     let invalid = |what: &str, text: &dyn std::fmt::Display| CallError::InvalidRequest(format!("the {what} is not valid HTTP: {text}"));
@@ -32,7 +35,7 @@ pub(crate) fn response(response: lean::Response, limit_bytes: u64) -> Result<Res
     if response.body.len() as u64 > limit_bytes {
         return Err(Failure::refused(&codes::RESPONSE_TOO_LARGE, format!("the response body has {} bytes and may have {limit_bytes}", response.body.len())));
     }
-    let status = StatusCode::from_u16(response.status).ok().filter(|status| (200..600).contains(&status.as_u16()));
+    let status = StatusCode::from_u16(response.status).ok().filter(|status| crate::invoke::is_final(*status));
     let status = status.ok_or_else(|| failed(format!("the worker answered with status {}, which is not between 200 and 599", response.status)))?;
     let mut built = Response::new(Body::from(Bytes::from(response.body)));
     *built.status_mut() = status;
@@ -43,8 +46,13 @@ pub(crate) fn response(response: lean::Response, limit_bytes: u64) -> Result<Res
 
 /// The fields, or the name of the first that HTTP does not allow.
 fn headers(fields: Vec<(String, Vec<u8>)>) -> Result<HeaderMap, String> {
-    let mut headers = HeaderMap::with_capacity(fields.len());
+    let mut headers = HeaderMap::new();
+    let mut bytes = 0;
     for (name, value) in fields {
+        bytes += name.len() + value.len();
+        if bytes > HEADER_BYTES_MAX {
+            return Err(format!("all of them together have more than {HEADER_BYTES_MAX} bytes"));
+        }
         let Ok(valid_name) = HeaderName::from_bytes(name.as_bytes()) else { return Err(format!("name {name:?}")) };
         let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) else { return Err(format!("value of {name:?}")) };
         if headers.try_append(valid_name, value).is_err() {

@@ -1,21 +1,21 @@
 //! `wasi:http/outgoing-handler`: the same calls as the lean world's, streaming. The stock implementation of the remaining interfaces serves.
 
-use std::time::Duration;
-
 use http::{Method, Request, Response, Uri, uri};
 use http_body_util::BodyExt;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
 use wasmtime_wasi::runtime::{AbortOnDropJoinHandle, spawn};
 use wasmtime_wasi_http::p2::bindings::http::types::{self, ErrorCode, Method as WasiMethod, Scheme};
-use wasmtime_wasi_http::p2::body::HyperIncomingBody;
 use wasmtime_wasi_http::p2::types::{HostFutureIncomingResponse, HostOutgoingRequest};
 use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, WasiBody, WasiHttp, WasiHttpHooks, WasiHttpView};
 
 use super::convert;
 use crate::body::Body;
 use crate::calls::{self, CallError};
+use crate::flow::TimedBody;
 use crate::instance::Data;
+use crate::invocation::Invocation;
+use crate::record::{LogLine, LogStream};
 
 /// What a guest may write at once to a body that it sends, and how many such writes wait for the reader.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -67,8 +67,15 @@ impl Data {
                 Some(timeout) => clock.timeout(timeout, answer).await.unwrap_or(Err(CallError::Timeout)),
                 None => answer.await,
             };
-            let response = answer.map_err(convert::error_code)?;
-            Ok((response.map(|body| incoming(body, options.between_bytes_timeout)), done()))
+            let response = answer.map_err(|error| {
+                advise(&caller, &error);
+                convert::error_code(error)
+            })?;
+            let body = |body: Body| match options.between_bytes_timeout {
+                Some(timeout) => TimedBody::new(body, clock, timeout).boxed_unsync(),
+                None => body.into_boxed(),
+            };
+            Ok((response.map(body), done()))
         });
         Ok(Ok(self.table.push(HostFutureIncomingResponse::Pending(call))?))
     }
@@ -79,8 +86,13 @@ fn done() -> AbortOnDropJoinHandle<()> {
     spawn(std::future::ready(()))
 }
 
-fn incoming(body: Body, _between_bytes_timeout: Option<Duration>) -> HyperIncomingBody {
-    body.into_boxed()
+/// An error of `wasi:http` is a code without text, so the text goes to the service's log.
+fn advise(caller: &Invocation, error: &CallError) {
+    if let Some(text) = error.advice() {
+        let message = format!("tovuk: a call failed: {text}");
+        let line = LogLine { service: caller.target.clone(), trace: caller.chain.trace, number: caller.number, stream: LogStream::Stderr, message };
+        caller.runtime.observer().log(line);
+    }
 }
 
 fn outgoing(request: HostOutgoingRequest) -> Result<Request<Body>, ErrorCode> {

@@ -1,7 +1,7 @@
 //! One request: which service, may it be asked, what does it answer.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -54,7 +54,8 @@ impl Edge {
     /// A door to these services. `public_authority` is what follows `<slug>.` in their URLs, with the port if it is not the scheme's.
     pub fn new(runtime: Runtime, routes: Routes, audience: Audience, public_authority: String) -> Self {
         let edge = Self(Arc::new(Inner { runtime, routes, audience, public_authority: public_authority.to_ascii_lowercase() }));
-        edge.0.runtime.set_own_door(Arc::new(edge.clone()));
+        let door: Weak<Inner> = Arc::downgrade(&edge.0);
+        edge.0.runtime.set_own_door(door);
         edge
     }
 
@@ -119,14 +120,13 @@ fn host_of(uri: &Uri, headers: &HeaderMap) -> Result<HeaderValue, Failure> {
     }
 }
 
-impl OwnDoor for Edge {
+impl OwnDoor for Inner {
     fn owns(&self, authority: &Authority, _scheme: Option<&str>) -> bool {
         let authority = authority.as_str().to_ascii_lowercase();
-        authority.strip_suffix(&self.0.public_authority).is_some_and(|rest| rest.ends_with('.'))
+        authority.strip_suffix(&self.public_authority).is_some_and(|rest| rest.ends_with('.'))
     }
 
-    fn enter(&self, request: Request<Body>, budget: Budget) -> BoxFuture<'static, Result<Response<Body>, Failure>> {
-        let edge = self.clone();
-        async move { edge.dispatch(request, budget).await }.boxed()
+    fn enter(self: Arc<Self>, request: Request<Body>, budget: Budget) -> BoxFuture<'static, Result<Response<Body>, Failure>> {
+        async move { Edge(self).dispatch(request, budget).await }.boxed()
     }
 }
