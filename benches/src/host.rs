@@ -60,7 +60,12 @@ impl Tally {
 impl Counts {
     /// What was counted since `earlier`.
     pub fn since(self, earlier: Self) -> Self {
-        Self { records: self.records - earlier.records, cpu_ns: self.cpu_ns - earlier.cpu_ns, fuel: self.fuel - earlier.fuel, refused: self.refused - earlier.refused }
+        Self {
+            records: self.records - earlier.records,
+            cpu_ns: self.cpu_ns - earlier.cpu_ns,
+            fuel: self.fuel - earlier.fuel,
+            refused: self.refused - earlier.refused,
+        }
     }
 }
 

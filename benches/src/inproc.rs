@@ -65,7 +65,12 @@ pub fn run(arguments: &InprocArguments, report: &mut Report) -> anyhow::Result<(
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let cases = runtime.block_on(measure(arguments))?;
-    ensure!(!cases.is_empty(), "no case has `{}` in its name; there are: {}", arguments.case.as_deref().unwrap_or_default(), CASES.map(|case| case.0).join("; "));
+    ensure!(
+        !cases.is_empty(),
+        "no case has `{}` in its name; there are: {}",
+        arguments.case.as_deref().unwrap_or_default(),
+        CASES.map(|case| case.0).join("; ")
+    );
     let mut raw = report.raw(arguments.json.as_deref(), "inproc")?;
     for sample in cases.iter().flat_map(|case| &case.samples) {
         raw.add(sample)?;
@@ -107,7 +112,12 @@ async fn sample(host: &Host, case: &Case, round: usize) -> anyhow::Result<Sample
     let elapsed = started.elapsed();
     let counts = host.tally.counts().since(before);
     let expected = (case.requests * (case.hops + 1)) as u64;
-    ensure!(counts.records == expected && counts.refused == 0, "{} records and {} refusals instead of {expected} records", counts.records, counts.refused);
+    ensure!(
+        counts.records == expected && counts.refused == 0,
+        "{} records and {} refusals instead of {expected} records",
+        counts.records,
+        counts.refused
+    );
     let per_request = |total: f64| total / case.requests as f64;
     Ok(Sample {
         case: case.name,

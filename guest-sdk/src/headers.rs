@@ -1,7 +1,7 @@
-//! Header fields, kept exactly as they cross the component boundary: a list of names and bytes in order.
+//! Header fields, kept exactly as they cross the component boundary: one text of lines.
 //!
-//! It is not a map: a worker reads a handful of fields of one request, for which walking the list is cheaper than hashing every field of
-//! every request. It does not validate: the host refuses what is not valid HTTP.
+//! It is not a map: a worker reads a handful of fields of one request, for which walking the lines is cheaper than taking every field of
+//! every request apart. It does not validate: the host refuses what is not valid HTTP.
 
 /// Header fields in order. Names are lower case; a name may occur more than once; values are bytes, almost always text.
 ///
@@ -12,8 +12,8 @@
 /// assert_eq!(headers.get("ACCEPT"), Some("text/html"));
 /// assert_eq!(headers.get_all("accept").count(), 2);
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(pub(crate) Vec<(String, Vec<u8>)>);
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Headers(pub(crate) Vec<u8>);
 
 impl Headers {
     /// No fields.
@@ -28,7 +28,7 @@ impl Headers {
 
     /// The first value of `name`.
     pub fn get_bytes(&self, name: &str) -> Option<&[u8]> {
-        self.0.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_slice())
+        self.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
     /// All values of `name`, in order.
@@ -42,34 +42,72 @@ impl Headers {
     }
 
     /// Adds a field and keeps those of the same name.
-    pub fn append(&mut self, name: &str, value: impl Into<Vec<u8>>) {
-        self.0.push((name.to_ascii_lowercase(), value.into()));
+    ///
+    /// A name or value that would break out of its line is kept from doing so, and the host then refuses the message.
+    pub fn append(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        let value = value.as_ref();
+        self.0.reserve(name.len() + value.len() + 4);
+        let start = self.0.len();
+        self.0.extend_from_slice(name.as_bytes());
+        for byte in self.0.iter_mut().skip(start) {
+            *byte = if matches!(byte, b'\r' | b'\n' | b':') { 0 } else { byte.to_ascii_lowercase() };
+        }
+        self.0.extend_from_slice(b": ");
+        let start = self.0.len();
+        self.0.extend_from_slice(value);
+        self.0.iter_mut().skip(start).filter(|byte| matches!(byte, b'\r' | b'\n')).for_each(|byte| *byte = 0);
+        self.0.extend_from_slice(b"\r\n");
     }
 
     /// Sets a field in place of all of the same name.
-    pub fn insert(&mut self, name: &str, value: impl Into<Vec<u8>>) {
+    pub fn insert(&mut self, name: &str, value: impl AsRef<[u8]>) {
         self.remove(name);
         self.append(name, value);
     }
 
     /// Removes all fields of this name.
     pub fn remove(&mut self, name: &str) {
-        self.0.retain(|(field, _)| !field.eq_ignore_ascii_case(name));
+        if !self.contains(name) {
+            return;
+        }
+        let mut kept = Vec::with_capacity(self.0.len());
+        for (field, value) in self.iter().filter(|(field, _)| !field.eq_ignore_ascii_case(name)) {
+            for part in [field.as_bytes(), b": ", value, b"\r\n"] {
+                kept.extend_from_slice(part);
+            }
+        }
+        self.0 = kept;
     }
 
     /// All fields in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+        let mut rest = self.0.as_slice();
+        std::iter::from_fn(move || {
+            let colon = rest.iter().position(|byte| *byte == b':')?;
+            let (name, after) = rest.split_at_checked(colon)?;
+            // No value has a line end in it, so the first byte of one is enough to look for.
+            let end = after.iter().position(|byte| *byte == b'\r')?;
+            let (value, tail) = after.split_at_checked(end)?;
+            rest = tail.get(2..).unwrap_or_default();
+            // Both sides write `: ` before a value. The host writes names that HTTP allows, and `append` takes text, so every name is text.
+            Some((std::str::from_utf8(name).unwrap_or_default(), value.get(2..).unwrap_or_default()))
+        })
     }
 
     /// How many fields there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.iter().count()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl std::fmt::Debug for Headers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map().entries(self.iter().map(|(name, value)| (name, String::from_utf8_lossy(value)))).finish()
     }
 }
 
@@ -88,6 +126,16 @@ mod tests {
         headers.remove("Set-Cookie");
         assert!(headers.is_empty() && !headers.contains("set-cookie"));
         assert_eq!(headers.iter().count(), headers.len());
+    }
+
+    #[test]
+    fn nothing_breaks_out_of_its_line() {
+        let mut headers = Headers::new();
+        headers.append("x-a", "1\r\nx-forged: 2");
+        headers.append("x-b\r\nx-forged", "3");
+        headers.append("x-c: 4\r\nx-forged", "5");
+        assert_eq!(headers.len(), 3);
+        assert!(!headers.contains("x-forged"));
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Request {
 
     /// Sets a header field in place of those of the same name. The host drops fields named `x-tovuk-…`.
     #[must_use]
-    pub fn with_header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
+    pub fn with_header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.headers.insert(name, value);
         self
     }

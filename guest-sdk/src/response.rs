@@ -70,7 +70,7 @@ impl Response {
 
     /// Sets a header field in place of those of the same name.
     #[must_use]
-    pub fn with_header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
+    pub fn with_header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.headers.insert(name, value);
         self
     }
@@ -137,7 +137,9 @@ impl Response {
 
     fn of(content_type: &str, body: Vec<u8>) -> Self {
         // Built as a list and not by `with_header`, which would look for a field to replace.
-        Self { status: 200, headers: Headers(vec![("content-type".to_owned(), content_type.as_bytes().to_vec())]), body }
+        let mut headers = Headers::new();
+        headers.append("content-type", content_type);
+        Self { status: 200, headers, body }
     }
 }
 

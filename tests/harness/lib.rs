@@ -7,11 +7,13 @@ mod client;
 mod guests;
 mod host;
 mod observed;
+mod process;
 
 pub use client::{Client, Reply};
 pub use guests::{component, repository};
 pub use host::{Host, HostConfig, ServiceConfig};
 pub use observed::Observed;
+pub use process::{Dev, Program, Project, run, tovuk};
 
 /// Whether tests run at their full size, which takes long: set `TOVUK_SOAK=1`. Otherwise they run the same code at about a tenth.
 pub fn full_size() -> bool {

@@ -3,6 +3,9 @@
 
 mod bindings;
 mod chains;
+mod check;
+mod dev;
+mod examples;
 mod headers;
 mod hostile;
 mod logs;
@@ -10,6 +13,8 @@ mod outbound;
 mod outcomes;
 mod refused;
 mod streaming;
+mod templates;
+mod tidy;
 
 use tovuk_tests::{Host, HostConfig};
 

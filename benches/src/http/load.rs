@@ -22,12 +22,14 @@ pub struct Wrk(PathBuf);
 impl Wrk {
     /// The one in PATH.
     pub fn find() -> anyhow::Result<Self> {
-        machine::in_path("wrk").map(Self).context("wrk is not installed: run `sudo apt-get install wrk`, or build https://github.com/wg/wrk and put it into PATH")
+        machine::in_path("wrk")
+            .map(Self)
+            .context("wrk is not installed: run `sudo apt-get install wrk`, or build https://github.com/wg/wrk and put it into PATH")
     }
 }
 
 /// What one measurement showed.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Measurement {
     /// The row's name.
     pub row: String,
@@ -63,7 +65,20 @@ pub struct Measurement {
 
 impl fmt::Display for Measurement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { row, connections, alternation, requests_per_s, p50_us, p99_us, server_cpu_us, server_share, foreign_share, steal_share, errors, .. } = self;
+        let Self {
+            row,
+            connections,
+            alternation,
+            requests_per_s,
+            p50_us,
+            p99_us,
+            server_cpu_us,
+            server_share,
+            foreign_share,
+            steal_share,
+            errors,
+            ..
+        } = self;
         write!(
             f,
             "{row:26} c={connections:<2} #{alternation} {requests_per_s:>8.0}/s p50 {p50_us:>6.0} µs p99 {p99_us:>6.0} µs cpu {server_cpu_us:>6.1} µs server {server_share:.2} foreign {foreign_share:.2} steal {steal_share:.2} errors {errors}"

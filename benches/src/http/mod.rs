@@ -12,7 +12,6 @@ use crate::command::HttpArguments;
 use crate::machine;
 use crate::output::Report;
 use load::{Measurement, Wrk};
-use rows::Row;
 use servers::{Kind, Servers};
 
 /// Above this share of a core, what others used makes a measurement a disturbed one.
@@ -25,7 +24,12 @@ pub fn check(arguments: &HttpArguments) -> anyhow::Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     ensure!(cores > LOAD_CORE, "`bench http` takes two cores, one for a server and one for wrk; this machine has {cores}");
     Wrk::find()?;
-    ensure!(!rows::selected(&arguments.only).is_empty(), "--only {} leaves no row; there are: {}", arguments.only.join(","), rows::names().join(", "));
+    ensure!(
+        !rows::selected(&arguments.only).is_empty(),
+        "--only {} leaves no row; there are: {}",
+        arguments.only.join(","),
+        rows::names().join(", ")
+    );
     Ok(())
 }
 
@@ -46,7 +50,11 @@ pub fn run(arguments: &HttpArguments, report: &mut Report) -> anyhow::Result<()>
     }
     let measurements: u64 = rows.iter().map(|row| row.connections.len() as u64).sum::<u64>() * u64::from(arguments.alternations);
     let seconds = measurements * arguments.seconds;
-    eprintln!("{measurements} measurements of {} s: {seconds} s, at the most {} s when the machine is disturbed", arguments.seconds, seconds * u64::from(1 + arguments.retries));
+    eprintln!(
+        "{measurements} measurements of {} s: {seconds} s, at the most {} s when the machine is disturbed",
+        arguments.seconds,
+        seconds * u64::from(1 + arguments.retries)
+    );
 
     let mut raw = report.raw(arguments.http_json.as_deref(), "http")?;
     for row in &rows {

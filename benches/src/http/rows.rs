@@ -37,7 +37,14 @@ impl Row {
     }
 
     fn chain(server: Kind, worker: &'static str, host: Option<&'static str>) -> impl Iterator<Item = Self> {
-        HOPS.into_iter().map(move |hops| Self { name: format!("{} {worker} {hops}", server.name()), server, worker, host, hops: Some(hops), connections: &CHAIN_CONNECTIONS })
+        HOPS.into_iter().map(move |hops| Self {
+            name: format!("{} {worker} {hops}", server.name()),
+            server,
+            worker,
+            host,
+            hops: Some(hops),
+            connections: &CHAIN_CONNECTIONS,
+        })
     }
 }
 

@@ -87,7 +87,10 @@ impl Servers {
         let address = free_address()?;
         let Some(program) = program(kind, address, arguments)? else {
             let name = kind.name();
-            let text = format!("`{name}` was not found and is left out: benches/README.md says how to install it, --{} where it is", name.split(' ').next().unwrap_or(name));
+            let text = format!(
+                "`{name}` was not found and is left out: benches/README.md says how to install it, --{} where it is",
+                name.split(' ').next().unwrap_or(name)
+            );
             if !self.missing.contains(&text) {
                 eprintln!("{text}");
                 self.missing.push(text);
@@ -171,7 +174,10 @@ fn workerd(config: &str, address: SocketAddr, arguments: &HttpArguments) -> anyh
     let installed = || {
         let folders = [Path::new("."), guests::repository(), Path::new(env!("CARGO_MANIFEST_DIR"))];
         let in_folders = folders.iter().flat_map(|folder| WORKERD_IN_NODE_MODULES.map(|path| folder.join("node_modules").join(path)));
-        in_folders.chain(folders.iter().map(|folder| folder.join("node_modules/.bin/workerd"))).find(|path| is_binary(path)).or_else(|| machine::in_path("workerd").filter(|path| is_binary(path)))
+        in_folders
+            .chain(folders.iter().map(|folder| folder.join("node_modules/.bin/workerd")))
+            .find(|path| is_binary(path))
+            .or_else(|| machine::in_path("workerd").filter(|path| is_binary(path)))
     };
     let Some(workerd) = given_or(arguments.workerd.as_deref(), installed)? else { return Ok(None) };
     ensure!(

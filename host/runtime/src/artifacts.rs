@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dashmap::DashSet;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -108,7 +109,7 @@ impl Artifacts {
         use std::os::unix::fs::DirBuilderExt;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|source| Error::Io { path: folder.clone(), source })?;
         let compatibility = compile::compatibility(&engine);
-        Ok(Self { folder, engine, linker, compatibility, compiler, loaded: Cache::new(loaded_max), checked: DashSet::new() })
+        Ok(Self { folder, engine, linker, compatibility, compiler, loaded: Cache::builder().max_capacity(loaded_max).eviction_policy(EvictionPolicy::lru()).build(), checked: DashSet::new() })
     }
 
     /// Compiles a component unless its code is stored, and stores both.

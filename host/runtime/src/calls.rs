@@ -42,7 +42,7 @@ pub(crate) async fn by_url(caller: &Arc<Invocation>, request: Request<Body>) -> 
                 caller.count_subrequest().map_err(CallError::SubrequestLimit)?;
                 door.enter(with_trace(caller, request), Budget::call(caller.clone())).await.or_else(|failure| failed(caller, failure))
             }
-            None => outside(caller, request).await,
+            None => Box::pin(outside(caller, request)).await,
         },
     }
 }
@@ -62,7 +62,8 @@ async fn call(caller: &Arc<Invocation>, target: &ServiceId, request: Request<Bod
     let Some(service) = caller.runtime.services().get(target) else {
         return failed(caller, Failure::refused(&codes::SERVICE_NOT_DEPLOYED, format!("{target} no longer exists")));
     };
-    match caller.runtime.invoke(&service, Event::Binding(request), Budget::call(caller.clone())).await {
+    // Boxed, because this future is moved through several hands before it is polled.
+    match Box::pin(caller.runtime.invoke(&service, Event::Binding(request), Budget::call(caller.clone()))).await {
         Ok(started) => Ok(started.response),
         Err(failure) => failed(caller, failure),
     }

@@ -138,7 +138,7 @@ impl Runtime {
                     return Err(too_large(limit_bytes));
                 }
                 let admitted = self.admit(service, &deployment, event, budget, &mut parts).await?;
-                run_wasi(pre.clone(), admitted, parts, body).await
+                Box::pin(run_wasi(pre.clone(), admitted, parts, body)).await
             }
         }
     }
@@ -148,9 +148,16 @@ impl Runtime {
         if http_body::Body::size_hint(&body).lower() > limit_bytes {
             return Err(too_large(limit_bytes));
         }
-        let Body::Stream(_) = body else {
-            return body.collect_within(limit_bytes).await.map_err(|_| too_large(limit_bytes));
-        };
+        match body {
+            Body::Empty => Ok(Bytes::new()),
+            Body::Full(bytes) if bytes.len() as u64 <= limit_bytes => Ok(bytes),
+            Body::Full(_) => Err(too_large(limit_bytes)),
+            // Boxed, like all that few invocations need: futures are moved several times before they are polled, and a small one moves faster.
+            Body::Stream(_) => Box::pin(self.streamed_body(deployment, body, limit_bytes)).await,
+        }
+    }
+
+    async fn streamed_body(&self, deployment: &Deployment, body: Body, limit_bytes: u64) -> Result<Bytes, Failure> {
         let wall = Duration::from_millis(deployment.limits.wall_ms);
         match self.clock().timeout(wall, body.collect_within(limit_bytes)).await {
             Some(Ok(bytes)) => Ok(bytes),
@@ -165,8 +172,15 @@ impl Runtime {
         let target = service.identity.clone();
         let (chain, number, permit, place, parent_span, caller) = match budget.0 {
             Grant::Chain(TraceContext { trace, parent_span }) => {
-                let place = self.place(service, deployment).await?;
-                let (slots, permit) = self.slot().await?;
+                let place = match service.try_enter() {
+                    Some(place) => place,
+                    None => Box::pin(self.place(service, deployment)).await?,
+                };
+                let at_once = if self.memory().is_available() { self.slots().try_admit() } else { None };
+                let (slots, permit) = match at_once {
+                    Some(granted) => granted,
+                    None => Box::pin(self.slot()).await?,
+                };
                 (Chain::new(trace, slots, &target, parts), 1, permit, Some(place), parent_span, None)
             }
             Grant::Call(caller) => {
@@ -238,7 +252,7 @@ async fn run_lean(pre: WorkerPre<Data>, admitted: Admitted, parts: http::request
         let invocation = invocation.clone();
         async move {
             let mut instance = Instance::new(invocation, permit)?;
-            let headers: Vec<(&str, &[u8])> = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+            let headers = convert::field_lines(&parts.headers);
             let uri = parts.uri.path_and_query().map_or("/", |path| path.as_str());
             let request = lean::RequestParam { method: parts.method.as_str(), uri, headers: &headers, body: &body };
             let worker = pre.instantiate_async(&mut instance.store).await?;

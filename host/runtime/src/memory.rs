@@ -27,11 +27,16 @@ impl HostMemory {
         self.0.used_bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether the budget is not used up.
+    pub fn is_available(&self) -> bool {
+        self.used_bytes() < self.0.budget_bytes
+    }
+
     /// Waits until the budget is not used up.
     pub async fn available(&self) {
         loop {
             let released = self.0.released.notified();
-            if self.used_bytes() < self.0.budget_bytes {
+            if self.is_available() {
                 return;
             }
             released.await;

@@ -77,18 +77,18 @@ impl Service {
         self.live.store(None);
     }
 
-    /// A place among the requests that run, of the service and of its account. Waits for both.
-    pub(crate) async fn enter(&self) -> Option<Place> {
-        let service = acquire(&self.running).await?;
-        let account = acquire(&self.account).await?;
+    /// A place among the requests that run, of the service and of its account, if both have one.
+    pub(crate) fn try_enter(&self) -> Option<Place> {
+        let service = self.running.clone().try_acquire_owned().ok()?;
+        let account = self.account.clone().try_acquire_owned().ok()?;
         Some(Place { _service: service, _account: account })
     }
-}
 
-async fn acquire(semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    match semaphore.clone().try_acquire_owned() {
-        Ok(permit) => Some(permit),
-        Err(_) => semaphore.clone().acquire_owned().await.ok(),
+    /// The same, waiting for both.
+    pub(crate) async fn enter(&self) -> Option<Place> {
+        let service = self.running.clone().acquire_owned().await.ok()?;
+        let account = self.account.clone().acquire_owned().await.ok()?;
+        Some(Place { _service: service, _account: account })
     }
 }
 

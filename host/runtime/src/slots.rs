@@ -108,24 +108,37 @@ impl Slots {
         (state.roots.len(), state.hops.len())
     }
 
-    /// The first slot of a new tree, for a request from outside. Waits in a bounded queue, in order of arrival.
-    pub async fn admit(&self) -> Result<(TreeSlots, Permit), QueueFull> {
+    /// The first slot of a new tree, for a request from outside, if it can be had without waiting.
+    pub fn try_admit(&self) -> Option<(TreeSlots, Permit)> {
         let owner = TreeSlots { slots: self.clone(), tree: Arc::new(Mutex::new(Tree::default())) };
-        let receiver = {
+        let mut state = self.lock();
+        if !state.roots.is_empty() || state.free <= RESERVE {
+            return None;
+        }
+        state.grant_root(&owner.tree);
+        drop(state);
+        Some((owner.clone(), Permit { owner: Some(owner) }))
+    }
+
+    /// The same, waiting in a bounded queue, in order of arrival.
+    pub async fn admit(&self) -> Result<(TreeSlots, Permit), QueueFull> {
+        if let Some(granted) = self.try_admit() {
+            return Ok(granted);
+        }
+        let owner = TreeSlots { slots: self.clone(), tree: Arc::new(Mutex::new(Tree::default())) };
+        let wait = {
             let mut state = self.lock();
-            if state.roots.is_empty() && state.free > RESERVE {
-                state.grant_root(&owner.tree);
-                None
-            } else if state.roots.len() >= self.0.queue_max {
+            if state.roots.len() >= self.0.queue_max {
                 return Err(QueueFull);
-            } else {
-                Some(state.enqueue(&owner, Kind::Root))
             }
+            let wait = state.enqueue(&owner, Kind::Root);
+            // A slot may have come free since it was asked for, and then nobody else would grant it.
+            let undelivered = state.grant_waiters(self);
+            drop(state);
+            drop(undelivered);
+            wait
         };
-        let permit = match receiver {
-            None => Permit { owner: Some(owner.clone()) },
-            Some(wait) => wait.granted().await,
-        };
+        let permit = wait.granted().await;
         Ok((owner, permit))
     }
 

@@ -7,6 +7,7 @@ mod show;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tovuk_kernel::clock::Clock;
@@ -26,6 +27,8 @@ use show::Show;
 const SLOTS: u32 = 512;
 /// Where a project's data is kept.
 const DATA_FOLDER: &str = ".tovuk";
+/// How long running responses may go on after an interrupt. One without an end, such as a stream of events, must not hold the terminal.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs the project until it is interrupted.
 pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
@@ -44,7 +47,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let runtime = start_runtime(&args, &loaded, &show)?;
     let routes = Routes::default();
     let edge = Edge::new(runtime.clone(), routes.clone(), Audience::Author, authority.clone());
-    let listening = Listening::serve(listener, edge, ListenConfig::default())?;
+    let listening = Listening::serve(listener, edge, ListenConfig { drain_timeout: DRAIN_TIMEOUT, ..ListenConfig::default() })?;
     let mut session = Session::new(runtime, routes, authority, args.plan.into(), show.clone(), loaded);
     tokio::select! {
         result = follow(&mut session, &show) => result?,

@@ -52,10 +52,10 @@ impl Session {
         &self.loaded
     }
 
-    /// Files and folders that builds write.
+    /// Files and folders that builds write. A component without a build command is its author's to change.
     pub async fn outputs(&self) -> Vec<PathBuf> {
         let mut outputs = Vec::new();
-        for service in self.loaded.project.services.values() {
+        for service in self.loaded.project.services.values().filter(|service| service.build.is_some()) {
             // A service whose component cannot be located says so when it is built.
             outputs.extend(build::component_path(&self.loaded.directory, service).await.ok().flatten());
         }

@@ -11,7 +11,7 @@ use crate::project_file::Loaded;
 /// Folders that tools write and nobody edits, wherever they are.
 const TOOL_FOLDERS: [&str; 12] =
     ["target", "node_modules", ".git", ".jj", ".hg", ".tovuk", ".cache", ".next", ".turbo", ".vite", "__pycache__", ".venv"];
-/// Names that are output by custom. They are watched where the project file declares them as static files that no build makes.
+/// Names that are output by custom. They are watched where the project file declares something in them that no build makes.
 const OUTPUT_FOLDERS: [&str; 4] = ["dist", "build", "out", "pkg"];
 /// Files of a project outside its services on which their builds depend.
 const SHARED_EXTENSIONS: [&str; 9] = ["rs", "toml", "lock", "wit", "sql", "js", "mjs", "ts", "json"];
@@ -38,8 +38,8 @@ struct ServiceFolders {
     name: String,
     /// Its root first, then what it has elsewhere.
     folders: Vec<PathBuf>,
-    /// Static files that no build makes.
-    edited_assets: Option<PathBuf>,
+    /// Static files and a component that no build of the project makes: their author puts them there, whatever the folder is called.
+    edited: Vec<PathBuf>,
 }
 
 impl Layout {
@@ -53,7 +53,13 @@ impl Layout {
             let frontend = service.frontend_build();
             let mut folders = vec![root.clone()];
             folders.extend(frontend.as_ref().map(|frontend| absolute(&directory.join(&frontend.root))));
-            outputs.extend(service.component.as_ref().map(|component| absolute(&root.join(component))));
+            let mut edited = Vec::new();
+            let component = service.component.as_ref().map(|component| absolute(&root.join(component)));
+            if service.build.is_some() {
+                outputs.extend(component)
+            } else {
+                edited.extend(component)
+            }
             let assets = service.assets.as_ref().map(|assets| absolute(&root.join(assets)));
             // Cargo makes no static files; any other command may well make them.
             let cargo_only = |command: &str| command.split("&&").all(|step| step.trim_start().starts_with("cargo "));
@@ -61,18 +67,17 @@ impl Layout {
                 Some(frontend) => frontend.command.is_some(),
                 None => !service.build.as_deref().is_none_or(cargo_only),
             };
-            let edited_assets = match (made, assets) {
+            match (made, assets) {
                 (true, Some(assets)) => {
                     // A build that writes into its own source folder leaves no way to tell the two apart by path.
                     if !folders.contains(&assets) {
                         outputs.push(assets);
                     }
-                    None
                 }
-                (_, assets) => assets,
-            };
-            folders.extend(edited_assets.clone());
-            services.push(ServiceFolders { name: name.clone(), folders, edited_assets });
+                (_, assets) => edited.extend(assets),
+            }
+            folders.extend(edited.iter().cloned());
+            services.push(ServiceFolders { name: name.clone(), folders, edited });
         }
         Self { directory, services, outputs }
     }
@@ -88,8 +93,9 @@ impl Layout {
             return Area::Ignored;
         }
         let inside = path.strip_prefix(&self.directory).unwrap_or(path);
-        let edited = self.services.iter().filter_map(|service| service.edited_assets.as_ref()).any(|assets| path.starts_with(assets) || assets.starts_with(path));
-        let ignored = inside.iter().filter_map(|part| part.to_str()).any(|part| TOOL_FOLDERS.contains(&part) || (!edited && OUTPUT_FOLDERS.contains(&part)));
+        let edited = self.services.iter().flat_map(|service| &service.edited).any(|edited| path.starts_with(edited) || edited.starts_with(path));
+        let ignored =
+            inside.iter().filter_map(|part| part.to_str()).any(|part| TOOL_FOLDERS.contains(&part) || (!edited && OUTPUT_FOLDERS.contains(&part)));
         let temporary = path.file_name().and_then(|name| name.to_str()).is_none_or(is_temporary);
         if ignored || temporary { Area::Ignored } else { Area::Source }
     }
@@ -108,7 +114,8 @@ impl Layout {
             return;
         }
         // A folder within another service's folder is its own: the outer service does not change with it.
-        let depth = |service: &ServiceFolders| service.folders.iter().filter(|folder| path.starts_with(folder)).map(|folder| folder.iter().count()).max();
+        let depth =
+            |service: &ServiceFolders| service.folders.iter().filter(|folder| path.starts_with(folder)).map(|folder| folder.iter().count()).max();
         let deepest = self.services.iter().filter_map(depth).max();
         if let Some(deepest) = deepest {
             let owners = self.services.iter().filter(|service| depth(service) == Some(deepest));

@@ -156,3 +156,17 @@ fn a_shared_package_beside_the_services_changes_all_of_them() {
     layout.add(&base.join("shared/src/lib.rs"), &mut changes);
     assert_eq!(changes.services, services(&["a", "b"]));
 }
+
+#[test]
+fn a_component_that_no_build_makes_is_a_source_wherever_it_lies() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), "hand/dist/worker.wasm", "");
+    write(directory.path(), "tovuk.toml", "[services.hand]\nroot = \"hand\"\ncomponent = \"dist/worker.wasm\"\n[services.made]\nbuild = \"make\"\ncomponent = \"made.wasm\"\n");
+    let layout = Layout::new(&project_file::load(directory.path()).unwrap(), &[]);
+    let mut changes = Changes::default();
+    let base = fs::canonicalize(directory.path()).unwrap();
+    layout.add(&base.join("made.wasm"), &mut changes);
+    assert!(changes.is_empty());
+    layout.add(&base.join("hand/dist/worker.wasm"), &mut changes);
+    assert_eq!(changes.services, services(&["hand"]));
+}

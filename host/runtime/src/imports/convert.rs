@@ -44,17 +44,36 @@ pub(crate) fn response(response: lean::Response, limit_bytes: u64) -> Result<Res
     Ok(built)
 }
 
-/// The fields, or the name of the first that HTTP does not allow.
-fn headers(fields: Vec<(String, Vec<u8>)>) -> Result<HeaderMap, String> {
+/// The fields of a message as the lean world writes them.
+pub(crate) fn field_lines(headers: &HeaderMap) -> Vec<u8> {
+    let size = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let mut lines = Vec::with_capacity(size);
+    for (name, value) in headers {
+        lines.extend_from_slice(name.as_str().as_bytes());
+        lines.extend_from_slice(b": ");
+        lines.extend_from_slice(value.as_bytes());
+        lines.extend_from_slice(b"\r\n");
+    }
+    lines
+}
+
+/// The fields that a worker wrote, or what is wrong with the first that HTTP does not allow.
+fn headers(lines: Vec<u8>) -> Result<HeaderMap, String> {
+    if lines.len() > HEADER_BYTES_MAX {
+        return Err(format!("all of them together have more than {HEADER_BYTES_MAX} bytes"));
+    }
+    let lines = Bytes::from(lines);
     let mut headers = HeaderMap::new();
-    let mut bytes = 0;
-    for (name, value) in fields {
-        bytes += name.len() + value.len();
-        if bytes > HEADER_BYTES_MAX {
-            return Err(format!("all of them together have more than {HEADER_BYTES_MAX} bytes"));
-        }
-        let Ok(valid_name) = HeaderName::from_bytes(name.as_bytes()) else { return Err(format!("name {name:?}")) };
-        let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) else { return Err(format!("value of {name:?}")) };
+    let mut rest = lines.clone();
+    while !rest.is_empty() {
+        let Some(end) = rest.windows(2).position(|window| window == b"\r\n") else { return Err(format!("{rest:?} does not end its line")) };
+        let mut value = rest.split_to(end);
+        rest = rest.slice(2..);
+        let Some(colon) = value.iter().position(|byte| *byte == b':') else { return Err(format!("{value:?} has no colon")) };
+        let name = value.split_to(colon);
+        value = value.slice(1..);
+        let Ok(valid_name) = HeaderName::from_bytes(&name) else { return Err(format!("name {name:?}")) };
+        let Ok(value) = HeaderValue::from_maybe_shared(value.slice_ref(value.trim_ascii())) else { return Err(format!("value of {name:?}")) };
         if headers.try_append(valid_name, value).is_err() {
             return Err("there are too many".to_owned());
         }
@@ -72,8 +91,7 @@ pub(crate) async fn collect(response: Response<Body>, limit_bytes: u64) -> Resul
             CollectError::Broken(text) => CallError::Unreachable(format!("the response broke off: {text}")),
         })?,
     };
-    let headers = parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
-    Ok(lean::Response { status: parts.status.as_u16(), headers, body: body.into() })
+    Ok(lean::Response { status: parts.status.as_u16(), headers: field_lines(&parts.headers), body: body.into() })
 }
 
 /// A call's error for the lean world.
@@ -156,5 +174,30 @@ pub(crate) fn from_error_code(code: ErrorCode) -> CallError {
         ErrorCode::DnsError(DnsErrorPayload { rcode, .. }) => CallError::Unreachable(format!("a name did not resolve: {}", rcode.unwrap_or_default())),
         ErrorCode::InternalError(Some(text)) => CallError::Other(text),
         other => CallError::Other(format!("the worker returned {other:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn fields_survive_the_boundary() {
+        let mut fields = HeaderMap::new();
+        fields.append("accept", HeaderValue::from_static("text/html"));
+        fields.append("set-cookie", HeaderValue::from_static("a=1; path=/"));
+        fields.append("set-cookie", HeaderValue::from_static("b=2"));
+        fields.append("empty", HeaderValue::from_static(""));
+        fields.append("bytes", HeaderValue::from_bytes(b"\xff: \xfe").unwrap());
+        assert_eq!(headers(field_lines(&fields)).unwrap(), fields);
+        assert_eq!(headers(Vec::new()).unwrap(), HeaderMap::new());
+    }
+
+    #[test]
+    fn lines_that_are_no_fields_are_refused() {
+        for bad in ["a: b", "a: b\n", "no colon\r\n", ": value\r\n", "a b: c\r\n", "a: b\nc: d\r\n", "a: b\0\r\n", "\r\n", "a: b\r\n\r\nbody", " folded: x\r\n", "a: b\r\n c\r\n"] {
+            assert!(headers(bad.as_bytes().to_vec()).is_err(), "{bad:?}");
+        }
     }
 }

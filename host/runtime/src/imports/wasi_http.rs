@@ -1,5 +1,8 @@
 //! `wasi:http/outgoing-handler`: the same calls as the lean world's, streaming. The stock implementation of the remaining interfaces serves.
 
+use std::task::{Context, Poll, Waker};
+
+use futures::future::BoxFuture;
 use http::{Method, Request, Response, Uri, uri};
 use http_body_util::BodyExt;
 use wasmtime::StoreContextMut;
@@ -58,9 +61,7 @@ impl Data {
             Err(code) => return Ok(Err(code)),
         };
         let caller = self.invocation.clone();
-        // A task of its own lets a guest start many calls before it waits for one. It ends when the guest drops the future, and with it the whole
-        // chain below.
-        let call = spawn(async move {
+        let mut call: BoxFuture<'static, _> = Box::pin(async move {
             let clock = caller.runtime.clock().clone();
             let answer = calls::by_url(&caller, request);
             let answer = match options.first_byte_timeout {
@@ -77,7 +78,14 @@ impl Data {
             };
             Ok((response.map(body), done()))
         });
-        Ok(Ok(self.table.push(HostFutureIncomingResponse::Pending(call))?))
+        // Most targets answer without waiting for anything, and then need no task. One that waits, or has computed for as long as a guest may
+        // before it yields, goes on in a task, so that the caller can start other calls meanwhile. The task ends when the guest drops the
+        // future, and with it the whole chain below.
+        let call = match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => HostFutureIncomingResponse::Ready(result),
+            Poll::Pending => HostFutureIncomingResponse::Pending(spawn(call)),
+        };
+        Ok(Ok(self.table.push(call)?))
     }
 }
 
