@@ -17,7 +17,11 @@ pub fn pin(core: usize) -> anyhow::Result<()> {
 
 /// A runtime as the host's binary has it.
 pub fn multi_thread(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(threads.max(1)).enable_all().build()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.max(1))
+        .enable_all()
+        .on_thread_unpark(tovuk_runtime::meter::on_thread_unpark)
+        .build()
 }
 
 /// Clock ticks of `/proc` in a second.

@@ -121,9 +121,7 @@ impl From<CallError> for wit::Error {
         match error {
             CallError::UnknownBinding(text) => Self::UnknownBinding(text),
             CallError::ChainLimit(hops) => Self::ChainLimit(
-                hops.into_iter()
-                    .map(|hop| wit::Hop { number: hop.number, service: hop.service, method: hop.method, path: hop.path })
-                    .collect(),
+                hops.into_iter().map(|hop| wit::Hop { number: hop.number, service: hop.service, method: hop.method, path: hop.path }).collect(),
             ),
             CallError::SubrequestLimit(limit) => Self::SubrequestLimit(limit),
             CallError::Denied(text) => Self::Denied(text),

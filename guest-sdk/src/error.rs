@@ -225,10 +225,7 @@ mod tests {
         let boxed: Box<dyn std::error::Error> = Error::from(CallError::Timeout).into();
         assert_eq!(Error::from(boxed).into_response().unwrap_err(), CallError::Timeout);
         #[cfg(feature = "anyhow")]
-        assert_eq!(
-            Error::from(anyhow::Error::new(CallError::Timeout).context("while asking auth")).into_response().unwrap_err(),
-            CallError::Timeout
-        );
+        assert_eq!(Error::from(anyhow::Error::new(CallError::Timeout).context("while asking auth")).into_response().unwrap_err(), CallError::Timeout);
     }
 
     #[test]

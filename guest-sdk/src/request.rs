@@ -93,8 +93,8 @@ impl Request {
     /// # Errors
     /// When `value` cannot be written as JSON, for example because a map's keys are not text: a 500 whose text goes to the log.
     pub fn with_json<T: Serialize + ?Sized>(self, value: &T) -> Result<Self> {
-        let body = serde_json::to_vec(value)
-            .map_err(|error| Error::internal(format_args!("a request body could not be written as JSON: {error}")))?;
+        let body =
+            serde_json::to_vec(value).map_err(|error| Error::internal(format_args!("a request body could not be written as JSON: {error}")))?;
         Ok(self.with_header("content-type", "application/json").with_body(body))
     }
 
@@ -224,8 +224,7 @@ impl Request {
     /// # Errors
     /// A 400 that says which field is missing or wrong.
     pub fn form<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_html_form::from_bytes(&self.body)
-            .map_err(|error| Error::bad_request(format!("the form is not valid for this route: {error}")))
+        serde_html_form::from_bytes(&self.body).map_err(|error| Error::bad_request(format!("the form is not valid for this route: {error}")))
     }
 
     pub(crate) fn set_params(&mut self, params: Vec<(String, String)>) {

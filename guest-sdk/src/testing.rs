@@ -232,17 +232,14 @@ mod tests {
         assert_eq!(answer("https://api.example.com/v2/x").unwrap().body(), b"v2");
         assert_eq!(answer("https://api.example.com/v20").unwrap().body(), b"api");
         assert_eq!(answer("https://api.example.com").unwrap().body(), b"api");
-        for (url, code) in
-            [("https://api.example.com.evil.org/", "denied"), ("http://api.example.com/", "denied"), ("/v2", "invalid_request")]
-        {
+        for (url, code) in [("https://api.example.com.evil.org/", "denied"), ("http://api.example.com/", "denied"), ("/v2", "invalid_request")] {
             assert_eq!(answer(url).unwrap_err().call_error().map(CallError::code), Some(code), "{url}");
         }
     }
 
     #[test]
     fn calls_are_recorded_in_order_and_batches_answer_in_order() {
-        let env =
-            TestEnv::new().service("A", |req| Ok(Response::text(format!("a{}", req.path())))).service("B", |_| Err(CallError::Timeout));
+        let env = TestEnv::new().service("A", |req| Ok(Response::text(format!("a{}", req.path())))).service("B", |_| Err(CallError::Timeout));
         let batch = |_: Request, env: Env| -> Result<Response> {
             let mixed = env.call_all([("A", Request::get("/1")), ("B", Request::get("/2"))]);
             let same = env.service("A").fetch_all([Request::get("/3"), Request::get("/4")]);

@@ -16,7 +16,17 @@ pub fn component(guest: &str) -> Vec<u8> {
     std::fs::read(folder.join(format!("{guest}.wasm"))).unwrap_or_else(|error| panic!("guest {guest}: {error}"))
 }
 
+/// Adds the target that guests are built for when this machine lacks it. On a thread of its own, because a test may be inside a runtime.
+fn ensure_wasm_target() {
+    let ensure = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(tovuk_cli::toolchain::ensure_wasm_target(repository(), &|text| eprintln!("{text}"))).unwrap();
+    };
+    std::thread::spawn(ensure).join().unwrap();
+}
+
 fn build() -> PathBuf {
+    ensure_wasm_target();
     let target = repository().join("target/guests");
     let status = Command::new(env!("CARGO"))
         .args(["build", "--release", "--target", "wasm32-wasip2", "--examples", "--quiet", "--manifest-path"])

@@ -33,6 +33,8 @@ pub struct HostConfig {
     pub runtime: Box<dyn FnOnce(&mut RuntimeConfig)>,
     /// Whom the edge answers.
     pub audience: Audience,
+    /// The listener's settings.
+    pub listen: ListenConfig,
     /// The program that compiles components; cargo built it beside the tests.
     pub compiler: PathBuf,
 }
@@ -40,7 +42,7 @@ pub struct HostConfig {
 impl HostConfig {
     /// A small host that speaks to the public.
     pub fn new(compiler: &str) -> Self {
-        Self { slots: 64, runtime: Box::new(|_| {}), audience: Audience::Public, compiler: compiler.into() }
+        Self { slots: 64, runtime: Box::new(|_| {}), audience: Audience::Public, listen: ListenConfig::default(), compiler: compiler.into() }
     }
 }
 
@@ -154,7 +156,7 @@ impl Host {
         let address = listener.local_addr().unwrap();
         let routes = Routes::default();
         let edge = Edge::new(runtime.clone(), routes.clone(), config.audience, format!("localhost:{}", address.port()));
-        let listening = Listening::serve(listener, edge, ListenConfig::default()).unwrap();
+        let listening = Listening::serve(listener, edge, config.listen).unwrap();
         Self { runtime, clock, observed, address, routes, sites: Mutex::default(), _listening: listening }
     }
 

@@ -62,7 +62,8 @@ impl Observed {
             }
         };
         tokio::time::timeout(std::time::Duration::from_secs(60), wait).await.unwrap_or_else(|_| {
-            let records: Vec<_> = self.records().iter().map(|r| format!("{} {} {:?} {}", r.target.name, r.path, r.status, r.outcome.as_str())).collect();
+            let records: Vec<_> =
+                self.records().iter().map(|r| format!("{} {} {:?} {}", r.target.name, r.path, r.status, r.outcome.as_str())).collect();
             panic!("the host never said it; it said {records:?} {:?}", self.lines())
         })
     }

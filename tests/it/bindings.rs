@@ -27,7 +27,10 @@ async fn a_private_service_is_reached_by_name_and_by_url_and_by_nobody_else() {
     let absent = host.get("absent", "/").await;
     for path in ["/", "/x", "/.tovuk/queues/jobs"] {
         let private = host.get("private", path).await;
-        assert_eq!((private.status, private.code(), private.json()["message"].clone()), (absent.status, absent.code(), absent.json()["message"].clone()));
+        assert_eq!(
+            (private.status, private.code(), private.json()["message"].clone()),
+            (absent.status, absent.code(), absent.json()["message"].clone())
+        );
     }
     assert_eq!((absent.status.as_u16(), absent.code().as_str()), (404, "service_not_found"));
     let host_tricks = [("host", "private.tovuk.internal"), ("x-forwarded-host", "private.localhost"), ("forwarded", "host=private.localhost")];
@@ -128,4 +131,75 @@ async fn the_hosts_own_front_door_needs_no_allowlist_and_keeps_the_chain() {
     let record = &host.observed.ended("public", 1).await[0];
     assert_eq!(record.number, 2);
     assert_eq!(host.get("calls", &at("private")).await.json()["status"], 404);
+}
+
+#[tokio::test]
+async fn each_world_reaches_each_world_in_each_form_and_is_told_its_own_host() {
+    let host = host().await;
+    host.deploy("lean", "echo", |service| service).await.deploy("wasi", "echo_p2", |service| service).await;
+    host.deploy("lean-by-url", "outbound", |service| service.public().binds_url("LEAN_URL", "lean").binds_url("WASI_URL", "wasi")).await;
+    host.deploy("wasi-by-url", "outbound_p2", |service| service.public().binds_url("LEAN_URL", "lean").binds_url("WASI_URL", "wasi")).await;
+    for target in ["lean", "wasi"] {
+        let by_name = format!("to-{target}");
+        host.deploy(&by_name, "headers", |service| service.public().binds("NEXT", target)).await;
+        // `wasi:http` has it as the authority, and no field of that name.
+        let own_host = format!("{target}.tovuk.internal");
+        let is_told =
+            |seen: &serde_json::Value| seen["authority"] == own_host || seen["headers"].as_array().unwrap().contains(&json!(["host", own_host]));
+        let seen = host.get(&by_name, "/").await.json();
+        assert!(is_told(&seen), "{target} by name: {seen}");
+        for caller in ["lean-by-url", "wasi-by-url"] {
+            let reply = host.get(caller, &format!("/?url=https%3A%2F%2F{target}.tovuk.internal%2Fx%3Fq%3D1")).await.json();
+            let seen: serde_json::Value = serde_json::from_str(reply["body"].as_str().unwrap()).unwrap();
+            assert!(is_told(&seen), "{target} from {caller}: {seen}");
+            assert_eq!(seen["uri"], "/x?q=1", "{target} from {caller}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_but_the_exact_authority_reaches_a_bound_service() {
+    let host = host().await;
+    host.deploy("next", "hello", |service| service).await;
+    host.deploy("calls", "outbound", |service| service.public().binds_url("NEXT_URL", "next")).await;
+    for authority in
+        ["next..tovuk.internal", "next.tovuk.internal:99999", "user@next.tovuk.internal", "next.tovuk.internal:8080", "x.next.tovuk.internal"]
+    {
+        let reply = host.get("calls", &format!("/?url=http%3A%2F%2F{}%2F", authority.replace(':', "%3A").replace('@', "%40"))).await;
+        assert_eq!(reply.status, 502, "{authority}: {}", reply.text());
+    }
+    assert!(host.observed.records().iter().all(|record| &*record.target.name != "next"));
+}
+
+#[tokio::test]
+async fn the_front_door_tells_a_worker_of_another_account_no_more_than_anybody() {
+    let host = host().await;
+    host.deploy("victim", "trap", |service| service.public().account("account_2")).await;
+    host.deploy("echo", "echo", |service| service.public().account("account_2")).await;
+    host.deploy("mallory", "outbound", |service| service.public()).await;
+    let at = |service: &str| format!("/?url=http%3A%2F%2F{service}.localhost%3A{}%2F", host.address.port());
+    let reply = host.get("mallory", &at("victim")).await.json();
+    let body: serde_json::Value = serde_json::from_str(reply["body"].as_str().unwrap()).unwrap();
+    assert_eq!(body.as_object().unwrap().keys().collect::<Vec<_>>(), ["code", "message", "request_id"], "{body}");
+    let seen = host.get("mallory", &at("echo")).await.json();
+    let seen: serde_json::Value = serde_json::from_str(seen["body"].as_str().unwrap()).unwrap();
+    let names: Vec<_> = seen["headers"].as_array().unwrap().iter().map(|field| field[0].as_str().unwrap()).collect();
+    assert!(!names.contains(&"x-tovuk-caller") && names.contains(&"x-forwarded-for"), "{names:?}");
+    // A caller of the same account learns why, and still gets no backtrace, which it might pass on.
+    host.deploy("private", "trap", |service| service).await;
+    host.deploy("friend", "outbound", |service| service.public().binds_url("PRIVATE_URL", "private")).await;
+    let reply = host.get("friend", "/?url=http%3A%2F%2Fprivate.tovuk.internal%2F").await.json();
+    let text = reply["body"].as_str().unwrap();
+    assert!(text.contains("unreachable") && !text.contains("the_function_that_traps"), "{text}");
+}
+
+#[tokio::test]
+async fn a_chain_limit_that_a_target_did_not_handle_reaches_its_caller_with_the_true_hops() {
+    let host = host().await;
+    host.deploy("deep", "chain_p2", |service| service.binds_url("NEXT_URL", "deep")).await;
+    host.deploy("calls", "outbound", |service| service.public().binds_url("DEEP_URL", "deep")).await;
+    let reply = host.get("calls", "/?url=http%3A%2F%2Fdeep.tovuk.internal%2F40%3Funhandled").await.json();
+    assert_eq!(reply["error"], "binding_chain_limit", "{reply}");
+    let hops = reply["hops"].as_array().unwrap();
+    assert_eq!((hops.len(), hops[0]["service"].as_str(), hops[31]["path"].as_str()), (32, Some("calls"), Some("/10")), "{reply}");
 }

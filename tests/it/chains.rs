@@ -64,7 +64,11 @@ async fn fan_out_is_capped_at_exactly_32() {
         // Wide, deep, and mixed: what ran and what was refused adds up to what was asked.
         for (path, ok, refused) in [("/31/1", 32, 0), ("/32/1", 32, 1), ("/40/1", 32, 9), ("/2/2", 7, 0), ("/1/31", 32, 0), ("/1/35", 32, 1)] {
             let tally = host.get(service, path).await.json();
-            assert_eq!((tally["ok"].as_u64(), tally["refused"].as_u64(), tally["failed"].as_u64()), (Some(ok), Some(refused), Some(0)), "{service}{path}");
+            assert_eq!(
+                (tally["ok"].as_u64(), tally["refused"].as_u64(), tally["failed"].as_u64()),
+                (Some(ok), Some(refused), Some(0)),
+                "{service}{path}"
+            );
         }
         for path in ["/3/3", "/2/5", "/5/2", "/6/6"] {
             let tally = host.get(service, path).await.json();

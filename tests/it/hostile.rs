@@ -54,7 +54,10 @@ async fn loops_and_recursion() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_to_the_end_and_past_the_hosts_budget() {
-    let config = tovuk_tests::HostConfig { runtime: Box::new(|runtime| runtime.guest_memory_bytes = Some(256 << 20)), ..tovuk_tests::HostConfig::new(crate::TOVUK) };
+    let config = tovuk_tests::HostConfig {
+        runtime: Box::new(|runtime| runtime.guest_memory_bytes = Some(256 << 20)),
+        ..tovuk_tests::HostConfig::new(crate::TOVUK)
+    };
     let host = Host::with(config).await;
     host.deploy("grows", "grow", |service| service.public().limit("memory_mb", 1024)).await;
     while_the_neighbour_answers(&host, async {
@@ -132,4 +135,31 @@ async fn a_body_that_was_not_finished_is_not_taken_for_whole() {
         let whole = host.client().try_whole(request).await;
         assert!(whole.is_err(), "{path}: {whole:?}");
     }
+}
+
+#[tokio::test]
+async fn a_flood_of_lines_is_cut_and_said_to_be() {
+    let host = host().await;
+    host.deploy("logs", "log", |service| service.public()).await;
+    assert_eq!(host.get("logs", "/many/30000").await.text(), "logged");
+    host.observed.line("the rest is dropped").await;
+    assert!(host.observed.lines().len() <= 10_001);
+}
+
+#[tokio::test]
+async fn silent_connections_lose_their_place() {
+    let listen = tovuk_server::edge::ListenConfig { connections_max: 1, ..Default::default() };
+    let host = Host::with(tovuk_tests::HostConfig { listen, ..tovuk_tests::HostConfig::new(crate::TOVUK) }).await;
+    host.deploy("hello", "hello", |service| service.public()).await;
+    let mut silent = tokio::net::TcpStream::connect(host.address).await.unwrap();
+    let (client, request) = (host.client(), host.request("hello", "/").body(Full::<Bytes>::default()).unwrap());
+    let waiting = tokio::spawn(async move { client.whole(request).await });
+    // The clock may move before the silent connection's time has begun, so it is moved until the host has had enough.
+    let mut byte = [0];
+    let read = tokio::io::AsyncReadExt::read(&mut silent, &mut byte);
+    tokio::pin!(read);
+    while tokio::time::timeout(Duration::from_millis(20), &mut read).await.is_err() {
+        host.clock.advance(Duration::from_secs(31));
+    }
+    assert_eq!(waiting.await.unwrap().text(), "hello");
 }

@@ -12,7 +12,13 @@ async fn lines_are_whole_and_named_by_their_stream() {
     let of = |stream: &str| lines.iter().filter(|line| line.starts_with(stream)).cloned().collect::<Vec<_>>();
     assert_eq!(
         of("stdout"),
-        ["stdout: out: a line", "stdout: out: half a line, and the rest", "stdout: out: two lines", "stdout: in one write", "stdout: out: a line without an end"]
+        [
+            "stdout: out: a line",
+            "stdout: out: half a line, and the rest",
+            "stdout: out: two lines",
+            "stdout: in one write",
+            "stdout: out: a line without an end"
+        ]
     );
     assert_eq!(of("stderr"), ["stderr: err: a line", "stderr: err: half a line, and the rest"]);
 }

@@ -55,7 +55,7 @@ async fn only_what_the_list_names_is_reached_and_redirects_come_back() {
         host.deploy(&closed, guest, |service| service.public().outbound(&format!("https://127.0.0.1:{port}")).outbound("http://example.com")).await;
         let before = connections.load(Ordering::SeqCst);
         let refused = host.get(&closed, &format!("/?url={}", encoded(&url))).await.json();
-        assert_eq!(refused["error"].as_str().unwrap().to_lowercase().replace('_', "-").contains("denied"), true, "{refused}");
+        assert!(refused["error"].as_str().unwrap().contains("denied"), "{refused}");
         assert_eq!(connections.load(Ordering::SeqCst), before);
         let reply = host.get(&open, &format!("/?url={}", encoded(&url))).await.json();
         assert_eq!((reply["status"].as_u64(), reply["body"].as_str()), (Some(302), Some("pong")), "{reply}");
@@ -81,7 +81,10 @@ async fn addresses_that_are_not_public_see_no_connection() {
     let host = Host::start(TOVUK).await;
     let (port, connections) = server().await;
     let names = ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "169.254.169.254", "10.0.0.1"];
-    host.deploy("calls", "outbound", |service| names.iter().fold(service.public(), |service, name| service.outbound(&format!("http://{name}:{port}")))).await;
+    host.deploy("calls", "outbound", |service| {
+        names.iter().fold(service.public(), |service, name| service.outbound(&format!("http://{name}:{port}")))
+    })
+    .await;
     for name in names {
         let refused = host.get("calls", &format!("/?url={}", encoded(&format!("http://{name}:{port}/")))).await.json();
         assert_eq!(refused["error"], "denied", "{name}: {refused}");

@@ -102,7 +102,9 @@ async fn a_streaming_worker_answers_while_it_still_reads() {
     let host = host().await;
     host.deploy("sink", "sink", |service| service.public()).await;
     let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
-    let frames = futures::stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|bytes| (Ok::<_, std::io::Error>(Frame::data(bytes)), receiver)) });
+    let frames = futures::stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|bytes| (Ok::<_, std::io::Error>(Frame::data(bytes)), receiver))
+    });
     let request = host.request("sink", "/echo").method("POST").body(Box::pin(http_body_util::StreamBody::new(frames))).unwrap();
     let (client, first) = (host.client(), sender.send(Bytes::from_static(b"first")));
     let (response, sent) = tokio::join!(client.send(request), first);

@@ -31,7 +31,9 @@ pub enum Command {
 
 /// `tovuk dev`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  tovuk dev\n  tovuk dev examples/shop --listen 127.0.0.1:9000\n  tovuk dev --plan pro --outbound-allow-addresses 127.0.0.0/8\n")]
+#[command(
+    after_help = "Examples:\n  tovuk dev\n  tovuk dev examples/shop --listen 127.0.0.1:9000\n  tovuk dev --plan pro --outbound-allow-addresses 127.0.0.0/8\n"
+)]
 pub struct DevArgs {
     /// The folder with tovuk.toml
     #[arg(default_value = ".")]

@@ -47,7 +47,8 @@ pub fn main() -> ExitCode {
 }
 
 fn in_runtime(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_unpark(tovuk_runtime::meter::on_thread_unpark).build()?;
+    runtime.block_on(command)
 }
 
 fn make(args: &NewArgs) -> anyhow::Result<ExitCode> {

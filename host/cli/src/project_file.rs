@@ -404,9 +404,23 @@ mod tests {
     #[test]
     fn a_published_static_folder_is_served_as_it_lies() {
         let capabilities = [
-            ("static_frontend", true), ("worker", false), ("sqlite", false), ("object_storage", false), ("kv", false), ("state", false),
-            ("queue", false), ("cron", false), ("service_bindings", false), ("secrets", false), ("custom_domains", false), ("logs", true),
-            ("builds", true), ("usage_caps", true), ("billing", true), ("support", true), ("abuse", true),
+            ("static_frontend", true),
+            ("worker", false),
+            ("sqlite", false),
+            ("object_storage", false),
+            ("kv", false),
+            ("state", false),
+            ("queue", false),
+            ("cron", false),
+            ("service_bindings", false),
+            ("secrets", false),
+            ("custom_domains", false),
+            ("logs", true),
+            ("builds", true),
+            ("usage_caps", true),
+            ("billing", true),
+            ("support", true),
+            ("abuse", true),
         ];
         let flags: String = capabilities.iter().map(|(name, on)| format!("{name} = {on}\n")).collect();
         let toml = format!("name = \"site\"\nkind = \"static_frontend\"\n[capabilities]\n{flags}");

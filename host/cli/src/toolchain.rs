@@ -29,7 +29,9 @@ pub enum ToolchainError {
         output: String,
     },
     /// The target is missing and there is no rustup to install it with.
-    #[error("Rust here cannot build for {TARGET}, and there is no rustup to add it with. Install the target with the tool that installed Rust, or install rustup from https://rustup.rs and run `rustup target add {TARGET}`")]
+    #[error(
+        "Rust here cannot build for {TARGET}, and there is no rustup to add it with. Install the target with the tool that installed Rust, or install rustup from https://rustup.rs and run `rustup target add {TARGET}`"
+    )]
     NoRustup,
     /// rustup could not install the target.
     #[error("`rustup target add {TARGET}` failed:\n{output}\nRun it yourself in {}, with a network connection", .directory.display())]
@@ -40,7 +42,9 @@ pub enum ToolchainError {
         output: String,
     },
     /// The target is still missing although rustup installed it.
-    #[error("rustup has added {TARGET}, but `{program}` still cannot build for it. Unset RUSTC or put rustup's own rustc first in PATH, then run `rustup target add {TARGET}`")]
+    #[error(
+        "rustup has added {TARGET}, but `{program}` still cannot build for it. Unset RUSTC or put rustup's own rustc first in PATH, then run `rustup target add {TARGET}`"
+    )]
     StillMissing {
         /// The compiler.
         program: String,
@@ -86,7 +90,12 @@ async fn run(program: &str, arguments: &[&str], directory: &Path) -> std::io::Re
 
 /// What a program wrote to its standard error, indented and without what is blank.
 fn said(output: &std::process::Output) -> String {
-    String::from_utf8_lossy(&output.stderr).lines().filter(|line| !line.trim().is_empty()).map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+    String::from_utf8_lossy(&output.stderr)
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| format!("    {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ codes! {
     BAD_REQUEST = 400 "bad_request" Caller false "The request is not valid HTTP for this host." "Send one Host header, one length, and a path that is a valid URI.";
     SERVICE_NOT_FOUND = 404 "service_not_found" Caller false "There is no service at this address." "Check the host name. A service without `routes` is private and answers nobody but the services that bind it.";
     ROUTE_NOT_FOUND = 404 "route_not_found" Caller false "The service has no route for this path." "Add the path to `routes` of the service in tovuk.toml.";
+    RESERVED_PATH = 404 "reserved_path" Caller false "There is nothing at this address." "Paths under /.tovuk are the host's own: only it delivers events there. Use another path.";
     BODY_TOO_LARGE = 413 "body_too_large" Caller false "The body is larger than the service accepts." "Send less, or raise `body_mb` (lean world) or `stream_body_mb` (wasi:http) under [services.<name>.limits].";
     MISDIRECTED_REQUEST = 421 "misdirected_request" Caller false "The request reached a host that does not serve its authority." "Send the request to the address of its own host name.";
     WORKER_TRAPPED = 500 "worker_trapped" Worker false "The service failed." "The worker trapped; the log has the backtrace: a panic, an `unreachable`, or a stack that grew too deep.";
@@ -52,7 +53,7 @@ codes! {
     UPSTREAM_UNREACHABLE = 502 "upstream_unreachable" Worker true "The service could not reach something it depends on." "The worker passed on a failed outgoing call; the log says to where and why.";
     WORKER_CPU_EXCEEDED = 503 "worker_cpu_exceeded" Worker false "The service used more CPU time than it may." "Do less in one request, or raise `cpu_ms` under [services.<name>.limits].";
     WORKER_MEMORY_EXCEEDED = 503 "worker_memory_exceeded" Worker false "The service used more memory than it may." "Hold less in memory, or raise `memory_mb` under [services.<name>.limits].";
-    SERVICE_NOT_DEPLOYED = 503 "service_not_deployed" Worker true "The service has no live deploy." "Deploy the service with `tovuk deploy`.";
+    SERVICE_NOT_DEPLOYED = 503 "service_not_deployed" Worker true "The service has no live deploy." "Deploy the service; under `tovuk dev`, correct what its build reports.";
     SERVICE_BUSY = 503 "service_busy" Caller true "The service is handling as many requests as it may." "Try again shortly, or raise `concurrency` under [services.<name>.limits].";
     HOST_BUSY = 503 "host_busy" Operator true "The host is handling as much as it can." "Try again shortly. Operators: every instance slot or the guest memory is in use.";
     WORKER_TIMEOUT = 504 "worker_timeout" Worker true "The service did not answer in time." "Answer sooner, or raise `wall_ms` under [services.<name>.limits].";

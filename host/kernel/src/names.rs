@@ -22,9 +22,8 @@ const RESERVED_SLUGS: [&str; 4] = ["api", "www", "storage", "cname"];
 /// Handles that are pages of the dashboard.
 const RESERVED_HANDLES: [&str; 4] = ["account", "v1", "docs", "login"];
 /// What ids begin with. An id and a name are accepted in the same places, so a name must never read as an id.
-const ID_PREFIXES: [&str; 13] = [
-    "account", "service", "deploy", "job", "sqlite", "sqlite_backup", "kv", "queue", "cron", "state_namespace", "binding", "ticket", "abuse",
-];
+const ID_PREFIXES: [&str; 13] =
+    ["account", "service", "deploy", "job", "sqlite", "sqlite_backup", "kv", "queue", "cron", "state_namespace", "binding", "ticket", "abuse"];
 
 /// Why a name is refused. The text names the name, says what is wrong with it and what would do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

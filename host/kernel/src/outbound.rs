@@ -93,9 +93,10 @@ impl Host {
             Self::Name(name) => name.eq_ignore_ascii_case(host),
             Self::OneLabelUnder(suffix) => {
                 let host = host.as_bytes();
-                host.len().checked_sub(suffix.len()).and_then(|at| host.split_at_checked(at)).is_some_and(|(label, rest)| {
-                    is_label(label) && rest.eq_ignore_ascii_case(suffix.as_bytes())
-                })
+                host.len()
+                    .checked_sub(suffix.len())
+                    .and_then(|at| host.split_at_checked(at))
+                    .is_some_and(|(label, rest)| is_label(label) && rest.eq_ignore_ascii_case(suffix.as_bytes()))
             }
             Self::Ip(ip) => parse_ip(host) == Some(*ip),
         }
@@ -208,9 +209,7 @@ fn parse(text: &str) -> Result<Pattern, Problem> {
     let port = match port {
         None => scheme.default_port(),
         // `u16` alone would take a leading plus.
-        Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
-            port.parse().ok().filter(|port| *port != 0).ok_or(Problem::Port)?
-        }
+        Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => port.parse().ok().filter(|port| *port != 0).ok_or(Problem::Port)?,
         Some(_) => return Err(Problem::Port),
     };
     Ok(Pattern { scheme, host: parse_host(host)?, port })

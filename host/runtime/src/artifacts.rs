@@ -109,7 +109,15 @@ impl Artifacts {
         use std::os::unix::fs::DirBuilderExt;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|source| Error::Io { path: folder.clone(), source })?;
         let compatibility = compile::compatibility(&engine);
-        Ok(Self { folder, engine, linker, compatibility, compiler, loaded: Cache::builder().max_capacity(loaded_max).eviction_policy(EvictionPolicy::lru()).build(), checked: DashSet::new() })
+        Ok(Self {
+            folder,
+            engine,
+            linker,
+            compatibility,
+            compiler,
+            loaded: Cache::builder().max_capacity(loaded_max).eviction_policy(EvictionPolicy::lru()).build(),
+            checked: DashSet::new(),
+        })
     }
 
     /// Compiles a component unless its code is stored, and stores both.
@@ -129,6 +137,8 @@ impl Artifacts {
         // The manifest comes last: where it stands, the code does.
         self.write(&self.manifest_path(&id), &manifest_json)?;
         self.checked.insert(id.clone());
+        // The compiler has no pool and looks at no types, so whether it can run shows only here, and has to before it is promoted.
+        self.load(&id).map_err(|error| Refusal::Unloadable { text: error.to_string() })?;
         Ok(Artifact { id, description: manifest.description })
     }
 

@@ -3,9 +3,11 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+
+use crate::memory::HostMemory;
 
 /// What can go wrong while a body flows, in the words of `wasi:http`.
 pub type BodyError = wasmtime_wasi_http::Error;
@@ -32,21 +34,29 @@ impl Body {
         Self::Stream(body.map_err(Into::into).boxed_unsync())
     }
 
-    /// The whole body, if it has at most `limit_bytes`.
-    pub async fn collect_within(self, limit_bytes: u64) -> Result<Bytes, CollectError> {
-        let bytes = match self {
-            Self::Empty => Bytes::new(),
-            Self::Full(bytes) => bytes,
-            Self::Stream(stream) => {
-                let limit = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
-                match http_body_util::Limited::new(stream, limit).collect().await {
-                    Ok(collected) => collected.to_bytes(),
-                    Err(error) if error.is::<http_body_util::LengthLimitError>() => return Err(CollectError::TooLarge),
-                    Err(error) => return Err(CollectError::Broken(error.to_string())),
-                }
-            }
+    /// The whole body, if it has at most `limit_bytes`. What it takes of the host's memory is counted as it comes, and until it is dropped.
+    pub async fn collect_within(self, limit_bytes: u64, memory: &HostMemory) -> Result<Bytes, CollectError> {
+        let mut stream = match self {
+            Self::Empty => return Ok(Bytes::new()),
+            Self::Full(bytes) if bytes.len() as u64 <= limit_bytes => return Ok(bytes),
+            Self::Full(_) => return Err(CollectError::TooLarge),
+            Self::Stream(stream) => stream,
         };
-        if bytes.len() as u64 > limit_bytes { Err(CollectError::TooLarge) } else { Ok(bytes) }
+        let mut reservation = memory.reserve();
+        // One buffer: frames kept apart cost many times their bytes when they are small.
+        let mut whole = BytesMut::new();
+        while let Some(frame) = stream.frame().await {
+            let frame = frame.map_err(|error| CollectError::Broken(error.to_string()))?;
+            let Some(data) = frame.data_ref() else { continue };
+            if (whole.len() + data.len()) as u64 > limit_bytes {
+                return Err(CollectError::TooLarge);
+            }
+            if !reservation.grow(data.len() as u64) {
+                return Err(CollectError::Busy);
+            }
+            whole.extend_from_slice(data);
+        }
+        Ok(reservation.hold(whole.freeze()))
     }
 
     /// The body as `wasi:http` wants it.
@@ -69,6 +79,8 @@ impl From<Bytes> for Body {
 pub enum CollectError {
     /// It has more bytes than allowed.
     TooLarge,
+    /// The host has no memory for it now.
+    Busy,
     /// Its sender went away, or sent what is no HTTP.
     Broken(String),
 }

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use tovuk_kernel::codes;
 use tovuk_kernel::error::{ErrorBody, HopBody};
 use tovuk_kernel::ids::ServiceId;
 use tovuk_kernel::paths;
+use tovuk_resources::bindings::INTERNAL_DOMAIN;
 
 use crate::body::Body;
 use crate::failure::Failure;
@@ -34,13 +36,18 @@ pub(crate) async fn by_url(caller: &Arc<Invocation>, request: Request<Body>) -> 
     let Some(authority) = request.uri().authority().cloned() else {
         return Err(CallError::InvalidRequest(format!("`{}` is no absolute URL: begin it with http:// or https:// and a host", request.uri())));
     };
+    let has_port = authority.as_str().len() > authority.host().len();
+    if authority.as_str().contains('@') || (has_port && authority.port_u16().is_none()) {
+        return Err(CallError::InvalidRequest(format!("`{authority}` is no host with a port: leave out the user name, and use a port up to 65535")));
+    }
     match caller.deployment.bindings.by_authority(authority.host(), authority.port_u16()) {
         Some(Ok(target)) => call(caller, &target.clone(), request).await,
         Some(Err(error)) => Err(CallError::UnknownBinding(error.to_string())),
         None => match caller.runtime.own_door(&authority, request.uri().scheme_str()) {
             Some(door) => {
                 caller.count_subrequest().map_err(CallError::SubrequestLimit)?;
-                door.enter(with_trace(caller, request), Budget::call(caller.clone())).await.or_else(|failure| failed(caller, failure))
+                // It may be another account's service, so it is answered like anybody outside.
+                Ok(door.enter(with_trace(caller, request), Budget::call(caller.clone())).await)
             }
             None => Box::pin(outside(caller, request)).await,
         },
@@ -57,11 +64,12 @@ async fn call(caller: &Arc<Invocation>, target: &ServiceId, request: Request<Bod
     caller.count_subrequest().map_err(CallError::SubrequestLimit)?;
     if paths::is_reserved(request.uri().path()) {
         // The worker behind the binding answers unknown paths in its own way; this one it must never see.
-        return failed(caller, Failure::refused(&codes::ROUTE_NOT_FOUND, "paths under /.tovuk are the host's: only it delivers events"));
+        return failed(caller, Failure::refused(&codes::RESERVED_PATH, "paths under /.tovuk are the host's: only it delivers events"));
     }
     let Some(service) = caller.runtime.services().get(target) else {
         return failed(caller, Failure::refused(&codes::SERVICE_NOT_DEPLOYED, format!("{target} no longer exists")));
     };
+    let request = addressed(&service.identity.name, request);
     // Boxed, because this future is moved through several hands before it is polled.
     match Box::pin(caller.runtime.invoke(&service, Event::Binding(request), Budget::call(caller.clone()))).await {
         Ok(started) => Ok(started.response),
@@ -69,10 +77,21 @@ async fn call(caller: &Arc<Invocation>, target: &ServiceId, request: Request<Bod
     }
 }
 
-/// What the calling worker gets for a target that failed: a response, but for the chain limit, which is the caller's own doing.
+/// A request as every worker sees one: path and query, and the host in its header, whatever form the call had.
+fn addressed(target: &str, mut request: Request<Body>) -> Request<Body> {
+    let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::from(path);
+    if let Ok(host) = HeaderValue::from_str(&format!("{target}.{INTERNAL_DOMAIN}")) {
+        request.headers_mut().insert(http::header::HOST, host);
+    }
+    request
+}
+
+/// What the calling worker gets for a target that failed: a response. The chain's limit is an error instead, also when a worker further down
+/// met it and did not handle it, with the hops as this host knows them.
 fn failed(caller: &Invocation, failure: Failure) -> Result<Response<Body>, CallError> {
     if failure.code.code == codes::BINDING_CHAIN_LIMIT.code {
-        return Err(CallError::ChainLimit(failure.hops));
+        return Err(CallError::ChainLimit(caller.chain.hops(&caller.target.account)));
     }
     let request_id = caller.chain.trace.to_string();
     let body = ErrorBody::detailed(failure.code, &failure.message, &failure.hops, &request_id).to_json();

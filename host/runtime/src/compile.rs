@@ -8,11 +8,13 @@ use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
 use tovuk_kernel::clock::Clock;
 use wasmtime::component::Component;
 
@@ -27,6 +29,11 @@ const WALL_MAX: Duration = Duration::from_secs(180);
 const ADDRESS_SPACE_BYTES_MAX: u64 = 8 << 30;
 /// A description is a few names; whatever claims to be longer is none.
 const HEADER_BYTES_MAX: u64 = 1 << 20;
+
+/// More code than any component makes. What claims to be longer is cut, and then refused as broken.
+const CODE_BYTES_MAX: u64 = 1 << 30;
+/// The child gives way to requests.
+const NICENESS: i32 = 10;
 
 /// What the child answers before the code.
 #[derive(Serialize, Deserialize)]
@@ -60,6 +67,8 @@ pub struct Compiler {
     program: PathBuf,
     arguments: Vec<OsString>,
     clock: Clock,
+    /// One at a time: each uses every core.
+    turn: Arc<Semaphore>,
 }
 
 impl Compiler {
@@ -70,12 +79,13 @@ impl Compiler {
 
     /// A compiler that runs that program, whose `main` begins with [`child_main`].
     pub fn new(program: PathBuf, clock: Clock) -> Self {
-        Self { program, arguments: vec![CHILD_ARGUMENT.into()], clock }
+        Self { program, arguments: vec![CHILD_ARGUMENT.into()], clock, turn: Arc::new(Semaphore::new(1)) }
     }
 
     /// Compiles a component. `compatibility` is the hash that the engine which will run it demands.
     pub async fn compile(&self, wasm: &[u8], compatibility: &str) -> Result<Compiled, Error> {
         component::sniff(wasm)?;
+        let _turn = self.turn.acquire().await.map_err(|error| Error::Host(error.to_string()))?;
         let mut child = tokio::process::Command::new(&self.program)
             .args(&self.arguments)
             .env_clear()
@@ -87,7 +97,7 @@ impl Compiler {
             .spawn()
             .map_err(|error| Error::Host(format!("{}: {error}", self.program.display())))?;
         let group = child.id().and_then(|id| Pid::from_raw(id as i32));
-        let (Some(mut stdin), Some(mut stdout), Some(mut stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
+        let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
             return Err(Error::Host("it has no pipes".to_owned()));
         };
         let talk = async {
@@ -96,6 +106,7 @@ impl Compiler {
                 let _ = stdin.write_all(wasm).await;
                 drop(stdin);
             };
+            let (mut stdout, mut stderr) = (stdout.take(CODE_BYTES_MAX), stderr.take(HEADER_BYTES_MAX));
             let (mut output, mut complaints) = (Vec::new(), Vec::new());
             let ((), read, _) = tokio::join!(write, stdout.read_to_end(&mut output), stderr.read_to_end(&mut complaints));
             let status = child.wait().await;
@@ -149,6 +160,7 @@ pub fn child_main() -> Option<ExitCode> {
 
 fn child() -> wasmtime::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    rustix::process::nice(NICENESS)?;
     let limit = |bound: u64| Rlimit { current: Some(bound), maximum: Some(bound) };
     setrlimit(Resource::Cpu, limit(CPU_SECONDS_MAX))?;
     setrlimit(Resource::As, limit(ADDRESS_SPACE_BYTES_MAX))?;

@@ -73,8 +73,16 @@ pub enum Refusal {
         /// Why.
         text: String,
     },
+    /// It compiles, and cannot be run.
+    #[error("the component cannot be loaded: {text}")]
+    Unloadable {
+        /// Why.
+        text: String,
+    },
     /// It is larger than the plan allows.
-    #[error("the component has {gzip_bytes} bytes when compressed with gzip, and the plan allows {limit_bytes}: build with `opt-level = \"s\"`, `lto = true` and `strip = true`, or drop dependencies")]
+    #[error(
+        "the component has {gzip_bytes} bytes when compressed with gzip, and the plan allows {limit_bytes}: build with `opt-level = \"s\"`, `lto = true` and `strip = true`, or drop dependencies"
+    )]
     TooLarge {
         /// Its size.
         gzip_bytes: u64,
@@ -135,7 +143,10 @@ pub fn describe(engine: &Engine, component: &Component, satisfied: impl FnOnce()
         let unknown: Vec<_> = imports.iter().filter(|name| !is_known(name)).map(|name| format!("`{name}`")).collect();
         return Err(if unknown.is_empty() {
             let named: Vec<_> = imports.iter().filter(|name| detail.contains(name.as_str())).map(|name| format!("`{name}`")).collect();
-            Refusal::UnknownImports { names: if named.is_empty() { "an interface in a form".to_owned() } else { named.join(", ") }, detail: format!(" in this form ({detail})") }
+            Refusal::UnknownImports {
+                names: if named.is_empty() { "an interface in a form".to_owned() } else { named.join(", ") },
+                detail: format!(" in this form ({detail})"),
+            }
         } else {
             Refusal::UnknownImports { names: unknown.join(", "), detail: String::new() }
         });
@@ -154,7 +165,16 @@ pub fn describe(engine: &Engine, component: &Component, satisfied: impl FnOnce()
 /// Whether an import belongs to a package that this host has. Whether the very interface exists is the linker's to say.
 fn is_known(import: &str) -> bool {
     const KNOWN: [&str; 11] = [
-        "wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:random/", "wasi:filesystem/", "wasi:sockets/", "wasi:http/types@0.2", "wasi:http/outgoing-handler@0.2", "wasi:config/store@", "tovuk:http/",
+        "wasi:cli/",
+        "wasi:io/",
+        "wasi:clocks/",
+        "wasi:random/",
+        "wasi:filesystem/",
+        "wasi:sockets/",
+        "wasi:http/types@0.2",
+        "wasi:http/outgoing-handler@0.2",
+        "wasi:config/store@",
+        "tovuk:http/",
         "tovuk:bindings/",
     ];
     KNOWN.iter().any(|known| import.starts_with(known))

@@ -33,10 +33,10 @@ pub struct PooledEngine {
 const MEMORY_BYTES_MAX: usize = 1 << 30;
 /// Core instances, memories and tables that one component may have. Rust components have one to three core instances, those made from JavaScript or
 /// Python a few more.
-const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 32;
-const MEMORIES_PER_COMPONENT_MAX: u32 = 2;
-const TABLES_PER_COMPONENT_MAX: u32 = 8;
-const TABLE_ELEMENTS_MAX: usize = 65_536;
+pub(crate) const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 32;
+pub(crate) const MEMORIES_PER_COMPONENT_MAX: u32 = 2;
+pub(crate) const TABLES_PER_COMPONENT_MAX: u32 = 8;
+pub(crate) const TABLE_ELEMENTS_MAX: usize = 65_536;
 /// Of each memory this much stays mapped between two uses and is reset by copying. 2 MiB measured the same and pins four times as much.
 const MEMORY_KEEP_RESIDENT_BYTES: usize = 512 << 10;
 const TABLE_KEEP_RESIDENT_BYTES: usize = 64 << 10;
@@ -45,8 +45,8 @@ const MAPPINGS_OF_THE_PROCESS: u64 = 10_000;
 /// Mappings of a live instance (memories with their guards and images, tables, stack) and of a loaded component.
 const MAPPINGS_PER_SLOT: u64 = 6;
 const MAPPINGS_PER_COMPONENT: u64 = 3;
-/// A slot keeps memory warm between uses, so a small machine gets fewer of them.
-const RAM_BYTES_PER_SLOT: u64 = 4 << 20;
+/// A slot keeps memory, tables and stack warm between uses, 1 to 3 MiB of them, so a small machine gets fewer slots.
+const RAM_BYTES_PER_SLOT: u64 = 8 << 20;
 /// The smallest pool that is worth having; below it the on-demand allocator serves.
 const SLOTS_MIN: u32 = 64;
 
@@ -78,10 +78,12 @@ pub fn pooled_engine(config: &EngineConfig) -> wasmtime::Result<PooledEngine> {
     raise_open_files();
     let pagemap_scan = PoolingAllocationConfig::is_pagemap_scan_available();
     if !pagemap_scan {
-        tracing::warn!("this kernel has no PAGEMAP_SCAN (Linux 6.7 or newer): instance memory is reset by madvise, which costs about 15 µs an invocation");
+        tracing::warn!(
+            "this kernel has no PAGEMAP_SCAN (Linux 6.7 or newer): instance memory is reset by madvise, which costs about 15 µs an invocation"
+        );
     }
     let mut slots = affordable_slots(config);
-    while slots >= SLOTS_MIN {
+    while slots >= SLOTS_MIN.min(config.slots_max) && slots > 0 {
         match Engine::new(&with_pool(slots, pagemap_scan)) {
             Ok(engine) => return Ok(PooledEngine { engine, slots }),
             Err(error) => {
@@ -91,7 +93,10 @@ pub fn pooled_engine(config: &EngineConfig) -> wasmtime::Result<PooledEngine> {
         }
     }
     let slots = config.slots_max.clamp(1, SLOTS_MIN);
-    tracing::warn!(slots, "no instance pool: too little address space or too few mappings; every invocation maps its memory anew, which costs about 50 µs");
+    tracing::warn!(
+        slots,
+        "no instance pool: too little address space or too few mappings; every invocation maps its memory anew, which costs about 50 µs"
+    );
     let mut on_demand = base_config();
     on_demand.allocation_strategy(InstanceAllocationStrategy::OnDemand);
     Ok(PooledEngine { engine: Engine::new(&on_demand)?, slots })

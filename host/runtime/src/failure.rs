@@ -5,13 +5,20 @@ use tovuk_kernel::error::HopBody;
 
 use crate::record::Outcome;
 
+/// What a message may have of a worker's own words, in bytes.
+const MESSAGE_BYTES_MAX: usize = 4 << 10;
+/// What the log may have of them.
+const DETAIL_BYTES_MAX: usize = 64 << 10;
+
 /// Why there is no response.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// The row of the code table.
     pub code: &'static Code,
-    /// What happened, with figures and names: for the log, the calling worker and the author, never for anonymous clients.
+    /// What happened, with figures and names: for the calling worker and the author, never for anonymous clients.
     pub message: String,
+    /// What only the service's own log may have: backtraces, paths of the host. The message, when there is no more to say.
+    pub detail: Option<String>,
     /// The invocations of the chain, where it grew too long.
     pub hops: Vec<HopBody>,
     /// How the invocation ended.
@@ -23,7 +30,8 @@ pub struct Failure {
 impl Failure {
     /// A failure without hops.
     pub fn new(code: &'static Code, outcome: Outcome, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hops: Vec::new(), outcome, recorded: false }
+        let message = cut(message.into(), MESSAGE_BYTES_MAX);
+        Self { code, message, detail: None, hops: Vec::new(), outcome, recorded: false }
     }
 
     /// The work was not begun.
@@ -31,8 +39,29 @@ impl Failure {
         Self::new(code, Outcome::Refused, message)
     }
 
-    /// The host is at fault.
-    pub fn internal(message: impl Into<String>) -> Self {
-        Self::new(&codes::INTERNAL_ERROR, Outcome::Failed, message)
+    /// The host is at fault. What went wrong is for its log.
+    pub fn internal(detail: impl Into<String>) -> Self {
+        Self::new(&codes::INTERNAL_ERROR, Outcome::Failed, codes::INTERNAL_ERROR.message).with_detail(detail)
     }
+
+    /// The same, with more for the log.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(cut(detail.into(), DETAIL_BYTES_MAX));
+        self
+    }
+
+    /// What the log is to have.
+    pub fn for_log(&self) -> &str {
+        self.detail.as_deref().unwrap_or(&self.message)
+    }
+}
+
+/// The text, or its beginning with a mark.
+fn cut(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max));
+        text.push_str(" … (cut)");
+    }
+    text
 }

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tovuk_kernel::clock::Clock;
 
 use crate::body::{Body, BodyError};
+use crate::headers::strip_host_fields;
 use crate::invocation::Invocation;
 use crate::record::Outcome;
 
@@ -38,6 +39,15 @@ impl Drop for GuestTask {
     }
 }
 
+/// Trailers are header fields too: what only the host may say is dropped from them.
+fn strip_trailers(polled: &mut Poll<Option<Result<Frame<Bytes>, BodyError>>>) {
+    if let Poll::Ready(Some(Ok(frame))) = polled
+        && let Some(trailers) = frame.trailers_mut()
+    {
+        strip_host_fields(trailers);
+    }
+}
+
 /// The request body of a streaming worker.
 pub(crate) struct RequestBody {
     inner: Body,
@@ -57,7 +67,8 @@ impl http_body::Body for RequestBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        let mut polled = Pin::new(&mut self.inner).poll_frame(cx);
+        strip_trailers(&mut polled);
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
         {
@@ -130,11 +141,15 @@ where
         if this.ended {
             return Poll::Ready(None);
         }
-        match std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+        let mut polled = Pin::new(&mut this.inner).poll_frame(cx);
+        strip_trailers(&mut polled);
+        match std::task::ready!(polled) {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     let total = this.invocation.bytes_out.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
-                    this.invocation.progress();
+                    if !data.is_empty() {
+                        this.invocation.progress();
+                    }
                     if total > this.limit_bytes {
                         let text = format!("the response body has more than {} bytes; it was cut there", this.limit_bytes);
                         this.invocation.end(Outcome::Refused, Some(text));
@@ -197,6 +212,7 @@ impl http_body::Body for TimedBody {
             Box::pin(async move { clock.sleep(timeout).await })
         });
         std::task::ready!(timer.as_mut().poll(cx));
+        this.timer = None;
         Poll::Ready(Some(Err(BodyError::ConnectionReadTimeout)))
     }
 

@@ -7,6 +7,7 @@ use wasmtime::Store;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime_wasi_io::IoView;
 
 use crate::imports::stdio::LogStdio;
 use crate::imports::wasi_http::Hooks;
@@ -65,6 +66,12 @@ impl WasiView for Data {
                 .build()
         });
         WasiCtxView { ctx, table: &mut self.table }
+    }
+}
+
+impl IoView for Data {
+    fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
     }
 }
 

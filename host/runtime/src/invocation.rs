@@ -10,6 +10,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use tovuk_kernel::error::HopBody;
+use tovuk_kernel::ids::AccountId;
 use tovuk_kernel::limits::CHAIN_INVOCATIONS;
 
 use crate::record::{EventKind, Identity, Outcome, Record};
@@ -27,6 +28,9 @@ pub struct Chain {
     hops: Mutex<Vec<Hop>>,
 }
 
+/// A refused call may be repeated as often as subrequests allow, and each answer has 32 of these.
+const HOP_PATH_CHARS_MAX: usize = 256;
+
 struct Hop {
     number: u32,
     service: Arc<Identity>,
@@ -41,11 +45,11 @@ impl Chain {
         Arc::new(Self { trace, slots, numbered: AtomicU32::new(1), hops: Mutex::new(vec![first]) })
     }
 
-    /// The next number, or the hops when there is none left.
-    pub(crate) fn number(&self, service: &Arc<Identity>, request: &http::request::Parts) -> Result<u32, Vec<HopBody>> {
+    /// The next number, or the hops when there is none left, as `reader` may know them.
+    pub(crate) fn number(&self, service: &Arc<Identity>, request: &http::request::Parts, reader: &AccountId) -> Result<u32, Vec<HopBody>> {
         let next = |numbered: u32| (numbered < CHAIN_INVOCATIONS).then_some(numbered + 1);
         let Ok(before) = self.numbered.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) else {
-            return Err(self.hops());
+            return Err(self.hops(reader));
         };
         let number = before + 1;
         let hop = Hop { number, service: service.clone(), method: request.method.clone(), path: request.uri.clone() };
@@ -53,12 +57,18 @@ impl Chain {
         Ok(number)
     }
 
-    fn hops(&self) -> Vec<HopBody> {
+    pub(crate) fn hops(&self, reader: &AccountId) -> Vec<HopBody> {
         let hops = self.hops.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut hops: Vec<_> = hops
-            .iter()
-            .map(|hop| HopBody { number: hop.number, service: hop.service.name.to_string(), method: hop.method.to_string(), path: hop.path.path().to_owned() })
-            .collect();
+        let known = |hop: &Hop| HopBody {
+            number: hop.number,
+            service: hop.service.name.to_string(),
+            method: hop.method.to_string(),
+            path: hop.path.path().chars().take(HOP_PATH_CHARS_MAX).collect(),
+        };
+        // Chains pass from account to account through public addresses.
+        let hidden =
+            |hop: &Hop| HopBody { number: hop.number, service: "(of another account)".to_owned(), method: String::new(), path: String::new() };
+        let mut hops: Vec<_> = hops.iter().map(|hop| if hop.service.account == *reader { known(hop) } else { hidden(hop) }).collect();
         hops.sort_unstable_by_key(|hop| hop.number);
         hops
     }

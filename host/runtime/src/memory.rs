@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 use wasmtime::ResourceLimiter;
+
+use crate::engine::{CORE_INSTANCES_PER_COMPONENT_MAX, MEMORIES_PER_COMPONENT_MAX, TABLE_ELEMENTS_MAX, TABLES_PER_COMPONENT_MAX};
 
 /// The memory that all guests share. Clones share one count.
 #[derive(Clone)]
@@ -43,6 +46,11 @@ impl HostMemory {
         }
     }
 
+    /// Takes host memory for a body that is held whole. Bodies count in the same budget as guests, since they fill the same machine.
+    pub(crate) fn reserve(&self) -> Reservation {
+        Reservation { host: self.clone(), bytes: 0 }
+    }
+
     fn add(&self, bytes: u64) {
         self.0.used_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -61,22 +69,62 @@ impl HostMemory {
     }
 }
 
+/// Memory that a buffered body has, given back when the body goes.
+pub(crate) struct Reservation {
+    host: HostMemory,
+    bytes: u64,
+}
+
+impl Reservation {
+    /// Takes more, if the budget has it.
+    pub fn grow(&mut self, bytes: u64) -> bool {
+        let granted = self.host.try_add(bytes);
+        if granted {
+            self.bytes += bytes;
+        }
+        granted
+    }
+
+    /// The bytes, which give their memory back when the last of them is dropped.
+    pub fn hold(self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Held { bytes, _reservation: self })
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.host.release(self.bytes);
+    }
+}
+
+struct Held {
+    bytes: Bytes,
+    _reservation: Reservation,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// The limiter of one store.
 pub struct MemoryLimiter {
     host: HostMemory,
     limit_bytes: u64,
     used_bytes: u64,
     peak_bytes: u64,
+    last_growth_bytes: u64,
     refused: bool,
 }
 
-/// Tables are bounded by the pool; this bounds one that grows.
-const TABLE_ELEMENTS_MAX: usize = 65_536;
+/// What one invocation may have though the host's budget is used up: the start of an ordinary worker.
+const FLOOR_BYTES: u64 = 4 << 20;
 
 impl MemoryLimiter {
     /// A limiter for one invocation.
     pub fn new(host: HostMemory, limit_bytes: u64) -> Self {
-        Self { host, limit_bytes, used_bytes: 0, peak_bytes: 0, refused: false }
+        Self { host, limit_bytes, used_bytes: 0, peak_bytes: 0, last_growth_bytes: 0, refused: false }
     }
 
     /// The most that the invocation had, in bytes.
@@ -97,9 +145,9 @@ impl ResourceLimiter for MemoryLimiter {
             self.refused = true;
             return Ok(false);
         }
-        // The memory that an instance starts with is always given: the host's budget was asked at admission, and a hop of a chain that
-        // began must be able to start.
-        if current == 0 {
+        // What an ordinary instance starts with is always given: the host's budget was asked at admission, and a hop of a chain that began must
+        // be able to start. Slots bound how often.
+        if self.used_bytes + added <= FLOOR_BYTES {
             self.host.add(added);
         } else if !self.host.try_add(added) {
             self.refused = true;
@@ -107,11 +155,33 @@ impl ResourceLimiter for MemoryLimiter {
         }
         self.used_bytes += added;
         self.peak_bytes = self.peak_bytes.max(self.used_bytes);
+        self.last_growth_bytes = added;
         Ok(true)
+    }
+
+    /// The engine asks before it looks at the memory's own maximum, so what it then refuses is given back.
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        let returned = std::mem::take(&mut self.last_growth_bytes);
+        self.used_bytes -= returned;
+        self.host.release(returned);
+        Ok(())
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         Ok(desired <= TABLE_ELEMENTS_MAX)
+    }
+
+    // The pool has these bounds already; without a pool they are the only ones.
+    fn instances(&self) -> usize {
+        CORE_INSTANCES_PER_COMPONENT_MAX as usize
+    }
+
+    fn tables(&self) -> usize {
+        TABLES_PER_COMPONENT_MAX as usize
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES_PER_COMPONENT_MAX as usize
     }
 }
 
@@ -128,19 +198,38 @@ mod tests {
 
     #[test]
     fn growth_stops_at_the_limit_of_the_invocation_and_at_the_budget_of_the_host() {
-        let host = HostMemory::new(100);
-        let mut small = MemoryLimiter::new(host.clone(), 40);
-        assert!(small.memory_growing(0, 30, None).unwrap());
-        assert!(!small.memory_growing(30, 50, None).unwrap());
+        const MIB: usize = 1 << 20;
+        let host = HostMemory::new(10 * MIB as u64);
+        let mut small = MemoryLimiter::new(host.clone(), 4 * MIB as u64);
+        assert!(small.memory_growing(0, 3 * MIB, None).unwrap());
+        assert!(!small.memory_growing(3 * MIB, 5 * MIB, None).unwrap());
         assert!(small.refused());
-        let mut large = MemoryLimiter::new(host.clone(), 1_000);
-        assert!(large.memory_growing(0, 60, None).unwrap());
-        assert!(!large.memory_growing(60, 80, None).unwrap());
-        // An instance that starts is not refused by the budget.
-        let mut late = MemoryLimiter::new(host.clone(), 1_000);
-        assert!(late.memory_growing(0, 50, None).unwrap());
-        assert_eq!(host.used_bytes(), 140);
-        drop((small, large, late));
+        let mut large = MemoryLimiter::new(host.clone(), 1 << 30);
+        assert!(large.memory_growing(0, 6 * MIB, None).unwrap());
+        assert!(!large.memory_growing(6 * MIB, 8 * MIB, None).unwrap());
+        // An instance that starts is not refused by the budget, one that starts large is.
+        let mut late = MemoryLimiter::new(host.clone(), 1 << 30);
+        assert!(late.memory_growing(0, 4 * MIB, None).unwrap());
+        let mut greedy = MemoryLimiter::new(host.clone(), 1 << 30);
+        assert!(!greedy.memory_growing(0, 5 * MIB, None).unwrap());
+        assert_eq!(host.used_bytes(), 13 * MIB as u64);
+        // What the engine refuses after it was granted is given back.
+        late.memory_grow_failed(wasmtime::Error::msg("the memory's own maximum")).unwrap();
+        assert_eq!(host.used_bytes(), 9 * MIB as u64);
+        drop((small, large, late, greedy));
+        assert_eq!(host.used_bytes(), 0);
+    }
+
+    #[test]
+    fn a_held_body_gives_its_memory_back_with_its_last_clone() {
+        let host = HostMemory::new(100);
+        let mut reservation = host.reserve();
+        assert!(reservation.grow(60) && !reservation.grow(60));
+        let body = reservation.hold(Bytes::from_static(b"body"));
+        let part = body.slice(1..);
+        drop(body);
+        assert_eq!((host.used_bytes(), part.as_ref()), (60, b"ody".as_slice()));
+        drop(part);
         assert_eq!(host.used_bytes(), 0);
     }
 }

@@ -5,14 +5,15 @@
 //! inside the caller's poll; the target's time is then not the caller's, and nothing is counted twice.
 //!
 //! Reading the thread's clock costs about half a microsecond, reading the monotonic clock a twentieth of that. Between two reads of the former at most
-//! [`SYNC_EVERY`] passes, in which the monotonic clock stands in for it.
+//! [`SYNC_EVERY`] passes, in which the monotonic clock stands in for it. While a thread waits for work the two part ways, so a thread that has
+//! waited reads the former again before it bills anything: see [`on_thread_unpark`].
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// How long the monotonic clock may stand in for the thread's CPU clock. A thread that loses its core within this span is billed for the
 /// loss, so the span bounds the error of one measurement.
-const SYNC_EVERY: Duration = Duration::from_micros(50);
+const SYNC_EVERY: Duration = Duration::from_micros(200);
 
 #[derive(Clone, Copy)]
 struct Sync {
@@ -24,12 +25,19 @@ thread_local! {
     static SYNC: Cell<Option<Sync>> = const { Cell::new(None) };
     /// Thread time at which the current span began.
     static MARK_NS: Cell<u64> = const { Cell::new(0) };
+    /// How many spans are open.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
     /// What the invocation that runs on this thread has used in its current poll, up to the mark.
     static POLL_NS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// CPU time of this thread in ns. Never goes back on one thread.
-fn thread_now_ns() -> u64 {
+/// To be called when a thread of the async runtime has waited and goes on: what has passed meanwhile was no CPU time.
+pub fn on_thread_unpark() {
+    SYNC.set(None);
+}
+
+/// CPU time of this thread in ns, not below `floor_ns`.
+fn thread_now_ns(floor_ns: u64) -> u64 {
     let monotonic = Instant::now();
     if let Some(sync) = SYNC.get() {
         let since = monotonic.saturating_duration_since(sync.monotonic);
@@ -39,21 +47,26 @@ fn thread_now_ns() -> u64 {
     }
     let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     let cpu_ns = (cpu.tv_sec as u64).saturating_mul(1_000_000_000) + cpu.tv_nsec as u64;
-    // Standing in, the monotonic clock may have run ahead of the CPU clock; the difference was billed already.
-    let cpu_ns = cpu_ns.max(MARK_NS.get());
+    // Standing in, the monotonic clock may have run ahead of the CPU clock; within one span the difference was billed already.
+    let cpu_ns = cpu_ns.max(floor_ns);
     SYNC.set(Some(Sync { monotonic, cpu_ns }));
     cpu_ns
 }
 
 /// Runs `f` as part of one invocation and returns the CPU time in ns that it used, spans of invocations nested in it excluded.
 pub fn measure<R>(f: impl FnOnce() -> R) -> (R, u64) {
-    let entered = thread_now_ns();
-    let outer_ns = POLL_NS.get() + entered.saturating_sub(MARK_NS.get());
+    let depth = DEPTH.get();
+    // What lies between two spans belongs to nobody, so the first of a nest begins wherever the clock is.
+    let mark = if depth == 0 { 0 } else { MARK_NS.get() };
+    let entered = thread_now_ns(mark);
+    let outer_ns = if depth == 0 { 0 } else { POLL_NS.get() + entered.saturating_sub(mark) };
+    DEPTH.set(depth + 1);
     POLL_NS.set(0);
     MARK_NS.set(entered);
     let result = f();
-    let left = thread_now_ns();
+    let left = thread_now_ns(MARK_NS.get());
     let used = POLL_NS.get() + left.saturating_sub(MARK_NS.get());
+    DEPTH.set(depth);
     POLL_NS.set(outer_ns);
     MARK_NS.set(left);
     (result, used)
@@ -63,9 +76,10 @@ pub fn measure<R>(f: impl FnOnce() -> R) -> (R, u64) {
 mod tests {
     use super::*;
 
+    /// Burns CPU time of this thread, however little of a core it gets.
     fn burn(duration: Duration) {
-        let start = Instant::now();
-        while start.elapsed() < duration {
+        let end = thread_clock() + duration.as_nanos() as u64;
+        while thread_clock() < end {
             std::hint::spin_loop();
         }
     }
@@ -94,6 +108,20 @@ mod tests {
         let wall = thread_clock() - before;
         let billed = nested + own;
         assert!(billed > wall * 8 / 10, "billed {billed} of {wall}");
+    }
+
+    #[test]
+    fn a_thread_that_waited_between_spans_bills_neither_more_nor_less() {
+        let mut billed = 0;
+        let mut burnt = 0;
+        for _ in 0..200 {
+            let before = thread_clock();
+            billed += measure(|| burn(Duration::from_micros(300))).1;
+            burnt += thread_clock() - before;
+            std::thread::park_timeout(Duration::from_micros(150));
+            on_thread_unpark();
+        }
+        assert!((burnt * 8 / 10..burnt * 12 / 10).contains(&billed), "billed {billed} of {burnt}");
     }
 
     fn thread_clock() -> u64 {

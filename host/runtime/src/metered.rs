@@ -13,6 +13,9 @@ use crate::invocation::Invocation;
 use crate::meter::measure;
 use crate::record::Outcome;
 
+/// A guest that has ended may have used this much more than its limit: what can pass between two yields.
+const CPU_OVERRUN_NS: u64 = 40_000_000;
+
 /// Why a guest was stopped before it ended by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -102,6 +105,11 @@ impl<T> Future for Metered<T> {
         let (polled, ns) = measure(|| catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))));
         let used_ns = this.bill(ns);
         match polled {
+            // One long call of the host can end the guest far over its limit without a yield in between.
+            Ok(Poll::Ready(_)) if used_ns > this.cpu_limit_ns + CPU_OVERRUN_NS && !this.invocation.head_is_out() => {
+                this.inner = None;
+                this.stop(Stop::Cpu)
+            }
             Ok(Poll::Ready(result)) => {
                 this.inner = None;
                 Poll::Ready(Ok(result))

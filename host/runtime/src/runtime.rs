@@ -15,7 +15,6 @@ use crate::artifacts::{self, Artifacts};
 use crate::body::Body;
 use crate::compile::Compiler;
 use crate::engine::{self, EngineConfig};
-use crate::failure::Failure;
 use crate::imports;
 use crate::invoke::Budget;
 use crate::memory::HostMemory;
@@ -73,8 +72,8 @@ pub enum Error {
 pub trait OwnDoor: Send + Sync + 'static {
     /// Whether this host answers for the authority.
     fn owns(&self, authority: &Authority, scheme: Option<&str>) -> bool;
-    /// Answers a request to it.
-    fn enter(self: Arc<Self>, request: Request<Body>, budget: Budget) -> BoxFuture<'static, Result<Response<Body>, Failure>>;
+    /// Answers a request to it, as it would one from outside.
+    fn enter(self: Arc<Self>, request: Request<Body>, budget: Budget) -> BoxFuture<'static, Response<Body>>;
 }
 
 /// The runtime. Clones are the same runtime.

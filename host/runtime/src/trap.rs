@@ -17,11 +17,23 @@ pub(crate) fn classify(invocation: &Invocation, error: &wasmtime::Error) -> Fail
         return Failure::new(&codes::WORKER_FAILED, Outcome::Failed, format!("{name} exited with status {}", exit.0));
     }
     if let Some(Trap::OutOfFuel) = error.downcast_ref::<Trap>() {
-        return Failure::new(&codes::WORKER_CPU_EXCEEDED, Outcome::Cpu, format!("{name} used more than {} ms of CPU time", invocation.deployment.limits.cpu_ms));
+        return cpu_exceeded(invocation);
     }
-    if invocation.memory_refused.load(Ordering::Relaxed) {
+    // The first line says which trap; the rest is the backtrace, which only the service's own log may have.
+    let cause = error.root_cause().to_string();
+    let failure = if invocation.memory_refused.load(Ordering::Relaxed) {
         let limit = invocation.deployment.limits.memory_mb;
-        return Failure::new(&codes::WORKER_MEMORY_EXCEEDED, Outcome::Memory, format!("{name} was refused memory, of which it may have {limit} MiB, and trapped: {error:?}"));
-    }
-    Failure::new(&codes::WORKER_TRAPPED, Outcome::Trap, format!("{name} trapped: {error:?}"))
+        let text = format!("{name} was refused memory, of which it may have {limit} MiB, and ended: {cause}");
+        Failure::new(&codes::WORKER_MEMORY_EXCEEDED, Outcome::Memory, text)
+    } else {
+        Failure::new(&codes::WORKER_TRAPPED, Outcome::Trap, format!("{name} trapped: {cause}"))
+    };
+    let detail = format!("{}\n{error:?}", failure.message);
+    failure.with_detail(detail)
+}
+
+/// The guest has used up its CPU time, by its fuel or by the clock.
+pub(crate) fn cpu_exceeded(invocation: &Invocation) -> Failure {
+    let text = format!("{} used more than {} ms of CPU time", invocation.target.name, invocation.deployment.limits.cpu_ms);
+    Failure::new(&codes::WORKER_CPU_EXCEEDED, Outcome::Cpu, text)
 }

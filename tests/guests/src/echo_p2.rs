@@ -16,8 +16,7 @@ fn method_name(method: Method) -> String {
 impl wasip2::exports::http::incoming_handler::Guest for Worker {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
         let fields = request.headers();
-        let headers: Vec<_> =
-            fields.entries().into_iter().map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned())).collect();
+        let headers: Vec<_> = fields.entries().into_iter().map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned())).collect();
         drop(fields);
         let body = read_all(request.consume().unwrap());
         let (bytes, error) = match body {

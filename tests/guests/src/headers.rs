@@ -14,10 +14,7 @@ fn forged(env: Env) -> Result<Response> {
         Ok(answer) => answer.into_body(),
         Err(error) => error.code().into(),
     };
-    Ok(Response::bytes(body)
-        .with_header("x-tovuk-caller", "svc_forged")
-        .with_header("x-tovuk-invocation", "99")
-        .with_header("x-keep", "kept"))
+    Ok(Response::bytes(body).with_header("x-tovuk-caller", "svc_forged").with_header("x-tovuk-invocation", "99").with_header("x-keep", "kept"))
 }
 
 #[tovuk::handler]

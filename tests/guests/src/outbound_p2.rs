@@ -39,8 +39,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Worker {
         };
         match segments(&path)[..] {
             ["many", n] => {
-                let calls =
-                    (0..n.parse().unwrap_or(0_u32)).map(|_| start_get(&url).and_then(|future| wait(&future)).and_then(status_and_body));
+                let calls = (0..n.parse().unwrap_or(0_u32)).map(|_| start_get(&url).and_then(|future| wait(&future)).and_then(status_and_body));
                 respond_json(out, 200, &tally(calls));
             }
             ["at-once", n] => {

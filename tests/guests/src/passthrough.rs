@@ -5,8 +5,7 @@ use serde_json::json;
 use tovuk_guests::{Pump, Step, code_name, request_to, respond_json};
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
-    ErrorCode, Fields, FutureIncomingResponse, IncomingBody, IncomingRequest, IncomingResponse, OutgoingBody, OutgoingResponse,
-    ResponseOutparam,
+    ErrorCode, Fields, FutureIncomingResponse, IncomingBody, IncomingRequest, IncomingResponse, OutgoingBody, OutgoingResponse, ResponseOutparam,
 };
 use wasip2::io::poll::{Pollable, poll};
 
@@ -94,11 +93,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Worker {
                         }
                         Err(code) => {
                             let Some(out) = out.take() else { return };
-                            return respond_json(
-                                out,
-                                502,
-                                &json!({ "error": code_name(&code), "message": format!("{code:?}"), "hops": [] }),
-                            );
+                            return respond_json(out, 502, &json!({ "error": code_name(&code), "message": format!("{code:?}"), "hops": [] }));
                         }
                     },
                 },

@@ -19,7 +19,9 @@ pub enum CommandError {
         command: String,
     },
     /// It uses what only a shell does.
-    #[error("`{word}` in `{command}` needs a shell, and build commands run without one. Write build = \"sh -c '…'\", or put the commands into a script and run that")]
+    #[error(
+        "`{word}` in `{command}` needs a shell, and build commands run without one. Write build = \"sh -c '…'\", or put the commands into a script and run that"
+    )]
     Shell {
         /// The word.
         word: String,
@@ -32,7 +34,8 @@ pub enum CommandError {
 pub(super) fn split(command: &str) -> Result<Vec<Vec<String>>, CommandError> {
     let words = shlex::split(command).ok_or_else(|| CommandError::Quotes { command: command.to_owned() })?;
     let operator = |word: &String| matches!(word.as_str(), "|" | "||" | ";" | "&" | ">" | ">>" | "<" | "2>&1");
-    let assignment = |word: &String| word.split_once('=').is_some_and(|(name, _)| !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c == '_'));
+    let assignment =
+        |word: &String| word.split_once('=').is_some_and(|(name, _)| !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c == '_'));
     let mut steps = Vec::new();
     for step in words.split(|word| word == "&&") {
         let shell = step.iter().find(|word| operator(word)).or_else(|| step.first().filter(|word| assignment(word)));
@@ -103,7 +106,9 @@ pub(super) fn how_to_install(program: &str) -> String {
         "npm" | "npx" | "node" => "Install Node.js from https://nodejs.org".to_owned(),
         "pnpm" | "yarn" => format!("Install it with `npm install --global {program}`"),
         "bun" => "Install it from https://bun.sh".to_owned(),
-        "componentize-py" | "python" | "python3" | "pip" => "Install Python from https://python.org; componentize-py comes with `pip install componentize-py`".to_owned(),
+        "componentize-py" | "python" | "python3" | "pip" => {
+            "Install Python from https://python.org; componentize-py comes with `pip install componentize-py`".to_owned()
+        }
         "tinygo" | "go" => "Install Go from https://go.dev and TinyGo from https://tinygo.org".to_owned(),
         _ => "Install it, put its folder into PATH, or correct `build` in tovuk.toml".to_owned(),
     }

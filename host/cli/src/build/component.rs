@@ -61,7 +61,10 @@ fn ambiguity(candidates: &[String]) -> String {
     if candidates.is_empty() {
         return "makes no component: it has neither a `cdylib` library nor a binary. Add\n    [lib]\n    crate-type = [\"cdylib\"]".to_owned();
     }
-    format!("makes more than one component: {}. Add component = \"target/{TARGET}/release/<file>\" to the service in tovuk.toml", candidates.join(", "))
+    format!(
+        "makes more than one component: {}. Add component = \"target/{TARGET}/release/<file>\" to the service in tovuk.toml",
+        candidates.join(", ")
+    )
 }
 
 /// The component of a service that has been built.
@@ -150,7 +153,8 @@ fn component_file(metadata: &Metadata, root: &Path) -> Result<String, ComponentE
     let own: Vec<&Package> = metadata.packages.iter().filter(|package| package.manifest_path == here).collect();
     let packages = if own.is_empty() { metadata.packages.iter().collect() } else { own };
     let targets = || packages.iter().flat_map(|package| &package.targets);
-    let of_kind = |kind: &str| targets().filter(|target| target.kind.iter().any(|name| name == kind)).map(|target| target.name.as_str()).collect::<Vec<_>>();
+    let of_kind =
+        |kind: &str| targets().filter(|target| target.kind.iter().any(|name| name == kind)).map(|target| target.name.as_str()).collect::<Vec<_>>();
     let libraries: Vec<String> = of_kind("cdylib").into_iter().map(|name| format!("{}.wasm", name.replace('-', "_"))).collect();
     // A library is made to be a component; a binary beside it is most often a tool.
     let mut candidates = if libraries.is_empty() { of_kind("bin").into_iter().map(|name| format!("{name}.wasm")).collect() } else { libraries };

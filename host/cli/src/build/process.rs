@@ -38,7 +38,10 @@ pub(super) async fn run(program: &str, arguments: &[String], directory: &Path, s
     let group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
     // Both streams go through one channel, so that lines come in the order in which they were written, as nearly as two pipes allow.
     let (sender, mut receiver) = mpsc::channel(64);
-    let readers = [child.stdout.take().map(|pipe| tokio::spawn(read_lines(pipe, sender.clone()))), child.stderr.take().map(|pipe| tokio::spawn(read_lines(pipe, sender)))];
+    let readers = [
+        child.stdout.take().map(|pipe| tokio::spawn(read_lines(pipe, sender.clone()))),
+        child.stderr.take().map(|pipe| tokio::spawn(read_lines(pipe, sender))),
+    ];
     let mut tail = VecDeque::new();
     let mut take = |line: String| {
         sink(&format!("{service} | {line}"));

@@ -72,9 +72,11 @@ async fn check_service(project: &Path, name: &str, service: &Service, build_firs
         }
     }
     match build::component_path(project, service).await {
-        Ok(Some(path)) if !path.is_file() => {
-            Ok(problem(format!("{} is not built yet: run `tovuk check --build`, or build it with `{}`", path.display(), service.build.as_deref().unwrap_or("your own command"))))
-        }
+        Ok(Some(path)) if !path.is_file() => Ok(problem(format!(
+            "{} is not built yet: run `tovuk check --build`, or build it with `{}`",
+            path.display(),
+            service.build.as_deref().unwrap_or("your own command")
+        ))),
         Ok(Some(path)) => inspect(Some(name.to_owned()), path).await,
         Ok(None) => Ok(Finding { service: Some(name.to_owned()), component: None, ok: true, description: None, problem: None }),
         Err(error) => Ok(problem(error.to_string())),

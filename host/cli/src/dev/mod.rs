@@ -41,7 +41,8 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     };
     let show = Show::start();
     show.text(&loaded.render_warnings(Style::of_stderr()));
-    let listener = Listening::bind(args.listen).await.with_context(|| format!("cannot listen at {}: choose another with --listen 127.0.0.1:0", args.listen))?;
+    let listener =
+        Listening::bind(args.listen).await.with_context(|| format!("cannot listen at {}: choose another with --listen 127.0.0.1:0", args.listen))?;
     let address = listener.local_addr()?;
     let authority = format!("localhost:{}", address.port());
     let runtime = start_runtime(&args, &loaded, &show)?;

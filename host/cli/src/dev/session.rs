@@ -166,10 +166,19 @@ impl Session {
     fn bindings(&self, name: &str, service: &Service) -> Vec<Binding> {
         let resolve = |binding: &tovuk_kernel::project::Binding| {
             let Some(target) = self.ids.get(&binding.service) else {
-                self.show.note(&format!("{name}: the binding {} leads to `{}`, which this project does not have; calls of it fail here", binding.name(), binding.service));
+                self.show.note(&format!(
+                    "{name}: the binding {} leads to `{}`, which this project does not have; calls of it fail here",
+                    binding.name(),
+                    binding.service
+                ));
                 return None;
             };
-            Some(Binding { name: Some(binding.name().to_owned()), target: target.clone(), target_name: binding.service.clone(), url_env: binding.env.clone() })
+            Some(Binding {
+                name: Some(binding.name().to_owned()),
+                target: target.clone(),
+                target_name: binding.service.clone(),
+                url_env: binding.env.clone(),
+            })
         };
         service.bindings.iter().filter_map(resolve).collect()
     }

@@ -129,7 +129,13 @@ impl Observer for Show {
         };
         let times = format!("{:.1} ms, cpu {:.1} ms", record.duration.as_secs_f64() * 1e3, record.cpu_ns as f64 / 1e6);
         let outcome = if record.outcome == Outcome::Response { String::new() } else { format!(" {}", record.outcome.as_str()) };
-        self.line(format!("{who:<24} {} {} {}{outcome}  {}", record.method, record.path, self.status(&record), self.paint(&times, Style::new().dimmed())));
+        self.line(format!(
+            "{who:<24} {} {} {}{outcome}  {}",
+            record.method,
+            record.path,
+            self.status(&record),
+            self.paint(&times, Style::new().dimmed())
+        ));
         if let Some(detail) = &record.detail {
             for line in detail.lines() {
                 self.line(format!("    {}", self.paint(line, Style::new().red())));
@@ -146,6 +152,6 @@ impl Observer for Show {
 
     fn refused(&self, service: &Identity, failure: &Failure) {
         let code = self.paint(failure.code.code, Style::new().red());
-        self.line(format!("{} {code}: {}", service.name, failure.message));
+        self.line(format!("{} {code}: {}", service.name, failure.for_log()));
     }
 }

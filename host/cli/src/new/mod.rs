@@ -66,7 +66,9 @@ pub enum NewError {
         files: Vec<PathBuf>,
     },
     /// The source of the crate `tovuk` is not known.
-    #[error("the template `{template}` needs the source of the crate `tovuk`, which is not where this program was built. Set {SDK_PATH_VARIABLE} to the folder `guest-sdk` of the source of tovuk, or use `--template rust-wasi-http`, which needs no crate of tovuk")]
+    #[error(
+        "the template `{template}` needs the source of the crate `tovuk`, which is not where this program was built. Set {SDK_PATH_VARIABLE} to the folder `guest-sdk` of the source of tovuk, or use `--template rust-wasi-http`, which needs no crate of tovuk"
+    )]
     NoSdk {
         /// The template.
         template: &'static str,
@@ -147,7 +149,9 @@ fn render(template: &Template, service: &str, sdk: Option<&Path>) -> Result<Vec<
     // In a TOML string: a backslash or a quote in the path would end or change it.
     let sdk = sdk.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"");
     let slug = allocate_slug(service, |_| false);
-    let fill = |text: &str| text.replace("{{name}}", service).replace("{{slug}}", &slug).replace("{{package}}", &package_name(service)).replace("{{sdk}}", &sdk);
+    let fill = |text: &str| {
+        text.replace("{{name}}", service).replace("{{slug}}", &slug).replace("{{package}}", &package_name(service)).replace("{{sdk}}", &sdk)
+    };
     Ok(template.files.iter().map(|(path, text)| (PathBuf::from(path), fill(text))).collect())
 }
 

@@ -44,7 +44,10 @@ fn every_template_gives_a_project_that_can_be_read() {
 
 #[test]
 fn every_file_of_the_templates_is_written() {
-    let on_disk = walkdir::WalkDir::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("templates")).into_iter().flatten().filter(|entry| entry.file_type().is_file());
+    let on_disk = walkdir::WalkDir::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("templates"))
+        .into_iter()
+        .flatten()
+        .filter(|entry| entry.file_type().is_file());
     let written: usize = NAMES.iter().map(|name| Template::named(name).unwrap().files.len()).sum();
     assert_eq!(on_disk.count(), written);
 }
@@ -61,7 +64,12 @@ fn manifests_of_rust_templates_name_a_crate_that_is_there() {
 
 #[test]
 fn aliases_stand_for_templates() {
-    for (alias, name) in [("rust-worker", "rust"), ("fullstack-rust-tanstack", "fullstack"), ("tanstack-static-frontend", "static"), ("next-static-frontend", "static")] {
+    for (alias, name) in [
+        ("rust-worker", "rust"),
+        ("fullstack-rust-tanstack", "fullstack"),
+        ("tanstack-static-frontend", "static"),
+        ("next-static-frontend", "static"),
+    ] {
         assert_eq!(Template::named(alias).unwrap().name, name);
     }
 }
@@ -133,7 +141,9 @@ fn a_folder_with_sources_gets_a_project_file_only() {
 
 #[test]
 fn names_are_made_to_fit() {
-    for (folder, name) in [("My Shop", "my-shop"), ("--x--", "x"), ("ünïcode", "n-code"), ("...", "app"), ("databases", "app"), (&"y".repeat(60), &"y".repeat(48))] {
+    for (folder, name) in
+        [("My Shop", "my-shop"), ("--x--", "x"), ("ünïcode", "n-code"), ("...", "app"), ("databases", "app"), (&"y".repeat(60), &"y".repeat(48))]
+    {
         assert_eq!(service_name(&Path::new("/nowhere").join(folder)), name);
     }
     assert_eq!(package_name("2048"), "worker-2048");

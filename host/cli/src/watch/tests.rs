@@ -20,7 +20,16 @@ impl Project {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| write(directory.path(), name, text);
         write("tovuk.toml", TOML);
-        for file in ["api/Cargo.toml", "api/src/lib.rs", "api/target/x", "site/package.json", "site/public/x", "web/index.html", "made/x", "shared/src/lib.rs"] {
+        for file in [
+            "api/Cargo.toml",
+            "api/src/lib.rs",
+            "api/target/x",
+            "site/package.json",
+            "site/public/x",
+            "web/index.html",
+            "made/x",
+            "shared/src/lib.rs",
+        ] {
             write(file, "");
         }
         let loaded = project_file::load(directory.path()).unwrap_or_else(|error| panic!("{}", error.render(project_file::Style::Plain)));
@@ -67,7 +76,17 @@ async fn a_change_is_told_for_its_service_alone() {
 #[tokio::test]
 async fn what_builds_and_editors_write_is_not_told() {
     let mut project = Project::new();
-    for file in ["site/node_modules/a.js", "site/public/index.html", "site/dist/a.js", "made/whole.wasm", ".tovuk/data.db", ".git/index", "site/.app.js.swp", "site/4913", "site/app.js~"] {
+    for file in [
+        "site/node_modules/a.js",
+        "site/public/index.html",
+        "site/dist/a.js",
+        "made/whole.wasm",
+        ".tovuk/data.db",
+        ".git/index",
+        "site/.app.js.swp",
+        "site/4913",
+        "site/app.js~",
+    ] {
         project.write(file, "1");
     }
     assert_eq!(project.changes("1").await.services, services(&["api"]));
@@ -161,7 +180,11 @@ fn a_shared_package_beside_the_services_changes_all_of_them() {
 fn a_component_that_no_build_makes_is_a_source_wherever_it_lies() {
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), "hand/dist/worker.wasm", "");
-    write(directory.path(), "tovuk.toml", "[services.hand]\nroot = \"hand\"\ncomponent = \"dist/worker.wasm\"\n[services.made]\nbuild = \"make\"\ncomponent = \"made.wasm\"\n");
+    write(
+        directory.path(),
+        "tovuk.toml",
+        "[services.hand]\nroot = \"hand\"\ncomponent = \"dist/worker.wasm\"\n[services.made]\nbuild = \"make\"\ncomponent = \"made.wasm\"\n",
+    );
     let layout = Layout::new(&project_file::load(directory.path()).unwrap(), &[]);
     let mut changes = Changes::default();
     let base = fs::canonicalize(directory.path()).unwrap();

@@ -90,10 +90,13 @@ pub fn published_schema() -> Value {
 
 fn finish(value: Value, source: &Spans, mut problems: Vec<Problem>) -> Result<Parsed, Vec<Problem>> {
     let has = |key: &str| value.get(key).is_some();
-    let read = if has("name") && !has("services") { read_published(value, source, &mut problems) } else { read_services(value, source, &mut problems) };
+    let read =
+        if has("name") && !has("services") { read_published(value, source, &mut problems) } else { read_services(value, source, &mut problems) };
     problems.sort_by_key(|problem| (problem.span.as_ref().map(|span| span.start), problem.severity));
     match read {
-        Some((project, spans)) if problems.iter().all(|problem| problem.severity == Severity::Warning) => Ok(Parsed { project, warnings: problems, spans }),
+        Some((project, spans)) if problems.iter().all(|problem| problem.severity == Severity::Warning) => {
+            Ok(Parsed { project, warnings: problems, spans })
+        }
         _ => Err(problems),
     }
 }

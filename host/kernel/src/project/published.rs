@@ -371,7 +371,11 @@ fn folder(report: &mut Report<'_>, section: &str, root: Option<&str>) {
     match root {
         None => report.error(section, format!("a `fullstack` service needs `{path}`"), &format!("add root = \"…\" to `[{section}]`")),
         Some(root) if !is_safe_relative(root) => {
-            report.error(&path, format!("`{path}` must be a folder below the project's, without `.`, `..` and `\\`"), "write a folder such as \"api\"");
+            report.error(
+                &path,
+                format!("`{path}` must be a folder below the project's, without `.`, `..` and `\\`"),
+                "write a folder such as \"api\"",
+            );
         }
         Some(_) => {}
     }

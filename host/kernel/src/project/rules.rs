@@ -209,7 +209,11 @@ fn check_queues(service: &Service, path: &str, report: &mut Report<'_>) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("declare it with the table [{}]", join(&table, target)),
             };
-            report.warning(&path, format!("the dead-letter queue `{target}` is not declared in the file; a pull queue of that name is assumed"), &help);
+            report.warning(
+                &path,
+                format!("the dead-letter queue `{target}` is not declared in the file; a pull queue of that name is assumed"),
+                &help,
+            );
             if let Err(error) = check_resource_name(target) {
                 report.error(&path, error.to_string(), name_help(&error));
             }
@@ -256,7 +260,9 @@ fn check_variables(service: &Service, path: &str, report: &mut Report<'_>) {
             report.error(&path, error.to_string(), "choose a name such as STRIPE_KEY or AUTH_INTERNAL_URL");
         }
         match seen.get(name.as_str()) {
-            Some(first) => report.error(&path, format!("the environment variable `{name}` is declared already, at `{first}`"), "rename one of the two"),
+            Some(first) => {
+                report.error(&path, format!("the environment variable `{name}` is declared already, at `{first}`"), "rename one of the two")
+            }
             None => {
                 seen.insert(name, path);
             }

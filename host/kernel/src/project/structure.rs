@@ -55,7 +55,8 @@ impl<'a> Checker<'a> {
         let mut seen = Vec::new();
         for (key, value) in table {
             let (path, kept_path) = (join(path, &key), join(kept_path, &key));
-            let member = properties(schema).and_then(|known| known.get(&key)).or_else(|| schema.get("additionalProperties").filter(|any| any.is_object()));
+            let member =
+                properties(schema).and_then(|known| known.get(&key)).or_else(|| schema.get("additionalProperties").filter(|any| any.is_object()));
             match member {
                 Some(member) => {
                     seen.push(key.clone());
@@ -142,7 +143,8 @@ impl<'a> Checker<'a> {
             .iter()
             .filter_map(|key| {
                 let member = self.member(schema, key)?;
-                let inner: Vec<String> = required(member).filter_map(|key| Some(format!("{key} = {}", self.example(self.member(member, key)?)))).collect();
+                let inner: Vec<String> =
+                    required(member).filter_map(|key| Some(format!("{key} = {}", self.example(self.member(member, key)?)))).collect();
                 Some(if inner.is_empty() { format!("{key} = {}", self.example(member)) } else { format!("[{key}]\n{}", inner.join("\n")) })
             })
             .collect();
@@ -153,7 +155,8 @@ impl<'a> Checker<'a> {
     }
 
     fn wrong_type(&mut self, schema: &'a Value, value: &Value, path: &str) {
-        let expected: Vec<&str> = branches(schema).flat_map(|branch| types(self.resolve(branch))).filter(|name| *name != "null").map(type_in_words).collect();
+        let expected: Vec<&str> =
+            branches(schema).flat_map(|branch| types(self.resolve(branch))).filter(|name| *name != "null").map(type_in_words).collect();
         let found = value_in_words(value);
         let help = match value {
             Value::String(_) if expected.contains(&"an array") => format!("write [{value}]"),
@@ -301,8 +304,27 @@ mod tests {
 
     /// What the checker reads, and what may be passed over because it documents and does not constrain.
     const KNOWN: [&str; 21] = [
-        "$ref", "$defs", "type", "properties", "additionalProperties", "required", "items", "anyOf", "oneOf", "const", "enum", "minimum", "maximum",
-        "minLength", "title", "description", "default", "format", "$schema", "examples", "writeOnly",
+        "$ref",
+        "$defs",
+        "type",
+        "properties",
+        "additionalProperties",
+        "required",
+        "items",
+        "anyOf",
+        "oneOf",
+        "const",
+        "enum",
+        "minimum",
+        "maximum",
+        "minLength",
+        "title",
+        "description",
+        "default",
+        "format",
+        "$schema",
+        "examples",
+        "writeOnly",
     ];
 
     fn assert_known(schema: &Value) {

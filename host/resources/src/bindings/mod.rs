@@ -105,7 +105,7 @@ impl Bindings {
         if host != INTERNAL_DOMAIN && !host.ends_with(".tovuk.internal") {
             return None;
         }
-        let target = host.strip_suffix(INTERNAL_DOMAIN).unwrap_or_default().trim_end_matches('.').to_owned();
+        let target = host.strip_suffix(INTERNAL_DOMAIN).and_then(|rest| rest.strip_suffix('.')).unwrap_or_default().to_owned();
         let found = match port {
             None | Some(80 | 443) => self.by_target_name.get(&target),
             Some(_) => None,
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(target("auth.tovuk.internal", None), Some(Ok("service_2")));
         assert_eq!(target("AUTH.tovuk.internal", Some(443)), Some(Ok("service_2")));
         assert_eq!(target("billing.tovuk.internal", Some(80)), Some(Ok("service_3")));
-        for host in ["other.tovuk.internal", "x.auth.tovuk.internal", "tovuk.internal", ".tovuk.internal"] {
+        for host in ["other.tovuk.internal", "x.auth.tovuk.internal", "tovuk.internal", ".tovuk.internal", "auth..tovuk.internal"] {
             assert_eq!(target(host, None), Some(Err(())), "{host}");
         }
         assert_eq!(target("auth.tovuk.internal", Some(8080)), Some(Err(())));

@@ -10,12 +10,16 @@ use tovuk_kernel::error::HopBody;
 use crate::body::{Body, BodyError, CollectError};
 use crate::calls::CallError;
 use crate::failure::Failure;
+use crate::invocation::Invocation;
 use crate::lean_bindings::tovuk::http::types as lean;
 use crate::outbound::OutboundError;
 use crate::record::Outcome;
 
 /// Names and values of all fields of one message. The streaming world has the same bound.
 const HEADER_BYTES_MAX: usize = 64 << 10;
+
+/// Bodies from this size on count in the host's memory while they wait for their reader; smaller ones are bounded by connections.
+const COUNTED_BODY_BYTES_MIN: usize = 16 << 10;
 
 /// A worker's outgoing request.
 pub(crate) fn request(request: lean::RequestResult) -> Result<Request<Body>, CallError> {
@@ -30,16 +34,30 @@ pub(crate) fn request(request: lean::RequestResult) -> Result<Request<Body>, Cal
 }
 
 /// A worker's answer to whoever invoked it.
-pub(crate) fn response(response: lean::Response, limit_bytes: u64) -> Result<Response<Body>, Failure> {
+pub(crate) fn response(response: lean::Response, invocation: &Invocation) -> Result<Response<Body>, Failure> {
+    let limit_bytes = invocation.deployment.limits.body_mb << 20;
     let failed = |text: String| Failure::new(&codes::WORKER_FAILED, Outcome::Failed, text);
     if response.body.len() as u64 > limit_bytes {
-        return Err(Failure::refused(&codes::RESPONSE_TOO_LARGE, format!("the response body has {} bytes and may have {limit_bytes}", response.body.len())));
+        return Err(Failure::refused(
+            &codes::RESPONSE_TOO_LARGE,
+            format!("the response body has {} bytes and may have {limit_bytes}", response.body.len()),
+        ));
     }
-    let status = StatusCode::from_u16(response.status).ok().filter(|status| crate::invoke::is_final(*status));
+    let status = StatusCode::from_u16(response.status).ok().filter(|status| crate::run::is_final(*status));
     let status = status.ok_or_else(|| failed(format!("the worker answered with status {}, which is not between 200 and 599", response.status)))?;
-    let mut built = Response::new(Body::from(Bytes::from(response.body)));
+    let mut body = Bytes::from(response.body);
+    if body.len() >= COUNTED_BODY_BYTES_MIN {
+        // A slow reader keeps it long after the instance and its slot are gone.
+        let mut reservation = invocation.runtime.memory().reserve();
+        if !reservation.grow(body.len() as u64) {
+            return Err(Failure::refused(&codes::HOST_BUSY, "the host has no memory for the response body now"));
+        }
+        body = reservation.hold(body);
+    }
+    let mut built = Response::new(Body::from(body));
     *built.status_mut() = status;
-    *built.headers_mut() = headers(response.headers).map_err(|name| failed(format!("the worker answered with a header field that is not valid HTTP: {name}")))?;
+    *built.headers_mut() =
+        headers(response.headers).map_err(|name| failed(format!("the worker answered with a header field that is not valid HTTP: {name}")))?;
     built.headers_mut().remove(http::header::CONTENT_LENGTH);
     Ok(built)
 }
@@ -66,10 +84,10 @@ fn headers(lines: Vec<u8>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     let mut rest = lines.clone();
     while !rest.is_empty() {
-        let Some(end) = rest.windows(2).position(|window| window == b"\r\n") else { return Err(format!("{rest:?} does not end its line")) };
+        let Some(end) = rest.windows(2).position(|window| window == b"\r\n") else { return Err("a line without its end".to_owned()) };
         let mut value = rest.split_to(end);
         rest = rest.slice(2..);
-        let Some(colon) = value.iter().position(|byte| *byte == b':') else { return Err(format!("{value:?} has no colon")) };
+        let Some(colon) = value.iter().position(|byte| *byte == b':') else { return Err("a line without a colon".to_owned()) };
         let name = value.split_to(colon);
         value = value.slice(1..);
         let Ok(valid_name) = HeaderName::from_bytes(&name) else { return Err(format!("name {name:?}")) };
@@ -82,11 +100,13 @@ fn headers(lines: Vec<u8>) -> Result<HeaderMap, String> {
 }
 
 /// A response, whole, for a worker that called.
-pub(crate) async fn collect(response: Response<Body>, limit_bytes: u64) -> Result<lean::Response, CallError> {
+pub(crate) async fn collect(response: Response<Body>, caller: &Invocation) -> Result<lean::Response, CallError> {
+    let limit_bytes = caller.deployment.limits.body_mb << 20;
     let (parts, body) = response.into_parts();
     let body = match body {
         Body::Empty => Bytes::new(),
-        body => body.collect_within(limit_bytes).await.map_err(|error| match error {
+        body => body.collect_within(limit_bytes, caller.runtime.memory()).await.map_err(|error| match error {
+            CollectError::Busy => CallError::Other("host_busy: the host has no memory for the response body now".to_owned()),
             CollectError::TooLarge => CallError::BodyTooLarge(limit_bytes),
             CollectError::Broken(text) => CallError::Unreachable(format!("the response broke off: {text}")),
         })?,
@@ -98,9 +118,9 @@ pub(crate) async fn collect(response: Response<Body>, limit_bytes: u64) -> Resul
 pub(crate) fn error(error: CallError) -> lean::Error {
     match error {
         CallError::UnknownBinding(text) => lean::Error::UnknownBinding(text),
-        CallError::ChainLimit(hops) => {
-            lean::Error::ChainLimit(hops.into_iter().map(|hop| lean::Hop { number: hop.number, service: hop.service, method: hop.method, path: hop.path }).collect())
-        }
+        CallError::ChainLimit(hops) => lean::Error::ChainLimit(
+            hops.into_iter().map(|hop| lean::Hop { number: hop.number, service: hop.service, method: hop.method, path: hop.path }).collect(),
+        ),
         CallError::SubrequestLimit(limit) => lean::Error::SubrequestLimit(limit),
         CallError::InvalidRequest(text) => lean::Error::InvalidRequest(text),
         CallError::BodyTooLarge(limit) => lean::Error::BodyTooLarge(limit),
@@ -120,9 +140,9 @@ pub(crate) fn error(error: CallError) -> lean::Error {
 pub(crate) fn call_error(error: lean::Error) -> CallError {
     match error {
         lean::Error::UnknownBinding(text) => CallError::UnknownBinding(text),
-        lean::Error::ChainLimit(hops) => {
-            CallError::ChainLimit(hops.into_iter().map(|hop| HopBody { number: hop.number, service: hop.service, method: hop.method, path: hop.path }).collect())
-        }
+        lean::Error::ChainLimit(hops) => CallError::ChainLimit(
+            hops.into_iter().map(|hop| HopBody { number: hop.number, service: hop.service, method: hop.method, path: hop.path }).collect(),
+        ),
         lean::Error::SubrequestLimit(limit) => CallError::SubrequestLimit(limit),
         lean::Error::Denied(text) | lean::Error::Other(text) => CallError::Other(text),
         lean::Error::InvalidRequest(text) => CallError::InvalidRequest(text),
@@ -137,7 +157,9 @@ pub(crate) fn error_code(error: CallError) -> BodyError {
     match error {
         CallError::UnknownBinding(_) => BodyError::DestinationNotFound,
         CallError::ChainLimit(_) => BodyError::LoopDetected,
-        CallError::SubrequestLimit(limit) => BodyError::InternalError(Some(format!("subrequest_limit: the invocation has made {limit} calls, which is the limit"))),
+        CallError::SubrequestLimit(limit) => {
+            BodyError::InternalError(Some(format!("subrequest_limit: the invocation has made {limit} calls, which is the limit")))
+        }
         CallError::InvalidRequest(_) => BodyError::HttpRequestUriInvalid,
         CallError::BodyTooLarge(limit) => BodyError::HttpResponseBodySize(Some(limit)),
         CallError::Timeout => BodyError::HttpResponseTimeout,
@@ -167,11 +189,19 @@ fn outbound_code(error: OutboundError) -> BodyError {
 pub(crate) fn from_error_code(code: ErrorCode) -> CallError {
     match code {
         ErrorCode::LoopDetected => CallError::ChainLimit(Vec::new()),
-        ErrorCode::ConnectionTimeout | ErrorCode::HttpResponseTimeout | ErrorCode::ConnectionReadTimeout | ErrorCode::ConnectionWriteTimeout | ErrorCode::DnsTimeout => CallError::Timeout,
-        ErrorCode::DestinationNotFound | ErrorCode::DestinationUnavailable | ErrorCode::ConnectionRefused | ErrorCode::ConnectionTerminated | ErrorCode::DestinationIpUnroutable => {
-            CallError::Unreachable(format!("the worker returned {code:?}"))
+        ErrorCode::ConnectionTimeout
+        | ErrorCode::HttpResponseTimeout
+        | ErrorCode::ConnectionReadTimeout
+        | ErrorCode::ConnectionWriteTimeout
+        | ErrorCode::DnsTimeout => CallError::Timeout,
+        ErrorCode::DestinationNotFound
+        | ErrorCode::DestinationUnavailable
+        | ErrorCode::ConnectionRefused
+        | ErrorCode::ConnectionTerminated
+        | ErrorCode::DestinationIpUnroutable => CallError::Unreachable(format!("the worker returned {code:?}")),
+        ErrorCode::DnsError(DnsErrorPayload { rcode, .. }) => {
+            CallError::Unreachable(format!("a name did not resolve: {}", rcode.unwrap_or_default()))
         }
-        ErrorCode::DnsError(DnsErrorPayload { rcode, .. }) => CallError::Unreachable(format!("a name did not resolve: {}", rcode.unwrap_or_default())),
         ErrorCode::InternalError(Some(text)) => CallError::Other(text),
         other => CallError::Other(format!("the worker returned {other:?}")),
     }
@@ -196,7 +226,19 @@ mod tests {
 
     #[test]
     fn lines_that_are_no_fields_are_refused() {
-        for bad in ["a: b", "a: b\n", "no colon\r\n", ": value\r\n", "a b: c\r\n", "a: b\nc: d\r\n", "a: b\0\r\n", "\r\n", "a: b\r\n\r\nbody", " folded: x\r\n", "a: b\r\n c\r\n"] {
+        for bad in [
+            "a: b",
+            "a: b\n",
+            "no colon\r\n",
+            ": value\r\n",
+            "a b: c\r\n",
+            "a: b\nc: d\r\n",
+            "a: b\0\r\n",
+            "\r\n",
+            "a: b\r\n\r\nbody",
+            " folded: x\r\n",
+            "a: b\r\n c\r\n",
+        ] {
             assert!(headers(bad.as_bytes().to_vec()).is_err(), "{bad:?}");
         }
     }

@@ -1,8 +1,9 @@
 //! `tovuk:http/client` and `tovuk:bindings/service`: calls of workers that take responses whole.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures::future::join_all;
+use futures::StreamExt;
 use wasmtime::component::Linker;
 
 use super::{Whole, convert};
@@ -12,6 +13,30 @@ use crate::invocation::Invocation;
 use crate::lean_bindings::tovuk::bindings::service;
 use crate::lean_bindings::tovuk::http::{client, types};
 
+/// Calls of one batch that run at a time; the others begin as these end. A chain has 32 invocations, so only calls to other hosts wait.
+const CALLS_AT_ONCE_MAX: usize = 64;
+
+/// The responses of one batch, which the host holds until the last has come. More than the worker's memory could not be handed over.
+struct Batch {
+    left_bytes: AtomicU64,
+    limit_bytes: u64,
+}
+
+impl Batch {
+    fn new(caller: &Invocation) -> Self {
+        let limit_bytes = caller.deployment.limits.memory_mb << 20;
+        Self { left_bytes: AtomicU64::new(limit_bytes), limit_bytes }
+    }
+
+    /// The call, unless its response is more than the batch may still hold.
+    async fn take(&self, call: impl Future<Output = Result<types::Response, types::Error>>) -> Result<types::Response, types::Error> {
+        let response = call.await?;
+        let bytes = (response.body.len() + response.headers.len()) as u64;
+        let taken = self.left_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
+        taken.map(|_| response).map_err(|_| types::Error::BodyTooLarge(self.limit_bytes))
+    }
+}
+
 impl types::Host for Data {}
 
 impl client::Host for Data {
@@ -20,7 +45,9 @@ impl client::Host for Data {
     }
 
     async fn fetch_all(&mut self, requests: Vec<types::RequestResult>) -> Vec<Result<types::Response, types::Error>> {
-        join_all(requests.into_iter().map(|request| by_url(self.invocation.clone(), request))).await
+        let batch = Batch::new(&self.invocation);
+        let calls = requests.into_iter().map(|request| batch.take(by_url(self.invocation.clone(), request)));
+        futures::stream::iter(calls).buffered(CALLS_AT_ONCE_MAX).collect().await
     }
 }
 
@@ -30,14 +57,16 @@ impl service::Host for Data {
     }
 
     async fn fetch_all(&mut self, calls: Vec<service::Call>) -> Vec<Result<types::Response, types::Error>> {
-        join_all(calls.into_iter().map(|call| by_binding(self.invocation.clone(), call.binding, call.request))).await
+        let batch = Batch::new(&self.invocation);
+        let calls = calls.into_iter().map(|call| batch.take(by_binding(self.invocation.clone(), call.binding, call.request)));
+        futures::stream::iter(calls).buffered(CALLS_AT_ONCE_MAX).collect().await
     }
 }
 
 async fn by_url(caller: Arc<Invocation>, request: types::RequestResult) -> Result<types::Response, types::Error> {
     let answer = async {
         let response = calls::by_url(&caller, convert::request(request)?).await?;
-        convert::collect(response, limit_bytes(&caller)).await
+        convert::collect(response, &caller).await
     };
     answer.await.map_err(convert::error)
 }
@@ -45,13 +74,9 @@ async fn by_url(caller: Arc<Invocation>, request: types::RequestResult) -> Resul
 async fn by_binding(caller: Arc<Invocation>, binding: String, request: types::RequestResult) -> Result<types::Response, types::Error> {
     let answer = async {
         let response = calls::by_binding(&caller, &binding, convert::request(request)?).await?;
-        convert::collect(response, limit_bytes(&caller)).await
+        convert::collect(response, &caller).await
     };
     answer.await.map_err(|error: CallError| convert::error(error))
-}
-
-fn limit_bytes(caller: &Invocation) -> u64 {
-    caller.deployment.limits.body_mb << 20
 }
 
 pub(super) fn add_to_linker(linker: &mut Linker<Data>) -> wasmtime::Result<()> {

@@ -23,9 +23,11 @@ impl HasData for Whole {
 /// A linker with every import that this host has.
 pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<Data>> {
     let mut linker = Linker::new(engine);
-    // The environment of WASI is replaced by ours.
+    // The environment and streams of WASI are replaced by ours.
     linker.allow_shadowing(true);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    // Streams need the table of resources only. The stock link asks for all of WASI's state, which few workers need and which costs a microsecond.
+    wasmtime_wasi_io::add_to_linker_async(&mut linker)?;
     environment::add_to_linker(&mut linker)?;
     config::add_to_linker(&mut linker)?;
     wasi_http::add_to_linker(&mut linker)?;

@@ -14,6 +14,9 @@ use crate::record::{LogLine, LogStream};
 
 /// What a worker may write at once.
 const WRITE_BYTES_MAX: usize = 64 << 10;
+/// What one invocation may write on one stream. Each line is a record on the host's side, so a flood of empty ones costs as much as long ones.
+const LINES_MAX: usize = 10_000;
+const BYTES_MAX: usize = 16 << 20;
 const CUT_MARK: &str = " … (cut)";
 
 /// One of the two streams of one invocation. All handles that the worker takes to it write into the same line.
@@ -27,11 +30,15 @@ struct Lines {
     partial: Vec<u8>,
     /// The rest of the line is dropped, because what came of it is as long as a line may be.
     cutting: bool,
+    /// What the invocation has written on this stream, and whether it was told that it is too much.
+    lines: usize,
+    bytes: usize,
+    silenced: bool,
 }
 
 impl LogStdio {
     pub fn new(invocation: Arc<Invocation>, stream: LogStream) -> Self {
-        Self(Arc::new(Mutex::new(Lines { invocation, stream, partial: Vec::new(), cutting: false })))
+        Self(Arc::new(Mutex::new(Lines { invocation, stream, partial: Vec::new(), cutting: false, lines: 0, bytes: 0, silenced: false })))
     }
 
     fn write_bytes(&self, bytes: &[u8]) {
@@ -57,13 +64,28 @@ impl Lines {
     }
 
     fn emit(&mut self) {
+        self.lines += 1;
+        self.bytes += self.partial.len();
+        if self.lines > LINES_MAX || self.bytes > BYTES_MAX {
+            self.partial.clear();
+            self.cutting = false;
+            if !std::mem::replace(&mut self.silenced, true) {
+                self.say(format!("tovuk: this invocation has written {LINES_MAX} lines or {BYTES_MAX} bytes; the rest is dropped"));
+            }
+            return;
+        }
         let mut message = String::from_utf8_lossy(&self.partial).into_owned();
         if std::mem::take(&mut self.cutting) {
             message.push_str(CUT_MARK);
         }
         self.partial.clear();
+        self.say(message);
+    }
+
+    fn say(&self, message: String) {
         let invocation = &self.invocation;
-        let line = LogLine { service: invocation.target.clone(), trace: invocation.chain.trace, number: invocation.number, stream: self.stream, message };
+        let line =
+            LogLine { service: invocation.target.clone(), trace: invocation.chain.trace, number: invocation.number, stream: self.stream, message };
         invocation.runtime.observer().log(line);
     }
 }
@@ -100,6 +122,9 @@ impl Pollable for LogStdio {
 
 impl OutputStream for LogStdio {
     fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
+        if bytes.len() > WRITE_BYTES_MAX {
+            return Err(StreamError::Trap(wasmtime::Error::msg("a write to a standard stream is larger than check-write allows")));
+        }
         self.write_bytes(&bytes);
         Ok(())
     }

@@ -38,7 +38,12 @@ impl WasiHttpHooks for Hooks {
     }
 
     /// Not reached: our `outgoing-handler` stands in front of it.
-    fn send_request(&mut self, _: Request<WasiBody>, _: Option<RequestOptions>, _: SendFuture<()>) -> SendFuture<(Response<WasiBody>, SendFuture<()>)> {
+    fn send_request(
+        &mut self,
+        _: Request<WasiBody>,
+        _: Option<RequestOptions>,
+        _: SendFuture<()>,
+    ) -> SendFuture<(Response<WasiBody>, SendFuture<()>)> {
         Box::new(async { Err(Error::HttpRequestDenied) })
     }
 
@@ -104,7 +109,11 @@ fn advise(caller: &Invocation, error: &CallError) {
 }
 
 fn outgoing(request: HostOutgoingRequest) -> Result<Request<Body>, ErrorCode> {
-    let declared = request.headers.get(http::header::CONTENT_LENGTH).map(|value| value.to_str().ok().and_then(|text| text.parse::<u64>().ok()).ok_or(ErrorCode::HttpProtocolError)).transpose()?;
+    let declared = request
+        .headers
+        .get(http::header::CONTENT_LENGTH)
+        .map(|value| value.to_str().ok().and_then(|text| text.parse::<u64>().ok()).ok_or(ErrorCode::HttpProtocolError))
+        .transpose()?;
     if request.body.is_none() && declared.is_some_and(|length| length != 0) {
         return Err(ErrorCode::HttpRequestBodySize(Some(0)));
     }
@@ -150,6 +159,8 @@ pub(super) fn add_to_linker(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     types::add_to_linker::<Data, WasiHttp>(linker, &(&options).into(), WasiHttpView::http)?;
     linker.instance(OUTGOING_HANDLER)?.func_wrap(
         "handle",
-        |mut store: StoreContextMut<'_, Data>, (request, options): (Resource<HostOutgoingRequest>, Option<Resource<RequestOptions>>)| Ok((store.data_mut().send(request, options)?,)),
+        |mut store: StoreContextMut<'_, Data>, (request, options): (Resource<HostOutgoingRequest>, Option<Resource<RequestOptions>>)| {
+            Ok((store.data_mut().send(request, options)?,))
+        },
     )
 }

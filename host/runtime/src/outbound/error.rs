@@ -48,7 +48,9 @@ pub enum OutboundError {
         refused: bool,
     },
     /// The account has as many connections open as it may, and none became free in time.
-    #[error("connecting to `{target}` failed: all {connections_max} outgoing connections of the account are in use. Read responses to their end, or make fewer requests at a time")]
+    #[error(
+        "connecting to `{target}` failed: all {connections_max} outgoing connections of the account are in use. Read responses to their end, or make fewer requests at a time"
+    )]
     ConnectionLimit {
         /// The target.
         target: String,

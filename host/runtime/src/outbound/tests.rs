@@ -346,12 +346,8 @@ async fn an_account_waits_for_a_free_connection_and_then_hears_of_the_limit() {
     let server = Server::http().await;
     let url = server.url("http", "127.0.0.1");
     let list = allow(&[&url]);
-    let outbound = outbound(OutboundConfig {
-        connections_max: 1,
-        idle_connections_max: 0,
-        connect_timeout: Duration::from_millis(500),
-        ..loopback_allowed()
-    });
+    let outbound =
+        outbound(OutboundConfig { connections_max: 1, idle_connections_max: 0, connect_timeout: Duration::from_millis(500), ..loopback_allowed() });
     // A response whose server has not sent it whole holds its connection.
     let endless = Server::start(|mut stream| async move {
         let _request = stream.read(&mut [0; 1024]).await;

@@ -13,7 +13,10 @@ use tovuk_runtime::failure::Failure;
 /// Answers from the folder. Only GET and HEAD have an answer there.
 pub(super) async fn serve(assets: &Path, request: Request<Body>) -> Result<Response<Body>, Failure> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Err(Failure::refused(&codes::ROUTE_NOT_FOUND, format!("there are only files at {}, and files answer GET and HEAD", request.uri().path())));
+        return Err(Failure::refused(
+            &codes::ROUTE_NOT_FOUND,
+            format!("there are only files at {}, and files answer GET and HEAD", request.uri().path()),
+        ));
     }
     if is_withheld(request.uri().path()) {
         return Err(Failure::refused(&codes::ROUTE_NOT_FOUND, "hidden files, the project file and folders that builds fill are not served"));
@@ -22,16 +25,15 @@ pub(super) async fn serve(assets: &Path, request: Request<Body>) -> Result<Respo
     let is_route = request.uri().path().rsplit('/').next().is_some_and(|name| !name.contains('.'));
     let files = ServeDir::new(assets).precompressed_br().precompressed_gzip();
     let request = request.map(|_| ());
-    let response = if is_route {
-        files.fallback(ServeFile::new(assets.join("index.html"))).oneshot(request).await
-    } else {
-        files.oneshot(request).await
-    };
+    let response =
+        if is_route { files.fallback(ServeFile::new(assets.join("index.html"))).oneshot(request).await } else { files.oneshot(request).await };
     let response = response.map_err(|never| match never {})?;
     if response.status() == http::StatusCode::NOT_FOUND {
         return Err(Failure::refused(&codes::ROUTE_NOT_FOUND, "there is no such file"));
     }
-    Ok(response.map(|body| Body::stream(http_body_util::BodyExt::map_err(body, |error| tovuk_runtime::body::BodyError::InternalError(Some(error.to_string()))))))
+    Ok(response.map(|body| {
+        Body::stream(http_body_util::BodyExt::map_err(body, |error| tovuk_runtime::body::BodyError::InternalError(Some(error.to_string()))))
+    }))
 }
 
 /// Whether a path leads to something that lies in a project's folder and is no part of its site. A static project may serve its own root.

@@ -14,6 +14,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 
 use tovuk_runtime::body::Body;
 
@@ -76,10 +77,23 @@ async fn accept(listener: TcpListener, edge: Edge, config: ListenConfig, mut sto
     let places = Arc::new(Semaphore::new(config.connections_max));
     let graceful = GracefulShutdown::new();
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(config.head_timeout).max_buf_size(config.head_bytes_max.max(8 << 10)).pipeline_flush(true);
-    builder.http2().timer(TokioTimer::new()).max_header_list_size(u32::try_from(config.head_bytes_max).unwrap_or(u32::MAX)).keep_alive_interval(config.head_timeout);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.head_timeout)
+        .max_buf_size(config.head_bytes_max.max(8 << 10))
+        .pipeline_flush(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(config.head_bytes_max).unwrap_or(u32::MAX))
+        .keep_alive_interval(config.head_timeout);
+    let mut connections = JoinSet::new();
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { break };
+        let place = tokio::select! {
+            place = places.clone().acquire_owned() => place,
+            _ = stopped.changed() => break,
+        };
         let (stream, peer) = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
@@ -94,25 +108,30 @@ async fn accept(listener: TcpListener, edge: Edge, config: ListenConfig, mut sto
         };
         prepare(&stream);
         let peer = Peer::new(peer.ip());
-        let edge = edge.clone();
+        let (edge, clock, builder, watcher) = (edge.clone(), edge.runtime().clock().clone(), builder.clone(), graceful.watcher());
         let service = service_fn(move |request: Request<Incoming>| {
             let (edge, peer) = (edge.clone(), peer.clone());
             async move { Ok::<_, Infallible>(edge.answer(request.map(incoming), &peer).await) }
         });
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
-        tokio::spawn(async move {
+        while connections.try_join_next().is_some() {}
+        connections.spawn(async move {
+            let _place = place;
+            // The server's own timer begins with the first byte, and a client that sends none would keep its place for ever.
+            if !matches!(clock.timeout(config.head_timeout, stream.peek(&mut [0])).await, Some(Ok(1))) {
+                return;
+            }
             // Clients that go away, or that speak no HTTP, end their own connection and nothing else.
-            if let Err(error) = connection.await {
+            if let Err(error) = watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await {
                 tracing::debug!("a connection ended early: {error}");
             }
-            drop(place);
         });
     }
     drop(listener);
     let clock = edge.runtime().clock().clone();
     if clock.timeout(config.drain_timeout, graceful.shutdown()).await.is_none() {
-        tracing::warn!("requests were still running when the drain timeout was over");
+        tracing::warn!("requests were still running when the drain timeout was over; their connections are cut");
     }
+    connections.shutdown().await;
 }
 
 fn prepare(stream: &TcpStream) {

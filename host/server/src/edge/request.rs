@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 
 use tovuk_kernel::codes;
 use tovuk_kernel::paths;
@@ -17,8 +17,8 @@ use tovuk_runtime::runtime::{OwnDoor, Runtime};
 use tovuk_runtime::trace::TraceContext;
 
 use super::files;
-use super::respond::Audience;
 use super::respond;
+use super::respond::Audience;
 use super::routes::Routes;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -77,12 +77,15 @@ impl Edge {
 
     async fn dispatch(&self, request: Request<Body>, budget: Budget) -> Result<Response<Body>, Failure> {
         let (mut parts, body) = request.into_parts();
+        if parts.method == Method::CONNECT {
+            return Err(Failure::refused(&codes::BAD_REQUEST, "this host is no proxy"));
+        }
         let host = host_of(&parts.uri, &parts.headers)?;
         let unknown = || Failure::refused(&codes::SERVICE_NOT_FOUND, format!("no service answers at {}", host.to_str().unwrap_or("this host")));
         let site = host.to_str().ok().and_then(|host| self.0.routes.find(host)).ok_or_else(unknown)?;
         let path = parts.uri.path();
         if paths::is_reserved(path) {
-            return Err(Failure::refused(&codes::ROUTE_NOT_FOUND, "paths under /.tovuk are the host's"));
+            return Err(Failure::refused(&codes::RESERVED_PATH, "paths under /.tovuk are the host's"));
         }
         if !site.is_worker_path(path) {
             return match &site.assets {
@@ -126,7 +129,15 @@ impl OwnDoor for Inner {
         authority.strip_suffix(&self.public_authority).is_some_and(|rest| rest.ends_with('.'))
     }
 
-    fn enter(self: Arc<Self>, request: Request<Body>, budget: Budget) -> BoxFuture<'static, Result<Response<Body>, Failure>> {
-        async move { Edge(self).dispatch(request, budget).await }.boxed()
+    fn enter(self: Arc<Self>, mut request: Request<Body>, budget: Budget) -> BoxFuture<'static, Response<Body>> {
+        let context = TraceContext::of(request.headers());
+        // A worker of this host, which must not pass for anybody else.
+        request.headers_mut().insert(X_FORWARDED_FOR, HeaderValue::from_static("127.0.0.1"));
+        request.headers_mut().insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        async move {
+            let audience = self.audience;
+            Edge(self).dispatch(request, budget).await.unwrap_or_else(|failure| respond::failure(&failure, context.trace, audience))
+        }
+        .boxed()
     }
 }

@@ -26,7 +26,8 @@ impl Site {
     /// otherwise.
     pub fn new(service: ServiceId, routes: &[String], assets: Option<PathBuf>) -> Self {
         let takes_all = |route: &String| route == "/*";
-        let worker = if assets.is_some() && (routes.is_empty() || routes.iter().any(takes_all)) { vec![FULLSTACK_WORKER.to_owned()] } else { routes.to_vec() };
+        let worker =
+            if assets.is_some() && (routes.is_empty() || routes.iter().any(takes_all)) { vec![FULLSTACK_WORKER.to_owned()] } else { routes.to_vec() };
         Self { service, worker, assets }
     }
 

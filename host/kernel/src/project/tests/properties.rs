@@ -22,7 +22,8 @@ fn arbitrary_toml() -> impl Strategy<Value = String> {
                 .prop_map(|map| format!("{{ {} }}", map.iter().map(|(k, v)| format!("{k} = {v}")).collect::<Vec<_>>().join(", "))),
         ]
     });
-    (prop_oneof![Just("services"), Just("services.a"), Just("name"), Just("services.a.bindings")], value).prop_map(|(key, value)| format!("{key} = {value}\n"))
+    (prop_oneof![Just("services"), Just("services.a"), Just("name"), Just("services.a.bindings")], value)
+        .prop_map(|(key, value)| format!("{key} = {value}\n"))
 }
 
 proptest! {

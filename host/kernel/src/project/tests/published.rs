@@ -38,7 +38,9 @@ fn the_published_form_becomes_the_same_model() {
 
 #[test]
 fn a_published_fullstack_service_keeps_both_its_builds() {
-    let fullstack = PUBLISHED.replace("static_frontend = false", "static_frontend = true").replace("name = \"api\"", "name = \"api\"\nkind = \"fullstack\"")
+    let fullstack = PUBLISHED
+        .replace("static_frontend = false", "static_frontend = true")
+        .replace("name = \"api\"", "name = \"api\"\nkind = \"fullstack\"")
         + "[worker]\nroot = \"services/api\"\nbuild = \"cargo build --release --locked\"\n[frontend]\nroot = \"web\"\nbuild = \"npm run build\"\n";
     let service = only_service(&fullstack);
     assert_eq!(service.root(), "services/api");
@@ -100,8 +102,9 @@ idle_timeout_minutes = 61
 
 #[test]
 fn a_published_fullstack_service_needs_two_folders() {
-    let text = PUBLISHED.replace("static_frontend = false", "static_frontend = true").replace("name = \"api\"", "name = \"-api\"\nkind = \"fullstack\"")
-        + "[worker]\nroot = \".\"\n[frontend]\noutput = \"../dist\"\n";
+    let text =
+        PUBLISHED.replace("static_frontend = false", "static_frontend = true").replace("name = \"api\"", "name = \"-api\"\nkind = \"fullstack\"")
+            + "[worker]\nroot = \".\"\n[frontend]\noutput = \"../dist\"\n";
     assert_snapshot!(problems(&text), @r#"
     2:8 error: `-api` cannot be used: the name of a service must consist of lower-case letters, digits and `-`, and begin and end with a letter or digit
         write a name such as name = "auth-service"
