@@ -10,7 +10,7 @@ pub mod project_file;
 pub mod toolchain;
 pub mod watch;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -28,7 +28,14 @@ pub fn main() -> ExitCode {
     if let Some(code) = tovuk_runtime::compile::child_main() {
         return code;
     }
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing is left to tell whoever cannot be printed to. The code 2 is kept for a host that failed.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
     let filter = EnvFilter::try_from_env("TOVUK_HOST_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).without_time().init();
     let result = match cli.command {
@@ -52,11 +59,16 @@ fn in_runtime(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow
 }
 
 fn make(args: &NewArgs) -> anyhow::Result<ExitCode> {
-    print!("{}", new::create(&args.directory, args.template.as_deref())?);
+    print(&new::create(&args.directory, args.template.as_deref())?.to_string());
     Ok(ExitCode::SUCCESS)
 }
 
+/// Prints to standard output. A reader that has read enough and is gone, as in `tovuk schema | head`, is no error.
+pub(crate) fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
 fn print_schema() -> anyhow::Result<ExitCode> {
-    println!("{}", serde_json::to_string_pretty(&tovuk_kernel::project::schema())?);
+    print(&format!("{}\n", serde_json::to_string_pretty(&tovuk_kernel::project::schema())?));
     Ok(ExitCode::SUCCESS)
 }

@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use crate::invocation::Invocation;
 use crate::meter::measure;
 use crate::record::Outcome;
+use crate::run::stopped;
 
 /// A guest that has ended may have used this much more than its limit: what can pass between two yields.
 const CPU_OVERRUN_NS: u64 = 40_000_000;
@@ -61,12 +62,9 @@ impl<T> Metered<T> {
     }
 
     fn stop(&mut self, stop: Stop) -> Poll<Result<T, Stop>> {
-        let outcome = match stop {
-            Stop::Cpu => Outcome::Cpu,
-            Stop::Wall => Outcome::Wall,
-            Stop::Panic => Outcome::Failed,
-        };
-        self.invocation.end(outcome, None);
+        // Said before the guest goes, whose end would otherwise be taken for a cancellation.
+        let failure = stopped(&self.invocation, stop);
+        self.invocation.end(failure.outcome, Some(failure.for_log().to_owned()));
         self.drop_inner();
         Poll::Ready(Err(stop))
     }

@@ -171,18 +171,11 @@ fn bytes_due<B>(method: &Method, response: &Response<B>) -> Option<u64> {
     response.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// A guest whose head is out has ended. What went wrong can only be noted, and its body cut.
+/// A guest whose head is out has ended. What went wrong can only be noted, and its body cut; one that was stopped has been noted.
 fn note_end(invocation: &Invocation, result: &Result<wasmtime::Result<()>, Stop>) {
-    match result {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            let failure = trap::classify(invocation, error);
-            invocation.end(failure.outcome, Some(failure.for_log().to_owned()));
-        }
-        Err(stop) => {
-            let failure = stopped(invocation, *stop);
-            invocation.end(failure.outcome, Some(failure.for_log().to_owned()));
-        }
+    if let Ok(Err(error)) = result {
+        let failure = trap::classify(invocation, error);
+        invocation.end(failure.outcome, Some(failure.for_log().to_owned()));
     }
 }
 
@@ -193,7 +186,8 @@ fn end_failed(invocation: &Invocation, mut failure: Failure) -> Failure {
     failure
 }
 
-fn stopped(invocation: &Invocation, stop: Stop) -> Failure {
+/// The failure of a guest that was stopped.
+pub(crate) fn stopped(invocation: &Invocation, stop: Stop) -> Failure {
     let limits = &invocation.deployment.limits;
     match stop {
         Stop::Cpu => trap::cpu_exceeded(invocation),

@@ -56,7 +56,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         }
     };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
+        crate::print(&format!("{}\n", serde_json::to_string_pretty(&findings)?));
     } else {
         findings.iter().for_each(print);
     }
@@ -97,16 +97,16 @@ async fn inspect(service: Option<String>, path: PathBuf) -> anyhow::Result<Findi
 fn print(finding: &Finding) {
     let subject = finding.service.clone().or_else(|| finding.component.as_ref().map(|path| path.display().to_string())).unwrap_or_default();
     if let Some(problem) = &finding.problem {
-        println!("{subject}: will not run\n  {problem}");
+        crate::print(&format!("{subject}: will not run\n  {problem}\n"));
         return;
     }
     let Some(description) = &finding.description else {
-        println!("{subject}: ok, files only");
+        crate::print(&format!("{subject}: ok, files only\n"));
         return;
     };
-    println!("{subject}: ok, serves {}", description.world.interface());
+    crate::print(&format!("{subject}: ok, serves {}\n", description.world.interface()));
     for import in &description.imports {
-        println!("  imports {import}{}", meaning(import));
+        crate::print(&format!("  imports {import}{}\n", meaning(import)));
     }
 }
 

@@ -98,6 +98,7 @@ async fn follow(session: &mut Session, show: &Show) -> anyhow::Result<()> {
         if changes.env_file {
             show.note(".env.local has changed");
             session.deploy_all().await;
+            show.note("its new values are live");
         }
         for name in &changes.services {
             session.rebuild(name).await;
