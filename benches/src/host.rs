@@ -23,7 +23,8 @@ use crate::guests;
 use crate::machine;
 
 /// The services: their names and their guests.
-const SERVICES: [(&str, &str); 4] = [("hello", "hello"), ("hello-p2", "hello_p2"), ("chain", "chain"), ("chain-p2", "chain_p2")];
+const SERVICES: [(&str, &str); 5] =
+    [("hello", "hello"), ("hello-p2", "hello_p2"), ("chain", "chain"), ("chain-raw", "chain_raw"), ("chain-p2", "chain_p2")];
 /// The binding by which a chain calls itself.
 const NEXT: &str = "NEXT";
 

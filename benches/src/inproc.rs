@@ -19,13 +19,17 @@ use crate::output::{Report, number, table};
 use crate::{machine, stats};
 
 /// Name, service, calls after the first invocation.
-const CASES: [(&str, &str, usize); 10] = [
+const CASES: [(&str, &str, usize); 14] = [
     ("hello lean", "hello", 0),
     ("hello p2", "hello-p2", 0),
     ("chain lean, 0 hops", "chain", 0),
     ("chain lean, 1 hop", "chain", 1),
     ("chain lean, 8 hops", "chain", 8),
     ("chain lean, 31 hops", "chain", 31),
+    ("chain lean without the SDK, 0 hops", "chain-raw", 0),
+    ("chain lean without the SDK, 1 hop", "chain-raw", 1),
+    ("chain lean without the SDK, 8 hops", "chain-raw", 8),
+    ("chain lean without the SDK, 31 hops", "chain-raw", 31),
     ("chain p2, 0 hops", "chain-p2", 0),
     ("chain p2, 1 hop", "chain-p2", 1),
     ("chain p2, 8 hops", "chain-p2", 8),

@@ -5,7 +5,7 @@
 //! inside the caller's poll; the target's time is then not the caller's, and nothing is counted twice.
 //!
 //! Reading the thread's clock costs about half a microsecond, reading the monotonic clock a twentieth of that. Between two reads of the former at most
-//! [`SYNC_EVERY`] passes, in which the monotonic clock stands in for it. While a thread waits for work the two part ways, so a thread that has
+//! 200 µs pass, in which the monotonic clock stands in for it. While a thread waits for work the two part ways, so a thread that has
 //! waited reads the former again before it bills anything: see [`on_thread_unpark`].
 
 use std::cell::Cell;

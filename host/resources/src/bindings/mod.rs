@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use tovuk_kernel::ids::ServiceId;
+use tovuk_kernel::names::env_suffix;
 
 /// The domain under which bound services have URLs. It exists inside this host only.
 pub const INTERNAL_DOMAIN: &str = "tovuk.internal";
@@ -70,8 +71,7 @@ impl Bindings {
         for binding in bindings {
             if let Some(name) = &binding.name {
                 table.by_name.insert(name.clone(), binding.target.clone());
-                let suffix = name.to_ascii_uppercase().replace('-', "_");
-                table.env.push((format!("TOVUK_BINDING_{suffix}"), binding.target.to_string()));
+                table.env.push((format!("TOVUK_BINDING_{}", env_suffix(name)), binding.target.to_string()));
             }
             if let Some(env) = &binding.url_env {
                 table.env.push((env.clone(), binding.url()));
