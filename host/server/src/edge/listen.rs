@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tovuk_runtime::body::Body;
 
 use super::request::{Edge, Peer};
+use super::timer::ConnectionTimer;
 
 /// Limits of a listener.
 #[derive(Clone, Debug)]
@@ -108,7 +109,8 @@ async fn accept(listener: TcpListener, edge: Edge, config: ListenConfig, mut sto
         };
         prepare(&stream);
         let peer = Peer::new(peer.ip());
-        let (edge, clock, builder, watcher) = (edge.clone(), edge.runtime().clock().clone(), builder.clone(), graceful.watcher());
+        let (edge, clock, mut builder, watcher) = (edge.clone(), edge.runtime().clock().clone(), builder.clone(), graceful.watcher());
+        builder.http1().timer(ConnectionTimer::default());
         let service = service_fn(move |request: Request<Incoming>| {
             let (edge, peer) = (edge.clone(), peer.clone());
             async move { Ok::<_, Infallible>(edge.answer(request.map(incoming), &peer).await) }

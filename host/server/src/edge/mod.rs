@@ -6,6 +6,7 @@ mod listen;
 mod request;
 mod respond;
 pub mod routes;
+mod timer;
 
 pub use listen::{ListenConfig, Listening};
 pub use request::Edge;
