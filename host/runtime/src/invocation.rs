@@ -13,7 +13,7 @@ use tovuk_kernel::error::HopBody;
 use tovuk_kernel::ids::AccountId;
 use tovuk_kernel::limits::CHAIN_INVOCATIONS;
 
-use crate::record::{EventKind, Identity, Outcome, Record};
+use crate::record::{EventKind, Identity, LogLine, LogStream, Outcome, Record};
 use crate::runtime::Runtime;
 use crate::service::Deployment;
 use crate::slots::TreeSlots;
@@ -194,6 +194,12 @@ impl Invocation {
 
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Acquire)
+    }
+
+    /// A line for the service's log.
+    pub(crate) fn log(&self, stream: LogStream, message: String) {
+        let line = LogLine { service: self.target.clone(), trace: self.chain.trace, number: self.number, stream, message };
+        self.runtime.observer().log(line);
     }
 
     /// Counts one call to somewhere; the limit when there are none left.

@@ -93,13 +93,12 @@ impl Runtime {
     pub async fn invoke(&self, service: &Arc<Service>, event: Event, budget: Budget) -> Result<Started, Failure> {
         let result = self.run(service, event, budget).await;
         // What got a number has a record; what was turned away before that is told of here.
-        result.map_err(|mut failure| {
-            if !failure.recorded {
-                self.observer().refused(&service.identity, &failure);
-                failure.recorded = true;
-            }
-            failure
-        })
+        if let Err(failure) = &result
+            && !failure.recorded
+        {
+            self.observer().refused(&service.identity, failure);
+        }
+        result
     }
 
     async fn run(&self, service: &Arc<Service>, event: Event, budget: Budget) -> Result<Started, Failure> {
@@ -139,8 +138,8 @@ impl Runtime {
         }
         match body {
             Body::Empty => Ok(Bytes::new()),
-            Body::Full(bytes) if bytes.len() as u64 <= limit_bytes => Ok(bytes),
-            Body::Full(_) => Err(body_too_large(limit_bytes)),
+            // Its hint is its length.
+            Body::Full(bytes) => Ok(bytes),
             // Boxed, like all that few invocations need: futures are moved several times before they are polled, and a small one moves faster.
             Body::Stream(_) => Box::pin(self.streamed_body(deployment, body, limit_bytes)).await,
         }

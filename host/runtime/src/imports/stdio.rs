@@ -10,7 +10,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError};
 use tovuk_kernel::limits::LOG_EVENT_BYTES;
 
 use crate::invocation::Invocation;
-use crate::record::{LogLine, LogStream};
+use crate::record::LogStream;
 
 /// What a worker may write at once.
 const WRITE_BYTES_MAX: usize = 64 << 10;
@@ -83,10 +83,7 @@ impl Lines {
     }
 
     fn say(&self, message: String) {
-        let invocation = &self.invocation;
-        let line =
-            LogLine { service: invocation.target.clone(), trace: invocation.chain.trace, number: invocation.number, stream: self.stream, message };
-        invocation.runtime.observer().log(line);
+        self.invocation.log(self.stream, message);
     }
 }
 

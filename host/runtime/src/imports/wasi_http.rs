@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
 use wasmtime_wasi::runtime::{AbortOnDropJoinHandle, spawn};
-use wasmtime_wasi_http::p2::bindings::http::types::{self, ErrorCode, Method as WasiMethod, Scheme};
+use wasmtime_wasi_http::p2::bindings::http::types::{self, ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::types::{HostFutureIncomingResponse, HostOutgoingRequest};
 use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, WasiBody, WasiHttp, WasiHttpHooks, WasiHttpView};
 
@@ -18,7 +18,7 @@ use crate::calls::{self, CallError};
 use crate::flow::TimedBody;
 use crate::instance::Data;
 use crate::invocation::Invocation;
-use crate::record::{LogLine, LogStream};
+use crate::record::LogStream;
 
 /// What a guest may write at once to a body that it sends, and how many such writes wait for the reader.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -102,9 +102,7 @@ fn done() -> AbortOnDropJoinHandle<()> {
 /// An error of `wasi:http` is a code without text, so the text goes to the service's log.
 fn advise(caller: &Invocation, error: &CallError) {
     if let Some(text) = error.advice() {
-        let message = format!("tovuk: a call failed: {text}");
-        let line = LogLine { service: caller.target.clone(), trace: caller.chain.trace, number: caller.number, stream: LogStream::Stderr, message };
-        caller.runtime.observer().log(line);
+        caller.log(LogStream::Stderr, format!("tovuk: a call failed: {text}"));
     }
 }
 
@@ -117,18 +115,7 @@ fn outgoing(request: HostOutgoingRequest) -> Result<Request<Body>, ErrorCode> {
     if request.body.is_none() && declared.is_some_and(|length| length != 0) {
         return Err(ErrorCode::HttpRequestBodySize(Some(0)));
     }
-    let method = match request.method {
-        WasiMethod::Get => Method::GET,
-        WasiMethod::Head => Method::HEAD,
-        WasiMethod::Post => Method::POST,
-        WasiMethod::Put => Method::PUT,
-        WasiMethod::Delete => Method::DELETE,
-        WasiMethod::Connect => Method::CONNECT,
-        WasiMethod::Options => Method::OPTIONS,
-        WasiMethod::Trace => Method::TRACE,
-        WasiMethod::Patch => Method::PATCH,
-        WasiMethod::Other(name) => Method::from_bytes(name.as_bytes()).map_err(|_| ErrorCode::HttpRequestMethodInvalid)?,
-    };
+    let method: Method = request.method.try_into().map_err(|_| ErrorCode::HttpRequestMethodInvalid)?;
     let scheme = match request.scheme {
         Some(Scheme::Http) => uri::Scheme::HTTP,
         Some(Scheme::Https) | None => uri::Scheme::HTTPS,
@@ -142,7 +129,7 @@ fn outgoing(request: HostOutgoingRequest) -> Result<Request<Body>, ErrorCode> {
         .build()
         .map_err(|_| ErrorCode::HttpRequestUriInvalid)?;
     let mut built = Request::new(match request.body {
-        Some(body) => Body::Stream(body.map_err(Into::into).boxed_unsync()),
+        Some(body) => Body::Stream(body),
         None => Body::Empty,
     });
     *built.method_mut() = method;
