@@ -38,6 +38,12 @@ impl Spans {
         place.key.clone().or_else(|| place.value.clone())
     }
 
+    /// The bytes of the innermost part around a path that has a place.
+    pub(crate) fn nearest(&self, path: &str) -> Option<Range<usize>> {
+        // An end inside a quoted key is the path of nothing and is passed over.
+        path.rmatch_indices(['.', '[']).find_map(|(end, _)| self.value(path.get(..end)?))
+    }
+
     /// Whether the file has something at this path.
     pub fn contains(&self, path: &str) -> bool {
         self.0.contains_key(path)

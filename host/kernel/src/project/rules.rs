@@ -48,6 +48,8 @@ impl<'a> Report<'a> {
     }
 
     fn push(&mut self, severity: Severity, path: &str, span: Option<std::ops::Range<usize>>, message: String, help: &str) {
+        // A part that the file writes in another form, as databases in an array of names, has the place of what it stands in.
+        let span = span.or_else(|| self.spans.nearest(path));
         let path = self.spans.place(path).path;
         self.problems.push(Problem { severity, message, help: (!help.is_empty()).then(|| help.to_owned()), span, path });
     }
