@@ -25,6 +25,9 @@ pub struct ErrorBody<'a> {
     /// The invocations that led here, where the reader may know them.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub hops: &'a [HopBody],
+    /// What else a program may want to know, as further keys of the body.
+    #[serde(flatten)]
+    pub details: Option<&'a serde_json::Map<String, serde_json::Value>>,
 }
 
 /// One invocation in an error body.
@@ -43,7 +46,7 @@ pub struct HopBody {
 impl<'a> ErrorBody<'a> {
     /// What anonymous public traffic may see: the code, its neutral message and the request's id.
     pub fn public(code: &'static Code, request_id: &'a str) -> Self {
-        Self { code: code.code, message: code.message, agent_instruction: None, docs_url: None, request_id, hops: &[] }
+        Self { code: code.code, message: code.message, agent_instruction: None, docs_url: None, request_id, hops: &[], details: None }
     }
 
     /// What the calling worker, the author and the development host may see.
@@ -55,7 +58,20 @@ impl<'a> ErrorBody<'a> {
             docs_url: Some(format!("{DOCS_URL_BASE}{}", code.code)),
             request_id,
             hops,
+            details: None,
         }
+    }
+
+    /// With another instruction than the code's own.
+    pub fn instructed(mut self, instruction: Option<&'a str>) -> Self {
+        self.agent_instruction = instruction.or(self.agent_instruction);
+        self
+    }
+
+    /// With further keys.
+    pub fn with_details(mut self, details: Option<&'a serde_json::Map<String, serde_json::Value>>) -> Self {
+        self.details = details;
+        self
     }
 
     /// The body's bytes.

@@ -7,6 +7,7 @@ pub mod error;
 pub mod ids;
 pub mod limits;
 pub mod names;
+pub mod operation;
 pub mod outbound;
 pub mod paths;
 pub mod project;

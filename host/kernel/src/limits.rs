@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What an account has subscribed to. Operators may change the figures of each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Plan {
     /// The default.
@@ -21,6 +21,11 @@ impl Plan {
             Self::Free => "free",
             Self::Pro => "pro",
         }
+    }
+
+    /// The plan of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Free, Self::Pro].into_iter().find(|plan| plan.as_str() == name)
     }
 }
 
@@ -140,6 +145,50 @@ pub const fn component_gzip_bytes(plan: Plan) -> u64 {
         Plan::Pro => 64 << 20,
     }
 }
+/// Services that one account may have.
+pub const fn services_max(plan: Plan) -> u64 {
+    match plan {
+        Plan::Free => 100,
+        Plan::Pro => 1_000,
+    }
+}
+/// Custom domains that one service may have.
+pub const fn custom_domains_max(plan: Plan) -> u64 {
+    match plan {
+        Plan::Free => 5,
+        Plan::Pro => 100,
+    }
+}
+/// Tokens that one account may have at a time.
+pub const API_TOKENS_MAX: u64 = 100;
+/// Secrets of one service.
+pub const ENV_VARIABLES_MAX: u64 = 64;
+/// Largest value of a secret, in bytes.
+pub const ENV_VALUE_BYTES_MAX: usize = 5 << 10;
+/// Largest body of a deploy, in bytes: a component and an archive of files, both written in base64.
+pub const DEPLOY_BODY_BYTES_MAX: u64 = 160 << 20;
+/// Largest archive of source or of static files, in bytes as compressed.
+pub const ARCHIVE_BYTES_MAX: u64 = 50_331_648;
+/// Bodies of API requests that are held at a time by all clients together, in MiB.
+pub const API_BODIES_MIB_MAX: u32 = 512;
+/// How long a deploy waits for the answer to its health request, in ms.
+pub const HEALTH_TIMEOUT_MS: u64 = 30_000;
+/// Deploys of one service that are kept for history and rollback. The live one is kept in any case.
+pub const DEPLOYS_KEPT: u32 = 50;
+/// How often a build is tried anew when the host ended while it ran.
+pub const BUILD_ATTEMPTS_MAX: u32 = 3;
+/// How long a login by device code is open, in s.
+pub const LOGIN_EXPIRY_SECONDS: u64 = 600;
+/// How often a client asks whether a login is complete, in s.
+pub const LOGIN_INTERVAL_SECONDS: u64 = 5;
+/// Logins that are open at a time. Anybody can begin one.
+pub const LOGINS_OPEN_MAX: u64 = 1_000;
+/// How long the activity of an account is kept, in days.
+pub const ACTIVITY_DAYS: u64 = 90;
+/// Entries of a list when the request does not say.
+pub const PAGE_DEFAULT: u32 = 100;
+/// Most entries of one page of a list.
+pub const PAGE_MAX: u32 = 1_000;
 /// How long a request from outside waits for its turn when its service, its account or the host is busy, in ms.
 pub const ADMISSION_WAIT_MS: u64 = 5_000;
 /// How many requests from outside may wait for an instance slot at a time.

@@ -1,3 +1,5 @@
-//! Resource kinds, one folder each. A kind knows nothing of the engine, of HTTP servers or of the other kinds.
+//! Resource kinds, one folder each, and the layer over SQLite that their stores share. A kind knows nothing of the engine, of HTTP servers or of
+//! the other kinds.
 
 pub mod bindings;
+pub mod database;

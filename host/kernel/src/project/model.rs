@@ -51,6 +51,11 @@ impl Kind {
             Self::Fullstack => "fullstack",
         }
     }
+
+    /// The kind of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::RustWorker, Self::StaticFrontend, Self::Fullstack].into_iter().find(|kind| kind.as_str() == name)
+    }
 }
 
 /// One service: what it is built from, what it may use and how it is reached.

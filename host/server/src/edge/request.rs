@@ -1,6 +1,5 @@
 //! One request: which service, may it be asked, what does it answer.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
 use futures::FutureExt;
@@ -8,6 +7,7 @@ use futures::future::BoxFuture;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 
+use tovuk_kernel::clock::Clock;
 use tovuk_kernel::codes;
 use tovuk_kernel::paths;
 use tovuk_runtime::body::Body;
@@ -15,6 +15,8 @@ use tovuk_runtime::failure::Failure;
 use tovuk_runtime::invoke::{Budget, Event};
 use tovuk_runtime::runtime::{OwnDoor, Runtime};
 use tovuk_runtime::trace::TraceContext;
+
+use crate::listen::{Answer, Peer};
 
 use super::files;
 use super::respond;
@@ -36,20 +38,6 @@ struct Inner {
     public_authority: String,
 }
 
-/// Where a connection comes from, as its requests' headers say it.
-#[derive(Clone)]
-pub(super) struct Peer {
-    address: HeaderValue,
-    scheme: HeaderValue,
-}
-
-impl Peer {
-    pub fn new(address: IpAddr) -> Self {
-        let address = HeaderValue::from_str(&address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { address, scheme: HeaderValue::from_static("http") }
-    }
-}
-
 impl Edge {
     /// A door to these services. `public_authority` is what follows `<slug>.` in their URLs, with the port if it is not the scheme's.
     pub fn new(runtime: Runtime, routes: Routes, audience: Audience, public_authority: String) -> Self {
@@ -59,28 +47,16 @@ impl Edge {
         edge
     }
 
-    pub(super) fn runtime(&self) -> &Runtime {
-        &self.0.runtime
-    }
-
-    /// Answers a request from outside.
-    pub(super) async fn answer(&self, mut request: Request<Body>, peer: &Peer) -> Response<Body> {
-        let context = TraceContext::of(request.headers());
-        let headers = request.headers_mut();
-        headers.insert(X_FORWARDED_FOR, peer.address.clone());
-        headers.insert(X_FORWARDED_PROTO, peer.scheme.clone());
-        match self.dispatch(request, Budget::top_level(context)).await {
-            Ok(response) => response,
-            Err(failure) => respond::failure(&failure, context.trace, self.0.audience),
-        }
-    }
-
-    async fn dispatch(&self, request: Request<Body>, budget: Budget) -> Result<Response<Body>, Failure> {
+    /// `peer` is nobody when the request comes from a worker of this host.
+    async fn dispatch(&self, request: Request<Body>, budget: Budget, peer: Option<&Peer>) -> Result<Response<Body>, Failure> {
         let (mut parts, body) = request.into_parts();
         if parts.method == Method::CONNECT {
             return Err(Failure::refused(&codes::BAD_REQUEST, "this host is no proxy"));
         }
         let host = host_of(&parts.uri, &parts.headers)?;
+        if peer.is_some_and(|peer| !peer.may_ask(host.to_str().unwrap_or_default())) {
+            return Err(Failure::refused(&codes::MISDIRECTED_REQUEST, "the TLS handshake was made for another host"));
+        }
         let unknown = || Failure::refused(&codes::SERVICE_NOT_FOUND, format!("no service answers at {}", host.to_str().unwrap_or("this host")));
         let site = host.to_str().ok().and_then(|host| self.0.routes.find(host)).ok_or_else(unknown)?;
         let path = parts.uri.path();
@@ -102,6 +78,23 @@ impl Edge {
         }
         let started = self.0.runtime.invoke(&service, Event::Http(Request::from_parts(parts, body)), budget).await?;
         Ok(started.response)
+    }
+}
+
+impl Answer for Edge {
+    async fn answer(&self, mut request: Request<Body>, peer: &Peer) -> Response<Body> {
+        let context = TraceContext::of(request.headers());
+        let headers = request.headers_mut();
+        headers.insert(X_FORWARDED_FOR, peer.address_value().clone());
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(peer.scheme().as_str()));
+        match self.dispatch(request, Budget::top_level(context), Some(peer)).await {
+            Ok(response) => response,
+            Err(failure) => respond::failure(&failure, context.trace, self.0.audience),
+        }
+    }
+
+    fn clock(&self) -> &Clock {
+        self.0.runtime.clock()
     }
 }
 
@@ -136,7 +129,7 @@ impl OwnDoor for Inner {
         request.headers_mut().insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
         async move {
             let audience = self.audience;
-            Edge(self).dispatch(request, budget).await.unwrap_or_else(|failure| respond::failure(&failure, context.trace, audience))
+            Edge(self).dispatch(request, budget, None).await.unwrap_or_else(|failure| respond::failure(&failure, context.trace, audience))
         }
         .boxed()
     }

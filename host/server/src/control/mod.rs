@@ -1,0 +1,216 @@
+//! The control API: who owns what, and everything that people and their programs can ask of the host.
+//!
+//! `store/` has the tables, `operations/` what can be asked, one file for each subject; `api` is the way from a request to an operation. Nothing here
+//! knows sockets, and nothing outside knows the tables.
+
+pub mod api;
+mod caller;
+mod decode;
+mod pages;
+pub mod handler;
+pub mod operations;
+mod refusal;
+pub(crate) mod store;
+pub(crate) mod tokens;
+pub mod urls;
+pub mod vault;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rusqlite::Connection;
+use tovuk_kernel::clock::Clock;
+use tovuk_resources::database::{self, Database, Options};
+use tovuk_runtime::runtime::Runtime;
+
+pub use self::caller::{Caller, Credential, Scope};
+pub use self::refusal::Refusal;
+use self::store::services::Service;
+use self::tokens::Tokens;
+use self::urls::Urls;
+use self::vault::Vault;
+use crate::deploy::builds::Builds;
+use crate::deploy::live::Live;
+use crate::edge::routes::Routes;
+use crate::logs::Logs;
+
+/// How a control API is set up.
+pub struct ControlConfig {
+    /// Where the host keeps its data.
+    pub data: PathBuf,
+    /// What URLs that are given out begin with.
+    pub urls: Urls,
+    /// The name of this node.
+    pub node: String,
+    /// How builds run.
+    pub builds: crate::deploy::builds::BuildConfig,
+}
+
+/// Why a host could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its database.
+    #[error(transparent)]
+    Database(#[from] database::Error),
+    /// Its key.
+    #[error(transparent)]
+    Vault(#[from] vault::Error),
+    /// The key is not the one that its secrets were sealed with.
+    #[error("the key is not the one that the secrets in {0} were sealed with: start with the key file or TOVUK_SECRET_KEY of that time")]
+    WrongKey(PathBuf),
+    /// An operation that is part of starting.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<Refusal> for OpenError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal.to_string())
+    }
+}
+
+impl From<rusqlite::Error> for OpenError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+/// The control API of one host. Clones are the same one.
+#[derive(Clone)]
+pub struct Control(Arc<Inner>);
+
+struct Inner {
+    db: Database,
+    vault: Vault,
+    runtime: Runtime,
+    tokens: Tokens,
+    live: Live,
+    builds: Builds,
+    logs: Logs,
+    config: ControlConfig,
+    draining: AtomicBool,
+    bodies: Arc<tokio::sync::Semaphore>,
+}
+
+impl Control {
+    /// Opens the control database and puts on the air what was live.
+    pub async fn open(config: ControlConfig, vault: Vault, runtime: Runtime, routes: Routes, logs: Logs) -> Result<Self, OpenError> {
+        let path = config.data.join("control.db");
+        let db = Database::open(&path, store::MIGRATIONS, Options::new(*b"tvkc"))?;
+        check_key(&db, &vault, &path).await?;
+        let tokens = Tokens::load(&db).await?;
+        let live = Live::new(runtime.clone(), routes, vault.clone(), logs.clone(), config.urls.clone());
+        let builds = Builds::new(config.builds.clone());
+        let bodies = Arc::new(tokio::sync::Semaphore::new(tovuk_kernel::limits::API_BODIES_MIB_MAX as usize));
+        let control = Self(Arc::new(Inner { db, vault, runtime, tokens, live, builds, logs, config, draining: AtomicBool::new(false), bodies }));
+        crate::deploy::boot::put_on_air(&control).await?;
+        Ok(control)
+    }
+
+    /// Runs a job that reads.
+    pub(crate) async fn read<T, F>(&self, job: F) -> Result<T, Refusal>
+    where
+        F: FnOnce(&Connection) -> Result<T, Refusal> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.0.db.read(job).await
+    }
+
+    /// Runs a job that writes, whole or not at all; on disk when this returns.
+    pub(crate) async fn write<T, F>(&self, job: F) -> Result<T, Refusal>
+    where
+        F: FnOnce(&Connection) -> Result<T, Refusal> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.0.db.write(|transaction| job(transaction)).await
+    }
+
+    /// The account's service of this id or name.
+    pub(crate) async fn service(&self, caller: &Caller, id_or_name: &str) -> Result<Service, Refusal> {
+        let (account, name) = (caller.account_number(), id_or_name.to_owned());
+        let service = self.read(move |conn| service_of(conn, account, &name)).await?;
+        match &caller.credential {
+            Credential::Worker(own) if *own != service.service_id() => Err(Refusal::no_service(id_or_name)),
+            _ => Ok(service),
+        }
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        i64::try_from(self.clock().now_unix_ms()).unwrap_or(i64::MAX)
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        self.0.runtime.clock()
+    }
+
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.0.runtime
+    }
+
+    pub(crate) fn vault(&self) -> &Vault {
+        &self.0.vault
+    }
+
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.0.tokens
+    }
+
+    pub(crate) fn live(&self) -> &Live {
+        &self.0.live
+    }
+
+    pub(crate) fn builds(&self) -> &Builds {
+        &self.0.builds
+    }
+
+    pub(crate) fn logs(&self) -> &Logs {
+        &self.0.logs
+    }
+
+    pub(crate) fn config(&self) -> &ControlConfig {
+        &self.0.config
+    }
+
+    pub(crate) fn urls(&self) -> &Urls {
+        &self.0.config.urls
+    }
+
+    /// Whether the node takes no new deploys and finishes what runs.
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Acquire)
+    }
+
+    /// Says whether it does.
+    pub fn set_draining(&self, draining: bool) {
+        self.0.draining.store(draining, Ordering::Release);
+    }
+
+    /// Ends builds where they can be begun again, and closes the databases.
+    pub async fn close(&self) {
+        self.set_draining(true);
+        self.0.builds.stop().await;
+        self.0.logs.close().await;
+        if let Err(error) = self.0.db.close().await {
+            tracing::warn!("the control database was not closed cleanly: {error}");
+        }
+    }
+}
+
+/// The account's service of this id or name, within a transaction.
+pub(crate) fn service_of(conn: &Connection, account: i64, id_or_name: &str) -> Result<Service, Refusal> {
+    store::services::find(conn, account, id_or_name)?.ok_or_else(|| Refusal::no_service(id_or_name))
+}
+
+/// Compares the key with the one that the database was begun with.
+async fn check_key(db: &Database, vault: &Vault, path: &std::path::Path) -> Result<(), OpenError> {
+    const CHECK: &str = "vault check";
+    let sealed = vault.seal(CHECK, CHECK.as_bytes())?;
+    let stored = db
+        .write(move |tx| {
+            tx.execute("insert into meta (key, value) values ('vault_check', ?1) on conflict (key) do nothing", [sealed])?;
+            Ok::<Vec<u8>, OpenError>(tx.query_row("select value from meta where key = 'vault_check'", [], |row| row.get(0))?)
+        })
+        .await?;
+    vault.open(CHECK, &stored).map(drop).ok_or_else(|| OpenError::WrongKey(path.to_owned()))
+}

@@ -1,0 +1,90 @@
+//! What can be asked of the host, one file for each subject. Each operation is a request type with its `OPERATION`, and what is done with it.
+
+pub mod absent;
+pub mod account;
+pub mod bindings;
+pub mod builds;
+pub mod catalog;
+pub mod deploys;
+pub mod domains;
+pub mod env;
+pub mod login;
+pub mod operator;
+pub mod services;
+pub mod snapshot;
+pub mod tokens;
+pub mod usage;
+
+use rusqlite::Connection;
+use schemars::JsonSchema;
+use serde::Serialize;
+use tovuk_kernel::codes;
+use tovuk_kernel::limits::{PAGE_DEFAULT, PAGE_MAX};
+
+use super::caller::{Caller, Credential};
+use super::handler::Registered;
+use super::refusal::Refusal;
+use super::store;
+
+/// Every operation, in the order of the reference.
+pub(super) fn all() -> Vec<Registered> {
+    let mut operations = Vec::new();
+    macro_rules! table {
+        ($($operation:ty),* $(,)?) => { operations.extend([$(Registered::of::<$operation>()),*]) };
+    }
+    table![catalog::Status, catalog::Capabilities, login::Start, login::Poll, login::Approve];
+    table![account::Show, account::Update, account::Activity, tokens::Create, tokens::List, tokens::Revoke, usage::Show];
+    table![services::List, services::Create, services::Show, services::Resources, services::Restart, services::Delete];
+    table![deploys::Create, deploys::List, deploys::ListOfService, deploys::Show, deploys::Cancel, deploys::Rollback];
+    table![builds::Show, builds::Logs, builds::DeployLogs, builds::ServiceLogs];
+    table![env::List, env::Set, env::Delete, bindings::Create, bindings::Delete];
+    table![domains::List, domains::Add, domains::Verify, domains::Delete];
+    table![operator::Nodes, operator::Drain, operator::CreateAccount, operator::ListAccounts, operator::SetPlan, operator::Suspend];
+    table![operator::DeleteAccount];
+    operations.extend(absent::all());
+    operations
+}
+
+/// What an operation with nothing else to say answers with.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Done {
+    /// True.
+    pub ok: bool,
+}
+
+/// A moment as the API writes it, for example `2026-05-31T00:00:00.123Z`.
+pub(crate) fn timestamp(unix_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(unix_ms).map(|moment| format!("{moment:.3}")).unwrap_or_default()
+}
+
+/// Where a page of a list that is read backwards begins, and how long it may be.
+pub(crate) fn page(limit: Option<u32>, cursor: Option<&str>) -> Result<(i64, u32), Refusal> {
+    let limit = limit.unwrap_or(PAGE_DEFAULT);
+    if !(1..=PAGE_MAX).contains(&limit) {
+        return Err(Refusal::new(&codes::INVALID_REQUEST, format!("`limit` must be 1 to {PAGE_MAX}")));
+    }
+    let before = match cursor {
+        None => i64::MAX,
+        Some(cursor) => {
+            let number = cursor.strip_prefix("before_").and_then(|digits| digits.parse().ok());
+            number.ok_or_else(|| Refusal::new(&codes::INVALID_CURSOR, format!("`{cursor}` is no cursor of this list")))?
+        }
+    };
+    Ok((before, limit))
+}
+
+/// Cuts a list that was read with one entry more than its page holds; the cursor of the next page, if there is one.
+pub(crate) fn end_page<T>(entries: &mut Vec<T>, limit: u32, number: impl Fn(&T) -> i64) -> Option<String> {
+    let more = entries.len() > limit as usize;
+    entries.truncate(limit as usize);
+    entries.last().filter(|_| more).map(|last| format!("before_{}", number(last)))
+}
+
+/// Writes into the account's activity what the caller has done.
+pub(crate) fn note(conn: &Connection, caller: &Caller, action: &str, service: Option<i64>, subject: &str, now_ms: i64) -> Result<(), Refusal> {
+    let token = match caller.credential {
+        Credential::Token { id, .. } => Some(id),
+        _ => None,
+    };
+    Ok(store::activity::add(conn, caller.account_number(), action, service, subject, token, now_ms)?)
+}

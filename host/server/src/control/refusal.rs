@@ -1,0 +1,75 @@
+//! Why an operation was not done, for whoever asked. The text names what is theirs and nothing else; what only the operator may know is logged where
+//! it happens.
+
+use serde_json::{Map, Value};
+use tovuk_kernel::codes::{self, Code};
+use tovuk_kernel::names::NameError;
+use tovuk_resources::database;
+
+/// An operation that was refused or failed.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The row of the code table.
+    pub code: &'static Code,
+    /// What happened.
+    pub message: String,
+    /// The exact next command or edit, where there is a better one than the code's.
+    pub instruction: Option<String>,
+    /// Further keys of the body.
+    pub details: Option<Box<Map<String, Value>>>,
+}
+
+impl Refusal {
+    /// A refusal with this code.
+    pub fn new(code: &'static Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), instruction: None, details: None }
+    }
+
+    /// With the exact next command or edit.
+    pub fn instruct(mut self, instruction: impl Into<String>) -> Self {
+        self.instruction = Some(instruction.into());
+        self
+    }
+
+    /// With a further key.
+    pub fn detail(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.details.get_or_insert_default().insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// A failure of the host. Its reason goes to the log, under the request's id.
+    pub fn internal(reason: impl std::fmt::Display) -> Self {
+        tracing::error!("an operation failed: {reason}");
+        Self::new(&codes::INTERNAL_ERROR, codes::INTERNAL_ERROR.message)
+    }
+
+    /// There is no such service in the account.
+    pub fn no_service(name: &str) -> Self {
+        Self::new(&codes::SERVICE_NOT_FOUND, format!("there is no service `{name}` in this account")).instruct("Run `tovuk service list`.")
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.code.code, self.message)
+    }
+}
+
+impl From<database::Error> for Refusal {
+    fn from(error: database::Error) -> Self {
+        tracing::error!("the control database failed: {error}");
+        Self::new(&codes::STORAGE_FAILED, codes::STORAGE_FAILED.message)
+    }
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::from(database::Error::from(error))
+    }
+}
+
+impl From<NameError> for Refusal {
+    fn from(error: NameError) -> Self {
+        Self::new(&codes::INVALID_NAME, error.to_string())
+    }
+}
