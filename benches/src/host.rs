@@ -1,6 +1,5 @@
 //! The host as it is measured: a runtime with all limits, metering and records on, the measured services, and for `bench host` an edge and a socket.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,13 +9,14 @@ use tovuk_kernel::clock::Clock;
 use tovuk_kernel::ids::ServiceId;
 use tovuk_kernel::limits::{Plan, WorkerLimits};
 use tovuk_kernel::outbound::Allowlist;
+use tovuk_kernel::project::Kind;
 use tovuk_resources::bindings::{Binding, Bindings};
 use tovuk_runtime::compile::Compiler;
 use tovuk_runtime::failure::Failure;
 use tovuk_runtime::record::{Identity, LogLine, Observer, Record};
 use tovuk_runtime::runtime::{Runtime, RuntimeConfig};
 use tovuk_runtime::service::{Deployment, Service};
-use tovuk_server::edge::routes::{Routes, Site};
+use tovuk_server::edge::routes::{Placement, Routes, Site};
 use tovuk_server::edge::{Audience, Edge, ListenConfig, Listening};
 
 use crate::guests;
@@ -93,7 +93,7 @@ pub struct Host {
     pub runtime: Runtime,
     /// What it has said.
     pub tally: Arc<Tally>,
-    sites: HashMap<String, Arc<Site>>,
+    sites: Vec<Placement>,
 }
 
 impl Host {
@@ -107,7 +107,7 @@ impl Host {
         }
         let compiler = Compiler::this_program(clock.clone()).context("this program's own path is unknown")?;
         let runtime = Runtime::new(config, compiler, clock, tally.clone())?;
-        let mut host = Self { runtime, tally, sites: HashMap::new() };
+        let mut host = Self { runtime, tally, sites: Vec::new() };
         for (name, guest) in SERVICES {
             host.deploy(name, guest).await.with_context(|| format!("the guest `{guest}` cannot be deployed"))?;
         }
@@ -127,7 +127,8 @@ impl Host {
         let mut env = vec![("TOVUK_SERVICE_ID".to_owned(), id.to_string())];
         env.extend_from_slice(bindings.env());
         service.promote(Arc::new(Deployment { id: "deploy_bench".into(), artifact, limits, env, bindings, outbound: Allowlist::default() }));
-        self.sites.insert(format!("{name}.localhost"), Arc::new(Site::new(id, &["/*".to_owned()], None)));
+        let site = Site::new(id.clone(), Kind::RustWorker, &["/*".to_owned()], None);
+        self.sites.push((id, vec![format!("{name}.localhost")], Some(site)));
         Ok(())
     }
 
@@ -146,7 +147,7 @@ pub fn serve(address: SocketAddr, threads: usize, slots: Option<u32>) -> anyhow:
     machine::multi_thread(threads)?.block_on(async {
         let host = Host::start(slots).await?;
         let routes = Routes::default();
-        routes.replace(host.sites.clone());
+        routes.set_all(host.sites.clone())?;
         let listener = Listening::bind(address).await.with_context(|| format!("cannot listen at {address}"))?;
         let edge = Edge::new(host.runtime.clone(), routes, Audience::Public, format!("localhost:{}", address.port()));
         let _listening = Listening::serve(listener, edge, ListenConfig::default())?;

@@ -1,9 +1,8 @@
 //! One host inside the test: runtime, edge and a socket.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Request;
@@ -13,11 +12,13 @@ use tovuk_kernel::clock::Clock;
 use tovuk_kernel::ids::ServiceId;
 use tovuk_kernel::limits::{Plan, WorkerLimits};
 use tovuk_kernel::outbound::Allowlist;
+use tovuk_kernel::project::Kind;
 use tovuk_resources::bindings::{Binding, Bindings};
 use tovuk_runtime::compile::Compiler;
 use tovuk_runtime::record::Identity;
 use tovuk_runtime::runtime::{Runtime, RuntimeConfig};
 use tovuk_runtime::service::Deployment;
+use tovuk_server::assets::Assets;
 use tovuk_server::edge::routes::{Routes, Site};
 use tovuk_server::edge::{Audience, Edge, ListenConfig, Listening};
 
@@ -53,7 +54,7 @@ pub struct ServiceConfig {
     env: Vec<(String, String)>,
     outbound: Vec<String>,
     limits: WorkerLimits,
-    assets: Option<PathBuf>,
+    assets: Option<Assets>,
     account: String,
 }
 
@@ -114,9 +115,9 @@ impl ServiceConfig {
         self
     }
 
-    /// With files in this folder.
-    pub fn assets(mut self, folder: PathBuf) -> Self {
-        self.assets = Some(folder);
+    /// With these files.
+    pub fn assets(mut self, assets: Assets) -> Self {
+        self.assets = Some(assets);
         self
     }
 }
@@ -131,9 +132,10 @@ pub struct Host {
     pub observed: Observed,
     /// Where it listens.
     pub address: SocketAddr,
-    routes: Routes,
-    sites: Mutex<HashMap<String, Arc<Site>>>,
-    _listening: Listening,
+    /// Which host names lead where.
+    pub routes: Routes,
+    edge: Edge,
+    listening: Listening,
 }
 
 impl Host {
@@ -156,8 +158,8 @@ impl Host {
         let address = listener.local_addr().unwrap();
         let routes = Routes::default();
         let edge = Edge::new(runtime.clone(), routes.clone(), config.audience, format!("localhost:{}", address.port()));
-        let listening = Listening::serve(listener, edge, config.listen).unwrap();
-        Self { runtime, clock, observed, address, routes, sites: Mutex::default(), _listening: listening }
+        let listening = Listening::serve(listener, edge.clone(), config.listen).unwrap();
+        Self { runtime, clock, observed, address, routes, edge, listening }
     }
 
     /// Adds a service without a deploy.
@@ -166,12 +168,18 @@ impl Host {
         let identity = Identity { id: id.clone(), name: name.into(), slug: name.into(), account: config.account.as_str().into() };
         self.runtime.services().add(identity, &config.limits);
         if !config.routes.is_empty() || config.assets.is_some() {
-            let site = Arc::new(Site::new(id.clone(), &config.routes, config.assets.clone()));
-            let mut sites = self.sites.lock().unwrap();
-            sites.insert(format!("{name}.localhost"), site);
-            self.routes.replace(sites.clone());
+            let kind = if config.assets.is_some() { Kind::Fullstack } else { Kind::RustWorker };
+            let site = Site::new(id.clone(), kind, &config.routes, config.assets.clone());
+            self.routes.set(&id, vec![format!("{name}.localhost")], Some(site)).unwrap();
         }
         id
+    }
+
+    /// Deploys files as a service without a worker.
+    pub fn deploy_files(&self, name: &str, assets: Assets) {
+        let id = ServiceId::from(format!("service_{name}"));
+        let site = Site::new(id.clone(), Kind::StaticFrontend, &["/*".to_owned()], Some(assets));
+        self.routes.set(&id, vec![format!("{name}.localhost")], Some(site)).unwrap();
     }
 
     /// Deploys a guest of `tests/guests` as a service.
@@ -197,6 +205,24 @@ impl Host {
         let deployment = Deployment { id: "deploy_1".into(), artifact, limits: config.limits, env, bindings, outbound };
         self.runtime.services().get(&id).unwrap().promote(Arc::new(deployment));
         Ok(())
+    }
+
+    /// Serves the same services at another address.
+    pub async fn also_listens(&self, config: ListenConfig) -> Listening {
+        let listener = Listening::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        Listening::serve(listener, self.edge.clone(), config).unwrap()
+    }
+
+    /// Makes a service answer at another host name, and at its own.
+    pub fn also_at(&self, hostname: &str, service: &str) {
+        let own = format!("{service}.localhost");
+        let site = Site::clone(&self.routes.find(&own).unwrap());
+        self.routes.set(&site.service.clone(), vec![own, hostname.to_owned()], Some(site)).unwrap();
+    }
+
+    /// Stops listening, once running requests have been answered.
+    pub async fn stop(self) {
+        self.listening.stop().await;
     }
 
     /// A client of this host.

@@ -7,13 +7,19 @@ mod client;
 mod guests;
 mod host;
 mod observed;
+mod operator;
 mod process;
+mod tls;
+mod wire;
 
 pub use client::{Client, Reply};
 pub use guests::{component, repository};
 pub use host::{Host, HostConfig, ServiceConfig};
 pub use observed::Observed;
+pub use operator::Operator;
 pub use process::{Dev, Program, Project, run, tovuk};
+pub use tls::{Authority, TlsClient};
+pub use wire::{Frame, PREFACE, Protocol, ask, ask_raw, exchange, fields, frame, frames, statuses};
 
 /// Whether tests run at their full size, which takes long: set `TOVUK_SOAK=1`. Otherwise they run the same code at about a tenth.
 pub fn full_size() -> bool {

@@ -233,6 +233,8 @@ fn limits_page() -> String {
         ("Wait of a request whose service, account or host is busy", format!("{} ms", grouped(limits::ADMISSION_WAIT_MS))),
         ("Requests that wait for an instance slot", grouped(limits::ADMISSION_QUEUE_MAX as u64)),
         ("One line of a worker's log", format!("{} KiB; a longer one is cut", limits::LOG_EVENT_BYTES >> 10)),
+        ("Static files of one deploy", grouped(limits::STATIC_ASSET_FILES_PER_VERSION as u64)),
+        ("One static file", format!("{} MiB", limits::STATIC_ASSET_FILE_BYTES >> 20)),
         ("Component, compressed with gzip", format!("{} MiB free, {} MiB pro", mib(limits::Plan::Free), mib(limits::Plan::Pro))),
     ];
     for (what, figure) in fixed {

@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use tovuk_kernel::limits::Plan;
 
+use crate::serve::Settings;
+
 /// Runs WebAssembly workers: on this machine as in production.
 #[derive(Debug, Parser)]
 #[command(name = "tovuk", version, max_term_width = 110, after_help = "Start with:\n  tovuk new hello && cd hello && tovuk dev\n")]
@@ -21,6 +23,8 @@ pub struct Cli {
 pub enum Command {
     /// Run every service of a project on this machine, and rebuild on change
     Dev(DevArgs),
+    /// Run a host for many accounts: control API, deploys, front door
+    Serve(Box<Settings>),
     /// Make a new project
     New(NewArgs),
     /// Say what is wrong with a project file or a component

@@ -3,10 +3,14 @@
 pub mod args;
 pub mod build;
 pub mod check;
+pub mod deploy;
 pub mod dev;
 pub mod env_file;
 pub mod new;
 pub mod project_file;
+pub mod serve;
+pub mod session;
+mod suggest;
 pub mod toolchain;
 pub mod watch;
 
@@ -24,8 +28,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    // Before anything else: a compiler process has limits to set and nothing to start.
-    if let Some(code) = tovuk_runtime::compile::child_main() {
+    // Before anything else: a compiler or build process has limits to set and nothing to start, and the latter must have one thread.
+    if let Some(code) = tovuk_runtime::compile::child_main().or_else(tovuk_server::build::sandbox::child_main) {
         return code;
     }
     let cli = match Cli::try_parse() {
@@ -40,6 +44,7 @@ pub fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).without_time().init();
     let result = match cli.command {
         Command::Dev(args) => in_runtime(dev::run(args)),
+        Command::Serve(settings) => in_runtime(serve::run(*settings)),
         Command::New(args) => make(&args),
         Command::Check(args) => in_runtime(check::run(args)),
         Command::Schema => print_schema(),

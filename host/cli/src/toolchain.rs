@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tokio::process::Command;
-
-/// The target that workers are built for.
-pub const TARGET: &str = "wasm32-wasip2";
+pub use tovuk_server::build::TARGET;
 
 /// Why workers cannot be built. Each text ends with the command to run.
 #[derive(Debug, thiserror::Error)]

@@ -34,7 +34,7 @@ pub struct Code {
 
 macro_rules! codes {
     ($($name:ident = $status:literal $code:literal $blame:ident $retryable:literal $message:literal $help:literal;)*) => {
-        $(#[doc = $message] pub static $name: Code = Code { code: $code, status: $status, blame: Blame::$blame, retryable: $retryable, message: $message, help: $help };)*
+        $(#[doc = $message] pub const $name: Code = Code { code: $code, status: $status, blame: Blame::$blame, retryable: $retryable, message: $message, help: $help };)*
         /// Every code, in the order of the table.
         pub static ALL: &[&Code] = &[$(&$name),*];
     };
@@ -42,9 +42,16 @@ macro_rules! codes {
 
 codes! {
     BAD_REQUEST = 400 "bad_request" Caller false "The request is not valid HTTP for this host." "Send one Host header, one length, and a path that is a valid URI.";
+    ARCHIVE_REFUSED = 400 "archive_refused" Caller false "The archive cannot be accepted." "The message names the entry and what to do about it. Send a gzip-compressed tar of regular files, without links, secrets or build output.";
     SERVICE_NOT_FOUND = 404 "service_not_found" Caller false "There is no service at this address." "Check the host name. A service without `routes` is private and answers nobody but the services that bind it.";
     ROUTE_NOT_FOUND = 404 "route_not_found" Caller false "The service has no route for this path." "Add the path to `routes` of the service in tovuk.toml.";
     RESERVED_PATH = 404 "reserved_path" Caller false "There is nothing at this address." "Paths under /.tovuk are the host's own: only it delivers events there. Use another path.";
+    DOMAIN_INVALID = 400 "domain_invalid" Caller false "This is no host name that a service can answer at." "Give a host name of your own with at least two labels, such as api.example.com, without scheme, port, path or wildcard.";
+    DOMAIN_RESERVED = 409 "domain_reserved" Caller false "This host name cannot be a custom domain." "Use a name under a domain that you registered; names under the host's own domain and local names are not given out.";
+    DOMAIN_TAKEN = 409 "domain_taken" Caller false "This host name belongs to another service." "Remove it there first with `tovuk domains delete`, or use another name.";
+    DOMAIN_NOT_VERIFIED = 409 "domain_not_verified" Caller true "The DNS record of this host name is not in place." "Make the CNAME record that `tovuk domains list` shows, wait until your DNS provider has published it, then run `tovuk domains verify` again.";
+    REMOTE_BUILD_DISABLED = 409 "remote_build_disabled" Operator false "This host does not build from source." "Build the component and deploy it with `tovuk deploy`, which builds on your machine. Operators: start `tovuk serve` with `--remote-build`, or set `remote_build = true`.";
+    ARCHIVE_TOO_LARGE = 413 "archive_too_large" Caller false "The archive is larger than this host accepts." "Leave out what the service does not need: the message says which limit was met.";
     BODY_TOO_LARGE = 413 "body_too_large" Caller false "The body is larger than the service accepts." "Send less, or raise `body_mb` (lean world) or `stream_body_mb` (wasi:http) under [services.<name>.limits].";
     INVALID_REQUEST = 400 "invalid_request" Caller false "The request is not valid." "Send what the API reference says for this route.";
     INVALID_NAME = 400 "invalid_name" Caller false "The name cannot be used." "Choose a name as the message says.";
@@ -78,11 +85,8 @@ codes! {
     NOT_DEPLOYED = 409 "not_deployed" Caller false "The service has no live deploy." "Run `tovuk deploy`.";
     DEPLOY_NOT_CANCELABLE = 409 "deploy_not_cancelable" Caller false "The deploy has ended." "Nothing is left to cancel. `tovuk deploy rollback <deploy>` brings an earlier deploy back.";
     ROLLBACK_REFUSED = 409 "rollback_refused" Caller false "The deploy cannot be brought back." "Choose a deploy that has been live: `tovuk deploy list --service <service>`.";
-    DOMAIN_TAKEN = 409 "domain_taken" Caller false "The host name belongs to another service." "One host name belongs to one service. Delete it there first.";
     DOMAIN_LIMIT = 409 "domain_limit" Caller false "The service has as many domains as it may." "Delete domains that are no longer used: `tovuk domains list --service <service>`.";
-    DOMAIN_NOT_VERIFIED = 409 "domain_not_verified" Caller true "The DNS record of the domain is not there yet." "Make the record as the message says, wait until DNS shows it, and run `tovuk domains verify` again.";
-    INVALID_DOMAIN = 400 "invalid_domain" Caller false "The host name cannot be a custom domain." "Give a host name that you can make a CNAME record for, such as api.example.com.";
-    UPLOAD_TOO_LARGE = 413 "upload_too_large" Caller false "The upload is larger than the plan allows." "Upload less; the message says how much is allowed.";
+    BUILD_SANDBOX_UNAVAILABLE = 503 "build_sandbox_unavailable" Operator false "This host cannot build from source now." "Builds run in Linux namespaces or not at all. Build on your machine with `tovuk deploy`. Operators: `tovuk doctor` says what is missing, most often a sysctl that forbids user namespaces.";
     COMPONENT_REFUSED = 422 "component_refused" Worker false "The component cannot run here." "Correct what the message names; `tovuk check <component>` finds the same before a deploy.";
     HEALTH_CHECK_FAILED = 422 "health_check_failed" Worker false "The service did not answer its health request." "Make the path in `health` answer with a status below 400; `tovuk logs --build <build>` says what it answered.";
     BUILD_FAILED = 422 "build_failed" Worker false "The build failed." "Run `tovuk logs --build <build>`.";

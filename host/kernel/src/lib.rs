@@ -1,6 +1,7 @@
 //! The vocabulary of the host: ids, names, clock, limits, error codes, project files. It knows no engine, no HTTP server, no command line and
 //! no SQL, and does no input or output of its own.
 
+pub mod archive;
 pub mod clock;
 pub mod codes;
 pub mod error;

@@ -167,8 +167,8 @@ pub const ENV_VARIABLES_MAX: u64 = 64;
 pub const ENV_VALUE_BYTES_MAX: usize = 5 << 10;
 /// Largest body of a deploy, in bytes: a component and an archive of files, both written in base64.
 pub const DEPLOY_BODY_BYTES_MAX: u64 = 160 << 20;
-/// Largest archive of source or of static files, in bytes as compressed.
-pub const ARCHIVE_BYTES_MAX: u64 = 50_331_648;
+/// Largest archive of source or static files, compressed.
+pub const ARCHIVE_GZIP_BYTES: u64 = 50_331_648;
 /// Bodies of API requests that are held at a time by all clients together, in MiB.
 pub const API_BODIES_MIB_MAX: u32 = 512;
 /// How long a deploy waits for the answer to its health request, in ms.
@@ -189,12 +189,18 @@ pub const ACTIVITY_DAYS: u64 = 90;
 pub const PAGE_DEFAULT: u32 = 100;
 /// Most entries of one page of a list.
 pub const PAGE_MAX: u32 = 1_000;
+/// Static files of one deploy.
+pub const STATIC_ASSET_FILES_PER_VERSION: usize = 20_000;
+/// Largest static file, in bytes.
+pub const STATIC_ASSET_FILE_BYTES: u64 = 25 << 20;
 /// How long a request from outside waits for its turn when its service, its account or the host is busy, in ms.
 pub const ADMISSION_WAIT_MS: u64 = 5_000;
 /// How many requests from outside may wait for an instance slot at a time.
 pub const ADMISSION_QUEUE_MAX: usize = 8_192;
 /// Longest line of a worker's log, in bytes. A longer one is cut and marked.
 pub const LOG_EVENT_BYTES: usize = 256 << 10;
+/// Messages of one page of log lines, in bytes. A page that would have more ends before, and has at least one line.
+pub const LOG_PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// The figures that apply to one deploy of one service, after plan and project file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

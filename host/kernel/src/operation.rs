@@ -76,8 +76,8 @@ pub struct Operation {
     pub errors: &'static [&'static Code],
     /// The meters that it charges, by name.
     pub meters: &'static [&'static str],
-    /// Its command, if it has one.
-    pub command: Option<Command>,
+    /// Its commands, if it has any.
+    pub commands: &'static [Command],
 }
 
 /// Largest body of an operation that does not say otherwise, in bytes.
@@ -97,7 +97,7 @@ impl Operation {
             body_bytes_max: BODY_BYTES_MAX,
             errors: &[],
             meters: &[],
-            command: None,
+            commands: &[],
         }
     }
 
@@ -137,9 +137,9 @@ impl Operation {
         self
     }
 
-    /// With a command.
-    pub const fn command(mut self, command: Command) -> Self {
-        self.command = Some(command);
+    /// With these commands.
+    pub const fn commands(mut self, commands: &'static [Command]) -> Self {
+        self.commands = commands;
         self
     }
 
@@ -238,6 +238,10 @@ pub enum Form {
     KeyValue(&'static str),
     /// A flag without a value, which sets the field to `true`.
     True,
+    /// A flag without a value, which sets the field to `false`.
+    False,
+    /// Not given on the command line: the command always sends this.
+    Always(bool),
     /// A flag without a value, which sets the field to `null`.
     Null,
 }
@@ -256,6 +260,11 @@ impl Argument {
     /// A word or a flag.
     pub const fn either(field: &'static str, flag: &'static str, help: &'static str) -> Self {
         Self { field, place: Place::Either(flag), form: Form::Text, required: true, help }
+    }
+
+    /// What the command always sends.
+    pub const fn constant(field: &'static str, value: bool) -> Self {
+        Self { field, place: Place::Positional, form: Form::Always(value), required: false, help: "" }
     }
 
     /// Whose text is read so.

@@ -142,6 +142,27 @@ impl Artifacts {
         Ok(Artifact { id, description: manifest.description })
     }
 
+    /// What is stored under this name.
+    pub fn stored(&self, id: &str) -> Result<Artifact, Error> {
+        let id = ArtifactId(id.into());
+        let manifest = self.manifest(&id).ok_or_else(|| Error::Unknown(id.as_str().to_owned()))?;
+        Ok(Artifact { id, description: manifest.description })
+    }
+
+    /// Compiles a stored component anew where its code is missing, damaged, or of another engine. Its code is looked at when it is first used.
+    pub async fn revive(&self, id: &str) -> Result<(), Error> {
+        let id = ArtifactId(id.into());
+        if self.manifest(&id).is_some() && self.code_path(&id).is_file() {
+            return Ok(());
+        }
+        let path = self.path(&id, "wasm");
+        let wasm = fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+        if ArtifactId::of(&wasm) != id {
+            return Err(Error::Corrupt { path });
+        }
+        self.prepare(&wasm).await.map(drop)
+    }
+
     /// The worker of a prepared component, from memory or mapped from disk.
     pub fn load(&self, id: &ArtifactId) -> Result<Arc<Worker>, Error> {
         if let Some(worker) = self.loaded.get(id) {

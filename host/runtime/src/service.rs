@@ -47,6 +47,21 @@ fn permits(limits: &WorkerLimits) -> usize {
 }
 
 impl Service {
+    /// A service that no table has, for asking a version before it is promoted.
+    pub fn alone(identity: Identity, limits: &WorkerLimits) -> Arc<Self> {
+        Arc::new(Self::new(identity, permits(limits), Arc::new(Semaphore::new(ACCOUNT_CONCURRENCY as usize))))
+    }
+
+    fn new(identity: Identity, concurrency: usize, account: Arc<Semaphore>) -> Self {
+        Self {
+            identity: Arc::new(identity),
+            live: ArcSwapOption::empty(),
+            concurrency: AtomicUsize::new(concurrency),
+            running: Arc::new(Semaphore::new(concurrency)),
+            account,
+        }
+    }
+
     /// The live deploy, if there is one.
     pub fn live(&self) -> Option<Arc<Deployment>> {
         self.live.load_full()
@@ -112,15 +127,7 @@ impl Services {
         let concurrency = permits(limits);
         self.by_id
             .entry(identity.id.clone())
-            .or_insert_with(|| {
-                Arc::new(Service {
-                    identity: Arc::new(identity),
-                    live: ArcSwapOption::empty(),
-                    concurrency: AtomicUsize::new(concurrency),
-                    running: Arc::new(Semaphore::new(concurrency)),
-                    account,
-                })
-            })
+            .or_insert_with(|| Arc::new(Service::new(identity, concurrency, account)))
             .clone()
     }
 

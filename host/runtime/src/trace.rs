@@ -16,6 +16,11 @@ impl TraceId {
     pub fn random() -> Self {
         Self(fastrand::u128(1..))
     }
+
+    /// The id as it is kept.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
 }
 
 impl fmt::Display for TraceId {

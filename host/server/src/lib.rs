@@ -1,5 +1,12 @@
-//! The host's doors: listeners, routing, and the path between a socket and a worker.
+//! The host's doors: listeners, routing, the path between a socket and a worker; the control API, deploys and what else an operator's host is made of.
 
+pub mod assets;
+pub mod boot;
+pub mod build;
+pub mod control;
+pub mod deploy;
+pub mod domains;
 pub mod edge;
 pub mod listen;
+pub mod logs;
 pub mod tls;

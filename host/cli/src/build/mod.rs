@@ -1,8 +1,7 @@
 //! Builds a service: runs its commands, shows their output as it comes and finds the component they leave. It decides nothing about when to
 //! build (`watch` and the dev loop do) and does not look into the component.
 
-mod command;
-mod component;
+mod locate;
 mod process;
 
 use std::path::{Path, PathBuf};
@@ -10,9 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tovuk_kernel::project::Service;
+use tovuk_server::build::command;
+pub use tovuk_server::build::command::CommandError;
+pub use tovuk_server::build::component::ComponentError;
 
-pub use self::command::CommandError;
-pub use self::component::ComponentError;
 use crate::project_file::service_directory;
 use crate::toolchain::{self, ToolchainError};
 
@@ -125,7 +125,7 @@ pub async fn build(project: &Path, name: &str, service: &Service, sink: Sink) ->
     run_all(name, service.build.as_deref(), &root, &sink).await?;
     let component = match service.kind().has_worker() {
         true => {
-            let found = component::find(name, service, &root).await;
+            let found = locate::find(name, service, &root).await;
             Some(found.map_err(|source| BuildError::Component { service: name.to_owned(), source })?)
         }
         false => None,
@@ -142,7 +142,7 @@ pub async fn component_path(project: &Path, service: &Service) -> Result<Option<
     if !service.kind().has_worker() {
         return Ok(None);
     }
-    component::locate(service, &service_directory(project, service)).await.map(Some)
+    locate::locate(service, &service_directory(project, service)).await.map(Some)
 }
 
 async fn run_all(service: &str, command: Option<&str>, directory: &Path, sink: &Sink) -> Result<(), BuildError> {
@@ -166,7 +166,7 @@ async fn run_all(service: &str, command: Option<&str>, directory: &Path, sink: &
             _ => BuildError::Run { service: service.to_owned(), command: line.clone(), directory: directory.to_owned(), source },
         })?;
         if !ended.status.success() {
-            let status = process::in_words(ended.status);
+            let status = command::in_words(ended.status);
             return Err(BuildError::Failed { service: service.to_owned(), command: line, directory: directory.to_owned(), status, tail: ended.tail });
         }
     }

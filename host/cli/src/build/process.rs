@@ -68,16 +68,6 @@ pub(super) async fn run(program: &str, arguments: &[String], directory: &Path, s
     Ok(Ended { status, tail: tail.into() })
 }
 
-/// How a program has ended, in words.
-pub(super) fn in_words(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit code {code}"),
-        (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => status.to_string(),
-    }
-}
-
 async fn read_lines(pipe: impl AsyncRead + Unpin, lines: mpsc::Sender<String>) {
     use tokio::io::AsyncReadExt;
     let mut reader = BufReader::new(pipe);

@@ -15,6 +15,7 @@ use tovuk_runtime::artifacts::Artifact;
 use tovuk_runtime::record::Identity;
 use tovuk_runtime::runtime::Runtime;
 use tovuk_runtime::service::Deployment;
+use tovuk_server::assets::Assets;
 use tovuk_server::edge::routes::{Routes, Site};
 
 use super::show::Show;
@@ -38,7 +39,7 @@ pub(super) struct Session {
 /// The last build of a service that succeeded.
 struct Live {
     artifact: Option<Artifact>,
-    assets: Option<PathBuf>,
+    assets: Option<Assets>,
 }
 
 impl Session {
@@ -69,6 +70,7 @@ impl Session {
         self.ids.retain(|name, id| {
             let stays = services.contains_key(name);
             if !stays {
+                self.routes.remove(id);
                 self.runtime.services().remove(id);
                 self.live.remove(name);
             }
@@ -134,7 +136,7 @@ impl Session {
             }
             None => None,
         };
-        self.live.insert(name.to_owned(), Live { artifact, assets: built.assets });
+        self.live.insert(name.to_owned(), Live { artifact, assets: built.assets.map(Assets::live) });
         self.deploy(name)
     }
 
@@ -213,15 +215,16 @@ impl Session {
 
     /// Puts every public service at its address. One whose first build has not succeeded answers there that it is not deployed.
     fn publish(&self) {
-        let mut sites = HashMap::new();
-        for (name, service) in &self.loaded.project.services {
-            let Some(id) = self.ids.get(name) else { continue };
+        let place = |(name, service): (&String, &Service)| {
+            let id = self.ids.get(name)?;
             let assets = self.live.get(name).and_then(|live| live.assets.clone());
-            if service.is_public() || assets.is_some() {
-                sites.insert(format!("{name}.localhost"), Arc::new(Site::new(id.clone(), &service.routes, assets)));
-            }
+            let is_public = service.is_public() || service.kind().has_assets();
+            let site = is_public.then(|| Site::new(id.clone(), service.kind(), &service.routes, assets));
+            Some((id.clone(), vec![format!("{name}.localhost")], site))
+        };
+        if let Err(taken) = self.routes.set_all(self.loaded.project.services.iter().filter_map(place)) {
+            self.show.note(&taken.to_string());
         }
-        self.routes.replace(sites);
     }
 
     /// Where everything is.

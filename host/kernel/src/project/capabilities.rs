@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::model::Service;
+use super::model::{Kind, Service};
 
 macro_rules! capabilities {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -74,6 +74,11 @@ capabilities! {
 pub(crate) const ALWAYS: [&str; 6] = ["logs", "builds", "usage_caps", "billing", "support", "abuse"];
 
 impl Capabilities {
+    /// The flags of a service of which nothing but its kind is known.
+    pub fn of_kind(kind: Kind) -> Self {
+        Self::of(&Service { kind: Some(kind), ..Service::default() })
+    }
+
     /// The flags that follow from what a service declares. Custom domains are added through the API and never declared.
     pub fn of(service: &Service) -> Self {
         Self {

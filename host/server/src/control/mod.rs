@@ -4,6 +4,7 @@
 //! knows sockets, and nothing outside knows the tables.
 
 pub mod api;
+mod base64;
 mod caller;
 mod decode;
 mod pages;
@@ -19,9 +20,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use http::{Request, Response};
 use rusqlite::Connection;
 use tovuk_kernel::clock::Clock;
 use tovuk_resources::database::{self, Database, Options};
+use tovuk_runtime::body::Body;
 use tovuk_runtime::runtime::Runtime;
 
 pub use self::caller::{Caller, Credential, Scope};
@@ -32,8 +35,11 @@ use self::urls::Urls;
 use self::vault::Vault;
 use crate::deploy::builds::Builds;
 use crate::deploy::live::Live;
+use crate::domains::{DnsRecord, Resolver, record_for};
 use crate::edge::routes::Routes;
+use crate::listen::{Answer, Peer};
 use crate::logs::Logs;
+use crate::tls::acme::Acme;
 
 /// How a control API is set up.
 pub struct ControlConfig {
@@ -45,6 +51,10 @@ pub struct ControlConfig {
     pub node: String,
     /// How builds run.
     pub builds: crate::deploy::builds::BuildConfig,
+    /// Who is asked for DNS records.
+    pub resolver: Resolver,
+    /// Who orders certificates of custom domains, if anybody does.
+    pub acme: Option<Acme>,
 }
 
 /// Why a host could not be opened.
@@ -91,6 +101,21 @@ struct Inner {
     config: ControlConfig,
     draining: AtomicBool,
     bodies: Arc<tokio::sync::Semaphore>,
+    records: Records,
+}
+
+/// The DNS records that custom domains need.
+#[derive(Clone)]
+pub(crate) struct Records {
+    key: Arc<str>,
+    public_domain: Arc<str>,
+}
+
+impl Records {
+    /// The record of a service's domain.
+    pub fn of(&self, service: i64, hostname: &str) -> DnsRecord {
+        record_for(&format!("service_{service}").into(), hostname, self.key.as_bytes(), &self.public_domain)
+    }
 }
 
 impl Control {
@@ -100,10 +125,11 @@ impl Control {
         let db = Database::open(&path, store::MIGRATIONS, Options::new(*b"tvkc"))?;
         check_key(&db, &vault, &path).await?;
         let tokens = Tokens::load(&db).await?;
-        let live = Live::new(runtime.clone(), routes, vault.clone(), logs.clone(), config.urls.clone());
+        let live = Live::new(runtime.clone(), routes, vault.clone(), logs.clone(), config.urls.clone(), config.acme.clone());
         let builds = Builds::new(config.builds.clone());
         let bodies = Arc::new(tokio::sync::Semaphore::new(tovuk_kernel::limits::API_BODIES_MIB_MAX as usize));
-        let control = Self(Arc::new(Inner { db, vault, runtime, tokens, live, builds, logs, config, draining: AtomicBool::new(false), bodies }));
+        let records = Records { key: vault.derive(&[b"domains"]).into(), public_domain: config.urls.public_domain.as_str().into() };
+        let control = Self(Arc::new(Inner { records, db, vault, runtime, tokens, live, builds, logs, config, draining: AtomicBool::new(false), bodies }));
         crate::deploy::boot::put_on_air(&control).await?;
         Ok(control)
     }
@@ -172,6 +198,19 @@ impl Control {
         &self.0.config
     }
 
+    pub(crate) fn records(&self) -> Records {
+        self.0.records.clone()
+    }
+
+    pub(crate) fn resolver(&self) -> &Resolver {
+        &self.0.config.resolver
+    }
+
+    /// Puts a service at the addresses that it has now.
+    pub(crate) async fn place(&self, service: i64) -> Result<(), Refusal> {
+        crate::deploy::restart_if_live(self, service).await
+    }
+
     pub(crate) fn urls(&self) -> &Urls {
         &self.0.config.urls
     }
@@ -194,6 +233,16 @@ impl Control {
         if let Err(error) = self.0.db.close().await {
             tracing::warn!("the control database was not closed cleanly: {error}");
         }
+    }
+}
+
+impl Answer for Control {
+    async fn answer(&self, request: Request<Body>, _peer: &Peer) -> Response<Body> {
+        self.respond(request).await
+    }
+
+    fn clock(&self) -> &Clock {
+        Self::clock(self)
     }
 }
 

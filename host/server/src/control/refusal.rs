@@ -68,6 +68,15 @@ impl From<rusqlite::Error> for Refusal {
     }
 }
 
+impl From<crate::logs::Error> for Refusal {
+    fn from(error: crate::logs::Error) -> Self {
+        match error {
+            crate::logs::Error::Database(error) => Self::from(error),
+            other => Self::new(other.code(), other.to_string()),
+        }
+    }
+}
+
 impl From<NameError> for Refusal {
     fn from(error: NameError) -> Self {
         Self::new(&codes::INVALID_NAME, error.to_string())

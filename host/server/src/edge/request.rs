@@ -18,6 +18,7 @@ use tovuk_runtime::trace::TraceContext;
 
 use crate::listen::{Answer, Peer};
 
+use super::api::Api;
 use super::files;
 use super::respond;
 use super::respond::Audience;
@@ -36,12 +37,22 @@ struct Inner {
     audience: Audience,
     /// The host's own authorities end in this, for example `localhost:8787`.
     public_authority: String,
+    api: Option<Api>,
 }
 
 impl Edge {
     /// A door to these services. `public_authority` is what follows `<slug>.` in their URLs, with the port if it is not the scheme's.
     pub fn new(runtime: Runtime, routes: Routes, audience: Audience, public_authority: String) -> Self {
-        let edge = Self(Arc::new(Inner { runtime, routes, audience, public_authority: public_authority.to_ascii_lowercase() }));
+        Self::of(Inner { runtime, routes, audience, public_authority: public_authority.to_ascii_lowercase(), api: None })
+    }
+
+    /// The same, where workers and, on a development host, people reach the control API as well.
+    pub fn with_api(runtime: Runtime, routes: Routes, audience: Audience, public_authority: String, api: Api) -> Self {
+        Self::of(Inner { runtime, routes, audience, public_authority: public_authority.to_ascii_lowercase(), api: Some(api) })
+    }
+
+    fn of(inner: Inner) -> Self {
+        let edge = Self(Arc::new(inner));
         let door: Weak<Inner> = Arc::downgrade(&edge.0);
         edge.0.runtime.set_own_door(door);
         edge
@@ -56,6 +67,12 @@ impl Edge {
         let host = host_of(&parts.uri, &parts.headers)?;
         if peer.is_some_and(|peer| !peer.may_ask(host.to_str().unwrap_or_default())) {
             return Err(Failure::refused(&codes::MISDIRECTED_REQUEST, "the TLS handshake was made for another host"));
+        }
+        if let Some(api) = self.0.api.as_ref().filter(|api| peer.is_some() && api.takes(&host, &parts.headers)) {
+            return Ok(api.respond(Request::from_parts(parts, body)).await);
+        }
+        if matches!(body, Body::Stream(_)) {
+            unframe(&mut parts.headers)?;
         }
         let unknown = || Failure::refused(&codes::SERVICE_NOT_FOUND, format!("no service answers at {}", host.to_str().unwrap_or("this host")));
         let site = host.to_str().ok().and_then(|host| self.0.routes.find(host)).ok_or_else(unknown)?;
@@ -99,7 +116,7 @@ impl Answer for Edge {
 }
 
 /// The one host that a request is for.
-fn host_of(uri: &Uri, headers: &HeaderMap) -> Result<HeaderValue, Failure> {
+pub(super) fn host_of(uri: &Uri, headers: &HeaderMap) -> Result<HeaderValue, Failure> {
     let bad = |text: &str| Failure::refused(&codes::BAD_REQUEST, text.to_owned());
     let mut hosts = headers.get_all(header::HOST).iter();
     let header = hosts.next();
@@ -116,10 +133,26 @@ fn host_of(uri: &Uri, headers: &HeaderMap) -> Result<HeaderValue, Failure> {
     }
 }
 
+/// Takes away how the body was framed on its way here, of which nothing is left. Another coding under the chunks would reach the worker as if it were
+/// the body.
+fn unframe(headers: &mut HeaderMap) -> Result<(), Failure> {
+    let http::header::Entry::Occupied(codings) = headers.entry(header::TRANSFER_ENCODING) else { return Ok(()) };
+    let (_, mut codings) = codings.remove_entry_mult();
+    let is_chunked = codings.next().is_some_and(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
+    if is_chunked && codings.next().is_none() {
+        return Ok(());
+    }
+    Err(Failure::refused(&codes::BAD_REQUEST, "the only transfer encoding that this host reads is `chunked`"))
+}
+
 impl OwnDoor for Inner {
-    fn owns(&self, authority: &Authority, _scheme: Option<&str>) -> bool {
-        let authority = authority.as_str().to_ascii_lowercase();
-        authority.strip_suffix(&self.public_authority).is_some_and(|rest| rest.ends_with('.'))
+    fn owns(&self, name: &Authority, _scheme: Option<&str>) -> bool {
+        let authority = name.as_str().to_ascii_lowercase();
+        let is_slug = authority.strip_suffix(&self.public_authority).is_some_and(|rest| rest.ends_with('.'));
+        let is_api = self.api.as_ref().is_some_and(|api| api.owns(name));
+        // A custom domain leads here too; a chain that went out and came back would begin to count anew.
+        let port = |authority: &str| authority.rsplit_once(':').map(|(_, port)| port.to_owned());
+        is_slug || is_api || (port(&authority) == port(&self.public_authority) && self.routes.find(&authority).is_some())
     }
 
     fn enter(self: Arc<Self>, mut request: Request<Body>, budget: Budget) -> BoxFuture<'static, Response<Body>> {
@@ -129,6 +162,9 @@ impl OwnDoor for Inner {
         request.headers_mut().insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
         async move {
             let audience = self.audience;
+            if let Some(api) = self.api.as_ref().filter(|api| request.uri().authority().is_some_and(|authority| api.owns(authority))) {
+                return api.respond(request).await;
+            }
             Edge(self).dispatch(request, budget, None).await.unwrap_or_else(|failure| respond::failure(&failure, context.trace, audience))
         }
         .boxed()

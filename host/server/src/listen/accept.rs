@@ -20,6 +20,8 @@ use super::{Answer, ListenConfig};
 
 /// How long to wait after a connection could not be accepted.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// Connections that have ended and are remembered without harm.
+const JUDGED_MIN: usize = 64;
 /// The smallest buffer for heads that the HTTP/1 server takes.
 const HEAD_BYTES_MIN: usize = 8 << 10;
 
@@ -81,6 +83,10 @@ impl<A: Answer> Connections<A> {
             tracing::debug!("a connection from {} was closed: it has {} already", address.ip(), self.clients.max);
             return;
         };
+        // Those that have ended go when they are more than those that live, so that short connections do not pile up between two looks.
+        if self.judged.len() > 2 * self.tasks.len() + JUDGED_MIN {
+            self.judged.retain(Judged::lives);
+        }
         let progress = Arc::<Progress>::default();
         self.judged.push(Judged::new(progress.clone(), Instant::now()));
         let serve = connection::serve(stream, address.ip(), self.shared.clone(), progress);
@@ -117,8 +123,8 @@ fn builder(config: &ListenConfig) -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(config.head_timeout)
-        .max_buf_size(config.head_bytes_max.max(HEAD_BYTES_MIN))
-        .pipeline_flush(true);
+        // No `pipeline_flush`: while bytes are left to read it holds answers back, and what follows a request may be garbage that ends the connection.
+        .max_buf_size(config.head_bytes_max.max(HEAD_BYTES_MIN));
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -1,5 +1,8 @@
 //! TLS: handshakes of listeners, and the certificates that they show. What is asked over a connection afterwards is the listener's.
 
+pub mod acme;
+mod certificate;
+mod files;
 mod store;
 
 use std::io;
@@ -10,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+pub use files::{CertificateFiles, FileError, TlsConfig, load};
 pub use store::CertificateStore;
 
 /// The protocol by which an ACME server asks whether a host name is ours (RFC 8737). A connection that agrees on it carries nothing else.

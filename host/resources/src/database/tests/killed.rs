@@ -24,8 +24,8 @@ async fn writes_until_killed() {
                 let text = format!("{}-{caller}-{number}", std::process::id());
                 let (first, second) = (format!("{text}-a"), format!("{text}-b"));
                 database.write(move |tx| insert(tx, &first).and_then(|_| insert(tx, &second))).await.unwrap();
-                // Not `println!`, which the test harness may capture.
-                writeln!(std::io::stderr(), "answered {text}").unwrap();
+                // Not `println!`, which the test harness may capture; and in one write, or the kill could come in the middle of a line.
+                std::io::stderr().write_all(format!("answered {text}\n").as_bytes()).unwrap();
             }
         })
     });

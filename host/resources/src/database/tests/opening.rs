@@ -45,11 +45,11 @@ async fn a_failed_migration_leaves_the_file_as_it_was() {
     assert_eq!(tables, 1);
 }
 
-#[test]
-fn the_file_of_another_store_is_refused_untouched() {
+#[tokio::test]
+async fn the_file_of_another_store_is_refused_untouched() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("test.db");
-    drop(open(&folder));
+    open(&folder).close().await.unwrap();
     let error = Database::open(&path, MIGRATIONS, Options::new(*b"else")).err().unwrap();
     assert!(matches!(error, Error::Foreign { .. }), "{error}");
     std::fs::write(&path, "this is no database, but it is somebody's text").unwrap();

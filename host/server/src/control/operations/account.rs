@@ -69,7 +69,7 @@ pub struct Show {}
 impl Request for Show {
     const OPERATION: Operation = Operation::new("account.show", Method::Get, "/v1/account", "Show the account and the token in use")
         .errors(&[&codes::ACCOUNT_NOT_FOUND])
-        .command(Command::new("account show").default().aliases(&["whoami"]).examples(&["tovuk account show"]));
+        .commands(&[Command::new("account show").default().aliases(&["whoami"]).examples(&["tovuk account show"])]);
     type Response = AccountResponse;
 }
 
@@ -105,14 +105,12 @@ const DISPLAY_NAME_CHARS_MAX: usize = 100;
 impl Request for Update {
     const OPERATION: Operation = Operation::new("account.update", Method::Put, "/v1/account", "Change handle and display name")
         .errors(&[&codes::INVALID_NAME, &codes::HANDLE_TAKEN, &codes::ACCOUNT_NOT_FOUND])
-        .command(
-            Command::new("account update")
+        .commands(&[Command::new("account update")
                 .arguments(&[
                     Argument::either("handle", "handle", "The new handle"),
                     Argument::either("displayName", "display-name", "What people call the account").form(Form::Words).optional(),
                 ])
-                .examples(&["tovuk account update ada Ada Lovelace"]),
-        );
+                .examples(&["tovuk account update ada Ada Lovelace"]),]);
     type Response = AccountResponse;
 }
 
@@ -179,7 +177,7 @@ impl Request for Activity {
     const OPERATION: Operation =
         Operation::new("account.activity", Method::Get, "/v1/account/activity", "List what has happened in the account, the newest first")
             .errors(&[&codes::INVALID_CURSOR])
-            .command(Command::new("account activity").arguments(&PAGE_ARGUMENTS).examples(&["tovuk account activity --limit 20"]));
+            .commands(&[Command::new("account activity").arguments(&PAGE_ARGUMENTS).examples(&["tovuk account activity --limit 20"])]);
     type Response = ActivityPage;
 }
 

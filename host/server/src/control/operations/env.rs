@@ -50,7 +50,7 @@ pub struct List {
 impl Request for List {
     const OPERATION: Operation =
         Operation::new("env.list", Method::Get, "/v1/services/{service}/env", "List the names of a service's secrets; values are never shown")
-            .command(Command::new("env list").default().examples(&["tovuk env list --service shop"]));
+            .commands(&[Command::new("env list").default().examples(&["tovuk env list --service shop"])]);
     type Response = Secrets;
 }
 
@@ -76,11 +76,9 @@ impl Request for Set {
     const OPERATION: Operation = Operation::new("env.set", Method::Put, "/v1/services/{service}/env", "Set a secret")
         .described("The value is sealed before it is stored. Workers see it from the next deploy or restart on.")
         .errors(&[&codes::INVALID_NAME, &codes::ENV_LIMIT, &codes::RESOURCE_EXISTS])
-        .command(
-            Command::new("env set")
+        .commands(&[Command::new("env set")
                 .arguments(&[Argument::positional("name", "The variable and its value").form(Form::KeyValue("value"))])
-                .examples(&["tovuk env set STRIPE_KEY=sk_live_123 --service shop"]),
-        );
+                .examples(&["tovuk env set STRIPE_KEY=sk_live_123 --service shop"]),]);
     type Response = Secrets;
 }
 
@@ -127,11 +125,9 @@ pub struct Delete {
 impl Request for Delete {
     const OPERATION: Operation = Operation::new("env.delete", Method::Delete, "/v1/services/{service}/env/{name}", "Delete a secret")
         .errors(&[&codes::ENV_NOT_FOUND])
-        .command(
-            Command::new("env delete")
+        .commands(&[Command::new("env delete")
                 .arguments(&[Argument::positional("name", "The variable")])
-                .examples(&["tovuk env delete STRIPE_KEY --service shop"]),
-        );
+                .examples(&["tovuk env delete STRIPE_KEY --service shop"]),]);
     type Response = Secrets;
 }
 

@@ -66,15 +66,13 @@ impl Request for Create {
     const OPERATION: Operation = Operation::new("token.create", Method::Post, "/v1/tokens", "Make a token; its text is shown once")
         .status(201)
         .errors(&[&codes::INVALID_NAME, &codes::TOKEN_LIMIT])
-        .command(
-            Command::new("token create")
+        .commands(&[Command::new("token create")
                 .arguments(&[
                     Argument::positional("name", "What to call it"),
                     Argument::flag("scope", "scope", "account, read or operator"),
                     Argument::flag("expiresInSeconds", "expires-in-seconds", "After how many seconds it ends by itself").form(Form::Integer),
                 ])
-                .examples(&["tovuk token create ci", "tovuk token create dashboard --scope read --expires-in-seconds 86400"]),
-        );
+                .examples(&["tovuk token create ci", "tovuk token create dashboard --scope read --expires-in-seconds 86400"]),]);
     type Response = CreatedToken;
 }
 
@@ -120,7 +118,7 @@ pub struct Tokens {
 
 impl Request for List {
     const OPERATION: Operation = Operation::new("token.list", Method::Get, "/v1/tokens", "List the account's tokens, without their text")
-        .command(Command::new("token list").default().examples(&["tovuk token list"]));
+        .commands(&[Command::new("token list").default().examples(&["tovuk token list"])]);
     type Response = Tokens;
 }
 
@@ -141,12 +139,10 @@ pub struct Revoke {
 impl Request for Revoke {
     const OPERATION: Operation = Operation::new("token.revoke", Method::Delete, "/v1/tokens/{token}", "Revoke a token at once")
         .errors(&[&codes::TOKEN_NOT_FOUND])
-        .command(
-            Command::new("token revoke")
+        .commands(&[Command::new("token revoke")
                 .aliases(&["token delete"])
                 .arguments(&[Argument::positional("token", "Its id")])
-                .examples(&["tovuk token revoke token_2"]),
-        );
+                .examples(&["tovuk token revoke token_2"]),]);
     type Response = Tokens;
 }
 

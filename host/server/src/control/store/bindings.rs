@@ -36,7 +36,7 @@ pub fn list(conn: &Connection, service_id: i64) -> rusqlite::Result<Vec<Binding>
 
 /// How many bindings a service has.
 pub fn count(conn: &Connection, service_id: i64) -> rusqlite::Result<u64> {
-    conn.prepare_cached("select count(*) from bindings where service_id = ?1")?.query_row([service_id], |row| row.get(0))
+    conn.prepare_cached("select count(*) from bindings where service_id = ?1")?.query_row([service_id], |row| row.get(0)).map(i64::cast_unsigned)
 }
 
 /// The name of a binding that has this name, or that would share its environment variable.

@@ -65,6 +65,8 @@ pub struct Deploy {
     pub status: DeployStatus,
     /// What was uploaded: `component`, `assets`, `source`, `local` or `rollback`.
     pub source: String,
+    /// The folder of what was uploaded, until the build has ended.
+    pub upload: Option<String>,
     /// The commit that the client named.
     pub commit_sha: Option<String>,
     /// The service's table of the project file, as JSON.
@@ -120,6 +122,7 @@ fn deploy(row: &Row<'_>) -> rusqlite::Result<Deploy> {
         service_id: row.get("service_id")?,
         status: DeployStatus::named(&row.get::<_, String>("status")?),
         source: row.get("source")?,
+        upload: row.get("upload")?,
         commit_sha: row.get("commit_sha")?,
         config: row.get("config")?,
         artifact: row.get("artifact")?,
@@ -156,6 +159,8 @@ pub struct NewDeploy<'a> {
     pub service_id: i64,
     /// What was uploaded.
     pub source: &'a str,
+    /// The folder of what was uploaded.
+    pub upload: Option<&'a str>,
     /// The commit that the client named.
     pub commit_sha: Option<&'a str>,
     /// The service's table as JSON.
@@ -170,9 +175,9 @@ pub struct NewDeploy<'a> {
 
 /// Makes a deploy with a build that waits.
 pub fn create(conn: &Connection, new: &NewDeploy<'_>) -> rusqlite::Result<(Deploy, Build)> {
-    let sql = "insert into deploys (service_id, status, source, commit_sha, config, rollback_of, token_nonce, created_ms)
-        values (?1, 'building', ?2, ?3, ?4, ?5, ?6, ?7) returning *";
-    let row = params![new.service_id, new.source, new.commit_sha, new.config, new.rollback_of, new.token_nonce, new.now_ms];
+    let sql = "insert into deploys (service_id, status, source, commit_sha, config, rollback_of, token_nonce, created_ms, upload)
+        values (?1, 'building', ?2, ?3, ?4, ?5, ?6, ?7, ?8) returning *";
+    let row = params![new.service_id, new.source, new.commit_sha, new.config, new.rollback_of, new.token_nonce, new.now_ms, new.upload];
     let deploy = conn.prepare_cached(sql)?.query_row(row, deploy)?;
     let sql = "insert into builds (deploy_id, status, created_ms) values (?1, 'queued', ?2) returning *";
     let build = conn.prepare_cached(sql)?.query_row(params![deploy.id, new.now_ms], build)?;

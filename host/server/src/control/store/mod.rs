@@ -1,12 +1,14 @@
 //! What the control database holds, as rows and the queries for them. Each function takes a connection, so that several make one transaction. It
 //! decides nothing: who may see what is the operations' business, but for the account, which every query of an account's things is given.
 
-pub(super) mod accounts;
-pub(super) mod activity;
-pub(super) mod bindings;
+pub(crate) mod accounts;
+pub(crate) mod activity;
+pub(crate) mod bindings;
 pub(crate) mod deploys;
-pub(super) mod env;
-pub(super) mod services;
+pub(crate) mod domains;
+pub(crate) mod env;
+pub(super) mod logins;
+pub(crate) mod services;
 
 /// The steps that lead to today's tables.
 pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];

@@ -10,7 +10,7 @@ create table accounts (
     created_ms integer not null
 );
 
--- Only digests are kept. `session` tokens come from a login in a browser.
+-- Only digests are kept.
 create table tokens (
     id integer primary key autoincrement,
     account_id integer not null references accounts (id) on delete cascade,
@@ -40,6 +40,7 @@ create table deploys (
     service_id integer not null references services (id) on delete cascade,
     status text not null,
     source text not null,
+    upload text,
     commit_sha text,
     config text not null,
     artifact text,
@@ -116,8 +117,7 @@ create index activity_by_account on activity (account_id, id);
 create table logins (
     device_digest blob primary key,
     user_code text not null unique,
-    status text not null,
-    token_id integer,
     sealed_token blob,
+    handle text,
     expires_ms integer not null
 ) without rowid;

@@ -81,7 +81,7 @@ pub fn all(conn: &Connection) -> rusqlite::Result<Vec<Service>> {
 
 /// How many services the account has.
 pub fn count(conn: &Connection, account_id: i64) -> rusqlite::Result<u64> {
-    conn.prepare_cached("select count(*) from services where account_id = ?1")?.query_row([account_id], |row| row.get(0))
+    conn.prepare_cached("select count(*) from services where account_id = ?1")?.query_row([account_id], |row| row.get(0)).map(i64::cast_unsigned)
 }
 
 /// Makes a service with the first free slug. The name must be free in its account.

@@ -2,6 +2,7 @@
 //! what only a shell could do is refused with the way to ask for one.
 
 use std::path::Path;
+use std::process::ExitStatus;
 
 /// Why a command cannot be run.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,7 +32,7 @@ pub enum CommandError {
 }
 
 /// The commands in a text, each as its words. `:` and `true`, which do nothing, are left out.
-pub(super) fn split(command: &str) -> Result<Vec<Vec<String>>, CommandError> {
+pub fn split(command: &str) -> Result<Vec<Vec<String>>, CommandError> {
     let words = shlex::split(command).ok_or_else(|| CommandError::Quotes { command: command.to_owned() })?;
     let operator = |word: &String| matches!(word.as_str(), "|" | "||" | ";" | "&" | ">" | ">>" | "<" | "2>&1");
     let assignment =
@@ -53,7 +54,7 @@ pub(super) fn split(command: &str) -> Result<Vec<Vec<String>>, CommandError> {
 
 /// The commands, preceded by the installation of JavaScript packages where they need it: a package manager is run in a folder whose
 /// `node_modules` is missing, and none of the commands installs it.
-pub(super) fn with_dependencies(steps: Vec<Vec<String>>, directory: &Path) -> Vec<Vec<String>> {
+pub fn with_dependencies(steps: Vec<Vec<String>>, directory: &Path) -> Vec<Vec<String>> {
     let installs = |step: &Vec<String>| step.iter().skip(1).any(|word| matches!(word.as_str(), "install" | "ci" | "i" | "add"));
     if steps.iter().any(|step| is_package_manager(step) && installs(step)) {
         return steps;
@@ -100,7 +101,7 @@ fn install_command(program: &str, folder: &Path) -> Vec<String> {
 }
 
 /// What to say when a program is not there.
-pub(super) fn how_to_install(program: &str) -> String {
+pub fn how_to_install(program: &str) -> String {
     match program {
         "cargo" | "rustc" | "rustup" => "Install Rust from https://rustup.rs".to_owned(),
         "npm" | "npx" | "node" => "Install Node.js from https://nodejs.org".to_owned(),
@@ -111,6 +112,16 @@ pub(super) fn how_to_install(program: &str) -> String {
         }
         "tinygo" | "go" => "Install Go from https://go.dev and TinyGo from https://tinygo.org".to_owned(),
         _ => "Install it, put its folder into PATH, or correct `build` in tovuk.toml".to_owned(),
+    }
+}
+
+/// How a program has ended, in words.
+pub fn in_words(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => status.to_string(),
     }
 }
 

@@ -1,14 +1,15 @@
 //! Where a build leaves its component: what the project file says, else what cargo says about the package. It reads paths only; whether the file
-//! is a component that can be run is found out by the engine.
+//! is a component that can be run is found out by the engine. Asking cargo is for the caller, because it has to happen where the build happens.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use serde::Deserialize;
-use tokio::process::Command;
 use tovuk_kernel::project::Service;
 
-use crate::toolchain::TARGET;
+use super::TARGET;
+
+/// What to run in the service's folder, for [`by_cargo`]. It compiles nothing.
+pub const METADATA_COMMAND: [&str; 5] = ["cargo", "metadata", "--no-deps", "--format-version", "1"];
 
 /// Why there is no component.
 #[derive(Debug, thiserror::Error)]
@@ -67,9 +68,26 @@ fn ambiguity(candidates: &[String]) -> String {
     )
 }
 
-/// The component of a service that has been built.
-pub(super) async fn find(name: &str, service: &Service, root: &Path) -> Result<PathBuf, ComponentError> {
-    let path = locate(service, root).await?;
+/// The path that the project file names, if it names one. Otherwise cargo has to be asked, which can only help where there is a package.
+pub fn declared(service: &Service, root: &Path) -> Result<Option<PathBuf>, ComponentError> {
+    if let Some(component) = &service.component {
+        return Ok(Some(root.join(component)));
+    }
+    if root.join("Cargo.toml").is_file() { Ok(None) } else { Err(ComponentError::Unknown { directory: root.to_owned() }) }
+}
+
+/// Where the component is or will be, from what [`METADATA_COMMAND`] has printed.
+pub fn by_cargo(service: &Service, root: &Path, metadata: &[u8]) -> Result<PathBuf, ComponentError> {
+    let metadata: Metadata =
+        serde_json::from_slice(metadata).map_err(|error| ComponentError::Metadata { directory: root.to_owned(), output: error.to_string() })?;
+    let build = BuildOptions::of(service.build.as_deref().unwrap_or_default());
+    let target_directory = build.target_directory.map_or(metadata.target_directory.clone(), |directory| root.join(directory));
+    let file = component_file(&metadata, root, run_name(service).as_deref())?;
+    Ok(target_directory.join(build.target).join(build.profile).join(file))
+}
+
+/// The path, if the component is there.
+pub fn existing(name: &str, path: PathBuf, root: &Path) -> Result<PathBuf, ComponentError> {
     if path.is_file() {
         return Ok(path);
     }
@@ -77,19 +95,13 @@ pub(super) async fn find(name: &str, service: &Service, root: &Path) -> Result<P
     Err(ComponentError::Missing { service: name.to_owned(), path, found })
 }
 
-/// Where the component of a service is or will be.
-pub(super) async fn locate(service: &Service, root: &Path) -> Result<PathBuf, ComponentError> {
-    if let Some(component) = &service.component {
-        return Ok(root.join(component));
-    }
-    if !root.join("Cargo.toml").is_file() {
-        return Err(ComponentError::Unknown { directory: root.to_owned() });
-    }
-    let build = BuildOptions::of(service.build.as_deref().unwrap_or_default());
-    let metadata = metadata(root).await?;
-    let target_directory = build.target_directory.map_or(metadata.target_directory.clone(), |directory| root.join(directory));
-    let file = component_file(&metadata, root)?;
-    Ok(target_directory.join(build.target).join(build.profile).join(file))
+/// What the published form runs: the last part of the command's program, which is the name of what the build makes.
+fn run_name(service: &Service) -> Option<String> {
+    let manifest = service.published.as_deref()?;
+    let command = manifest.worker.command.as_deref().or(manifest.run.command.as_deref())?;
+    let program = shlex::split(command)?.into_iter().next()?;
+    let name = program.rsplit('/').next()?;
+    Some(name.strip_suffix(".wasm").unwrap_or(name).to_owned())
 }
 
 /// What a cargo command says about where its output goes.
@@ -135,19 +147,9 @@ struct Target {
     kind: Vec<String>,
 }
 
-async fn metadata(root: &Path) -> Result<Metadata, ComponentError> {
-    let failed = |output: String| ComponentError::Metadata { directory: root.to_owned(), output };
-    let mut command = Command::new("cargo");
-    command.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(root).stdin(Stdio::null()).kill_on_drop(true);
-    let output = command.output().await.map_err(|error| failed(error.to_string()))?;
-    if !output.status.success() {
-        return Err(failed(String::from_utf8_lossy(&output.stderr).trim_end().to_owned()));
-    }
-    serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))
-}
-
-/// The file name of the one component that the package in `root` makes, or, when `root` is a workspace without a package, its only member.
-fn component_file(metadata: &Metadata, root: &Path) -> Result<String, ComponentError> {
+/// The file name of the one component that the package in `root` makes, or, when `root` is a workspace without a package, its only member. Of more
+/// than one it is the one that is run, where the project file says what is run.
+fn component_file(metadata: &Metadata, root: &Path, run: Option<&str>) -> Result<String, ComponentError> {
     let manifest = root.join("Cargo.toml");
     let here = std::fs::canonicalize(&manifest).unwrap_or_else(|_| manifest.clone());
     let own: Vec<&Package> = metadata.packages.iter().filter(|package| package.manifest_path == here).collect();
@@ -158,6 +160,9 @@ fn component_file(metadata: &Metadata, root: &Path) -> Result<String, ComponentE
     let libraries: Vec<String> = of_kind("cdylib").into_iter().map(|name| format!("{}.wasm", name.replace('-', "_"))).collect();
     // A library is made to be a component; a binary beside it is most often a tool.
     let mut candidates = if libraries.is_empty() { of_kind("bin").into_iter().map(|name| format!("{name}.wasm")).collect() } else { libraries };
+    if let Some(run) = run.map(|run| format!("{run}.wasm")).filter(|run| candidates.contains(run)) {
+        return Ok(run);
+    }
     match (candidates.len(), candidates.pop()) {
         (1, Some(file)) => Ok(file),
         (_, last) => {
@@ -194,5 +199,16 @@ mod tests {
         assert_eq!(of("cargo build --target=wasm32-wasip1"), expected("wasm32-wasip1", "debug", None));
         assert_eq!(of("cargo build --profile small --target-dir out"), expected("wasm32-wasip2", "small", Some("out")));
         assert_eq!(of("make"), expected("wasm32-wasip2", "release", None));
+    }
+
+    #[test]
+    fn of_several_binaries_the_one_that_the_published_form_runs_is_taken() {
+        let target = |name: &str| Target { name: name.to_owned(), kind: vec!["bin".to_owned()] };
+        let package = Package { manifest_path: "/x/Cargo.toml".into(), targets: vec![target("tool"), target("web-api")] };
+        let metadata = Metadata { packages: vec![package], target_directory: "/x/target".into() };
+        let file = |run: Option<&str>| component_file(&metadata, Path::new("/x"), run).ok();
+        assert_eq!(file(Some("web-api")).as_deref(), Some("web-api.wasm"));
+        assert_eq!(file(Some("other")), None);
+        assert_eq!(file(None), None);
     }
 }

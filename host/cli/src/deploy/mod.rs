@@ -1,0 +1,3 @@
+//! What `tovuk deploy` sends.
+
+pub mod archive;

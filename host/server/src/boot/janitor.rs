@@ -1,0 +1,61 @@
+//! What has to be done from time to time: domains are looked up again, and what has ended is forgotten.
+
+use std::time::Duration;
+
+use super::JANITOR_INTERVAL;
+use crate::control::store::{accounts, activity, domains};
+use crate::control::{Control, Refusal};
+use tovuk_kernel::limits::ACTIVITY_DAYS;
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+/// Domains that are looked up in one round; the rest are in the next.
+const DOMAINS_A_ROUND: u32 = 1_000;
+
+/// Looks after the host for as long as it runs.
+pub(super) async fn run(control: Control) {
+    loop {
+        control.clock().sleep(JANITOR_INTERVAL).await;
+        if let Err(refusal) = round(&control).await {
+            tracing::warn!("the hourly round was not finished: {refusal}");
+        }
+    }
+}
+
+async fn round(control: &Control) -> Result<(), Refusal> {
+    let now = control.now_ms();
+    let day_ms = i64::try_from(DAY.as_millis()).unwrap_or(i64::MAX);
+    let kept_ms = day_ms.saturating_mul(i64::try_from(ACTIVITY_DAYS).unwrap_or(i64::MAX));
+    let ended = control
+        .write(move |conn| {
+            activity::prune(conn, now.saturating_sub(kept_ms))?;
+            Ok(accounts::expire_tokens(conn, now)?)
+        })
+        .await?;
+    for digest in ended {
+        control.tokens().remove(&digest);
+    }
+    let due = control.read(move |conn| Ok(domains::due(conn, now.saturating_sub(day_ms), DOMAINS_A_ROUND)?)).await?;
+    for domain in due {
+        look_again(control, domain).await?;
+    }
+    Ok(())
+}
+
+/// A verified domain whose record is certainly gone at two looks in a row is given up. That a resolver fails says nothing about the domain.
+async fn look_again(control: &Control, domain: domains::Domain) -> Result<(), Refusal> {
+    let record = control.records().of(domain.service_id, &domain.hostname);
+    let (problem, definite) = match control.resolver().verify(&domain.hostname, &record.dns_record_value).await {
+        Ok(()) => (None, false),
+        Err(error) => (Some(error.to_string()), error.is_definite()),
+    };
+    let lost = definite && domain.problem.is_some();
+    let now = control.now_ms();
+    let id = domain.id;
+    control.write(move |conn| Ok(domains::checked(conn, id, problem.as_deref(), !lost, now)?)).await?;
+    if lost {
+        tracing::warn!("{} no longer leads to service_{} and is given up", domain.hostname, domain.service_id);
+        control.live().forget_domain(&domain.hostname);
+        control.place(domain.service_id).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,200 @@
+//! A deploy as it comes in: read, checked against what the account has, and stored. When it is acknowledged, its build begins by itself.
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use tovuk_kernel::codes;
+use tovuk_kernel::project::{self, Capabilities, Parsed};
+
+use super::uploads::{self, Upload};
+use crate::control::operations::{bindings, note, services};
+use crate::control::store::deploys::{Build, Deploy, NewDeploy};
+use crate::control::store::services::Service;
+use crate::control::store::{deploys, env};
+use crate::control::vault::random;
+use crate::control::{Caller, Control, Refusal};
+
+/// A deploy that was asked for.
+pub(crate) struct Submission {
+    /// The service's table of the project file, or the published client's form.
+    pub config: Value,
+    /// The service's name; absent where the published form has it.
+    pub service: Option<String>,
+    /// The commit that the client names.
+    pub commit_sha: Option<String>,
+    /// What came with it.
+    pub upload: Upload,
+}
+
+/// A deploy that was accepted.
+pub(crate) struct Accepted {
+    /// The service.
+    pub service: Service,
+    /// The deploy.
+    pub deploy: Deploy,
+    /// Its build, which waits.
+    pub build: Build,
+}
+
+/// One service as its configuration declares it.
+#[derive(Clone)]
+pub(crate) struct Declared {
+    /// Its name.
+    pub name: String,
+    /// What it declares.
+    pub service: project::Service,
+    /// The same as JSON, as it is kept.
+    pub config: String,
+}
+
+/// Reads a service's configuration in either form.
+pub(crate) fn declared(config: &Value, service: Option<&str>) -> Result<Declared, Refusal> {
+    let invalid = |text: String| Refusal::new(&codes::INVALID_CONFIG, text);
+    let published = config.get("name").is_some() && config.get("capabilities").is_some();
+    let whole = match (published, service) {
+        (true, _) => config.clone(),
+        (false, Some(name)) => json!({"services": {name: config}}),
+        (false, None) => {
+            return Err(invalid("`service` must name the service whose table `config` is".to_owned()).instruct("Send `service` beside `config`."));
+        }
+    };
+    let kept = whole.to_string();
+    let parsed = project::parse_value(whole).map_err(|problems| {
+        let text: Vec<_> = problems.iter().map(|problem| if problem.path.is_empty() { problem.message.clone() } else { format!("{}: {}", problem.path, problem.message) }).collect();
+        let help = problems.iter().find_map(|problem| problem.help.clone());
+        let refusal = invalid(text.join("; "));
+        match help {
+            Some(help) => refusal.instruct(help),
+            None => refusal,
+        }
+    })?;
+    one(parsed, kept).ok_or_else(|| invalid("the configuration declares no service".to_owned()))
+}
+
+/// The configuration of a deploy that was accepted before.
+pub(crate) fn kept(config: &str) -> Result<Declared, Refusal> {
+    let value: Value = serde_json::from_str(config).map_err(Refusal::internal)?;
+    let parsed = project::parse_value(value).map_err(|_| Refusal::internal("a stored configuration is no longer valid"))?;
+    one(parsed, config.to_owned()).ok_or_else(|| Refusal::internal("a stored configuration declares no service"))
+}
+
+fn one(parsed: Parsed, config: String) -> Option<Declared> {
+    let (name, service) = parsed.project.services.into_iter().next()?;
+    Some(Declared { name, service, config })
+}
+
+/// Takes a deploy in.
+pub(crate) async fn accept(control: &Control, caller: Caller, submission: Submission) -> Result<Accepted, Refusal> {
+    if control.is_draining() {
+        return Err(Refusal::new(&codes::HOST_DRAINING, "the node takes no new deploys"));
+    }
+    let declared = declared(&submission.config, submission.service.as_deref())?;
+    check_upload(control, &declared, &submission.upload)?;
+    let source = match &submission.upload {
+        Upload { source: Some(_), .. } => "source",
+        Upload { component: Some(_), .. } => "component",
+        _ => "assets",
+    };
+    let name = format!("upload-{}", hex::encode(random::<12>().map_err(Refusal::internal)?));
+    let (data, upload, folder) = (control.config().data.clone(), submission.upload, name.clone());
+    let stored = tokio::task::spawn_blocking(move || uploads::store(&data, &folder, &upload)).await.map_err(Refusal::internal)?;
+    let accepted = match stored {
+        Ok(()) => record(control, caller, declared, source, submission.commit_sha, Some(name.clone())).await,
+        Err(error) => Err(uploads::not_stored(error)),
+    };
+    match accepted {
+        Ok(accepted) => {
+            control.live().register(&accepted.service);
+            control.builds().begin(control, accepted.service.id, accepted.deploy.id);
+            Ok(accepted)
+        }
+        Err(refusal) => {
+            uploads::remove(&control.config().data, &name);
+            Err(refusal)
+        }
+    }
+}
+
+/// What must be uploaded follows from what is declared.
+fn check_upload(control: &Control, declared: &Declared, upload: &Upload) -> Result<(), Refusal> {
+    let refuse = |text: String, instruction: &str| Err(Refusal::new(&codes::INVALID_REQUEST, text).instruct(instruction));
+    let kind = declared.service.kind();
+    let name = &declared.name;
+    if upload.source.is_some() {
+        if upload.component.is_some() || upload.assets.is_some() {
+            return refuse(format!("`{name}` came both as source and built"), "Send either source, or what was built from it.");
+        }
+        let plain = !kind.has_worker() && declared.service.build.is_none() && declared.service.frontend_build().is_none_or(|build| build.command.is_none());
+        return if plain { Ok(()) } else { control.builds().check_remote(name) };
+    }
+    if kind.has_worker() != upload.component.is_some() {
+        let text = format!("`{name}` is a `{}` and {} a component", kind.as_str(), if kind.has_worker() { "needs" } else { "has no use for" });
+        return refuse(text, "Send `component_base64` for services with a worker, and for no others. `tovuk deploy` does so.");
+    }
+    if kind.has_assets() != upload.assets.is_some() {
+        let text = format!("`{name}` is a `{}` and {} static files", kind.as_str(), if kind.has_assets() { "needs" } else { "has no use for" });
+        return refuse(text, "Send `assets_archive_base64` for services with static files, and for no others. `tovuk deploy` does so.");
+    }
+    Ok(())
+}
+
+/// Makes the service if it is new, what the file declares and is missing, and the deploy: all or nothing.
+async fn record(
+    control: &Control,
+    caller: Caller,
+    declared: Declared,
+    source: &'static str,
+    commit_sha: Option<String>,
+    upload: Option<String>,
+) -> Result<Accepted, Refusal> {
+    let now = control.now_ms();
+    let nonce = random::<16>().map_err(Refusal::internal)?;
+    control
+        .write(move |conn| {
+            let account = caller.account_number();
+            let service = ensure_service(conn, account, &declared, now)?;
+            if let Err(refusal) = check_secrets(conn, &service, &declared) {
+                // The service stays: without it, there would be nothing to set the secrets of.
+                return Ok(Err(refusal));
+            }
+            for binding in &declared.service.bindings {
+                bindings::ensure(conn, &service, binding.name(), &binding.service, binding.env.as_deref(), now)?;
+            }
+            let new = NewDeploy {
+                service_id: service.id,
+                source,
+                upload: upload.as_deref(),
+                commit_sha: commit_sha.as_deref(),
+                config: &declared.config,
+                rollback_of: None,
+                token_nonce: &nonce,
+                now_ms: now,
+            };
+            let (deploy, build) = deploys::create(conn, &new)?;
+            note(conn, &caller, "deploy.create", Some(service.id), &format!("deploy_{}", deploy.id), now)?;
+            Ok(Ok(Accepted { service, deploy, build }))
+        })
+        .await?
+}
+
+fn ensure_service(conn: &Connection, account: i64, declared: &Declared, now_ms: i64) -> Result<Service, Refusal> {
+    let kind = declared.service.kind();
+    let capabilities: Capabilities = declared.service.capabilities();
+    match crate::control::store::services::find(conn, account, &declared.name)? {
+        Some(service) => {
+            crate::control::store::services::describe(conn, service.id, kind, &capabilities)?;
+            Ok(Service { kind, capabilities, ..service })
+        }
+        None => services::create(conn, account, &declared.name, kind, &capabilities, now_ms),
+    }
+}
+
+fn check_secrets(conn: &Connection, service: &Service, declared: &Declared) -> Result<(), Refusal> {
+    let held = env::list(conn, service.id)?;
+    let missing: Vec<_> = declared.service.secrets.iter().filter(|name| held.iter().all(|secret| secret.name != **name)).cloned().collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let commands: Vec<_> = missing.iter().map(|name| format!("`tovuk env set {name}=<value> --service {}`", service.name)).collect();
+    let text = format!("`{}` declares secrets that are not set: {}", service.name, missing.join(", "));
+    Err(Refusal::new(&codes::SECRET_MISSING, text).instruct(format!("Run {}, then deploy again.", commands.join(" and "))).detail("missing", missing))
+}

@@ -1,0 +1,244 @@
+//! What is on the air: from rows to a deployment that runs and the addresses where it answers.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use tovuk_kernel::limits::{Plan, WorkerLimits};
+use tovuk_kernel::outbound::Allowlist;
+use tovuk_resources::bindings::{Binding, Bindings};
+use tovuk_runtime::artifacts::Artifact;
+use tovuk_runtime::record::Identity;
+use tovuk_runtime::runtime::Runtime;
+use tovuk_runtime::service::{self, Deployment};
+
+use super::accept::{Declared, kept};
+use crate::assets::{AssetStore, AssetStoreConfig, Assets};
+use crate::control::operations::env::context;
+use crate::control::store::deploys::Deploy;
+use crate::control::store::services::Service;
+use crate::control::store::{accounts, bindings, deploys, domains, env, services};
+use crate::control::tokens::RUNTIME_TOKEN_PREFIX;
+use crate::control::urls::Urls;
+use crate::control::vault::Vault;
+use crate::control::{Control, Refusal};
+use crate::edge::routes::{Routes, Site};
+use crate::logs::Logs;
+use crate::tls::acme::Acme;
+
+/// What serves.
+pub(crate) struct Live {
+    runtime: Runtime,
+    routes: Routes,
+    vault: Vault,
+    logs: Logs,
+    urls: Urls,
+    files: AssetStore,
+    acme: Option<Acme>,
+}
+
+/// All that the database says of one version of a service.
+pub(crate) struct Version {
+    pub service: Service,
+    pub suspended: bool,
+    pub plan: Plan,
+    pub deploy: Deploy,
+    pub declared: Declared,
+    bindings: Vec<bindings::Binding>,
+    sealed: Vec<(String, Vec<u8>)>,
+    domains: Vec<String>,
+}
+
+impl Version {
+    /// This deploy with what its service has now.
+    pub fn of(conn: &Connection, deploy: Deploy) -> Result<Self, Refusal> {
+        let service = services::get(conn, deploy.service_id)?.ok_or_else(|| Refusal::no_service(&format!("service_{}", deploy.service_id)))?;
+        let account = accounts::get(conn, service.account_id)?.ok_or_else(|| Refusal::internal("a service without an account"))?;
+        let domains = domains::list(conn, service.id)?.into_iter().filter(|domain| domain.verified_ms.is_some()).map(|domain| domain.hostname);
+        Ok(Self {
+            suspended: account.suspended,
+            plan: account.plan,
+            declared: kept(&deploy.config)?,
+            bindings: bindings::list(conn, service.id)?,
+            sealed: env::sealed(conn, service.id)?,
+            domains: domains.collect(),
+            deploy,
+            service,
+        })
+    }
+
+    /// The live deploy of a service, if it has one.
+    pub fn live(conn: &Connection, service: i64) -> Result<Option<Self>, Refusal> {
+        let live = services::get(conn, service)?.and_then(|service| service.live_deploy_id);
+        match live {
+            Some(deploy) => deploys::get(conn, deploy)?.map(|deploy| Self::of(conn, deploy)).transpose(),
+            None => Ok(None),
+        }
+    }
+}
+
+/// A version that can be put on the air.
+pub(crate) struct Ready {
+    version: Version,
+    deployment: Option<Arc<Deployment>>,
+    token: String,
+    assets: Option<Assets>,
+    secrets: Vec<(String, String)>,
+}
+
+impl Ready {
+    /// A service with nothing but this version, known to nobody else: for asking it before it is promoted.
+    pub fn alone(&self) -> Option<Arc<service::Service>> {
+        let deployment = self.deployment.clone()?;
+        let alone = service::Service::alone(identity(&self.version.service), &deployment.limits);
+        alone.promote(deployment);
+        Some(alone)
+    }
+}
+
+fn identity(service: &Service) -> Identity {
+    Identity { id: service.service_id(), name: service.name.as_str().into(), slug: service.slug.as_str().into(), account: service.account() }
+}
+
+impl Live {
+    pub fn new(runtime: Runtime, routes: Routes, vault: Vault, logs: Logs, urls: Urls, acme: Option<Acme>) -> Self {
+        Self { runtime, routes, vault, logs, urls, files: AssetStore::new(AssetStoreConfig::default()), acme }
+    }
+
+    /// Makes a service known to the runtime, so that others can be bound to it before it has a deploy.
+    pub fn register(&self, service: &Service) -> Arc<service::Service> {
+        self.runtime.services().add(identity(service), &WorkerLimits::for_plan(Plan::Free))
+    }
+
+    /// Loads what a version needs.
+    pub fn ready(&self, control: &Control, version: Version) -> Result<Ready, Refusal> {
+        let artifact = match version.deploy.artifact.as_deref() {
+            Some(id) => Some(self.runtime.artifacts().stored(id).map_err(Refusal::internal)?),
+            None => None,
+        };
+        let assets = version.deploy.assets.as_deref().map(|digest| super::uploads::assets_folder(&control.config().data, digest));
+        self.assemble(version, artifact, assets)
+    }
+
+    /// Puts together a version of what a build has left.
+    pub fn assemble(&self, version: Version, artifact: Option<Artifact>, assets: Option<PathBuf>) -> Result<Ready, Refusal> {
+        let secrets = self.open_secrets(&version)?;
+        let token = format!(
+            "{RUNTIME_TOKEN_PREFIX}{}",
+            self.vault.derive(&[b"runtime token", &version.deploy.id.to_be_bytes(), &version.deploy.token_nonce])
+        );
+        let assets = assets.map(|folder| self.files.deployed(folder));
+        let deployment = artifact.map(|artifact| {
+            let table = Bindings::new(&version.bindings.iter().map(resolved).collect::<Vec<_>>());
+            let patterns: Vec<_> = version.declared.service.outbound.iter().filter_map(|pattern| pattern.parse().ok()).collect();
+            Arc::new(Deployment {
+                id: format!("deploy_{}", version.deploy.id).into(),
+                artifact,
+                limits: limits(version.plan, &version.declared.service),
+                env: self.environment(&version, &table, &secrets, &token),
+                bindings: table,
+                outbound: Allowlist::from(patterns),
+            })
+        });
+        Ok(Ready { version, deployment, token, assets, secrets })
+    }
+
+    fn open_secrets(&self, version: &Version) -> Result<Vec<(String, String)>, Refusal> {
+        let open = |(name, sealed): &(String, Vec<u8>)| {
+            let value = self.vault.open(&context(version.service.id, name), sealed).and_then(|value| String::from_utf8(value).ok());
+            let value = value.ok_or_else(|| Refusal::internal(format!("the secret {name} of service_{} does not open", version.service.id)))?;
+            Ok((name.clone(), value))
+        };
+        version.sealed.iter().map(open).collect()
+    }
+
+    /// What a worker's environment says: the host's own variables, then secrets, then URLs of bindings.
+    fn environment(&self, version: &Version, bindings: &Bindings, secrets: &[(String, String)], token: &str) -> Vec<(String, String)> {
+        let service = &version.service;
+        let own = [
+            ("TOVUK_SERVICE_ID", service.service_id().to_string()),
+            ("TOVUK_SERVICE_SLUG", service.slug.clone()),
+            ("TOVUK_SERVICE_PLAN", version.plan.as_str().to_owned()),
+            ("TOVUK_API_BASE_URL", self.urls.api.clone()),
+            ("TOVUK_RUNTIME_TOKEN", token.to_owned()),
+            ("TOVUK_BINDINGS_VERSION", "1".to_owned()),
+        ];
+        let (ids, urls): (Vec<_>, Vec<_>) = bindings.env().iter().cloned().partition(|(name, _)| name.starts_with("TOVUK_"));
+        let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
+        own.chain(ids).chain(secrets.iter().cloned()).chain(urls).collect()
+    }
+
+    /// Puts a version on the air. Requests that run finish on what they began with.
+    pub fn put(&self, control: &Control, ready: Ready) {
+        let Ready { version, deployment, token, assets, secrets } = ready;
+        let service = &version.service;
+        let running = self.register(service);
+        let hidden = secrets.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain([("TOVUK_RUNTIME_TOKEN", token.as_str())]);
+        if let Err(error) = self.logs.sink().set_secrets(&running.identity.id, hidden) {
+            tracing::error!("the secrets of {} cannot be hidden in its log: {error}", running.identity.id);
+        }
+        match deployment {
+            Some(deployment) => {
+                control.tokens().insert_worker(&token, running.identity.id.clone(), running.identity.account.clone(), &deployment);
+                running.promote(deployment);
+            }
+            None => running.retire(),
+        }
+        if version.suspended {
+            return self.hide(service);
+        }
+        for domain in &version.domains {
+            // A name that was verified is a host name; an order that fails is tried again by itself.
+            if let Some(Err(error)) = self.acme.as_ref().map(|acme| acme.want(domain)) {
+                tracing::warn!("no certificate for {domain}: {error}");
+            }
+        }
+        let routes = &version.declared.service.routes;
+        let hosts = std::iter::once(self.urls.host(&service.slug)).chain(version.domains).collect();
+        let public = !routes.is_empty() || assets.is_some();
+        let id = &running.identity.id;
+        let site = public.then(|| Site::new(id.clone(), version.declared.service.kind(), routes, assets));
+        if let Err(taken) = self.routes.set(id, hosts, site) {
+            tracing::error!("{id} cannot have all of its host names: {taken}");
+        }
+    }
+
+    /// Takes a service's addresses away, for as long as its account is suspended.
+    pub fn hide(&self, service: &Service) {
+        self.routes.remove(&service.service_id());
+        if let Some(running) = self.runtime.services().get(&service.service_id()) {
+            running.retire();
+        }
+    }
+
+    /// No certificate is needed for this host name any more.
+    pub fn forget_domain(&self, hostname: &str) {
+        if let Some(Err(error)) = self.acme.as_ref().map(|acme| acme.forget(hostname)) {
+            tracing::warn!("the certificate of {hostname} could not be removed: {error}");
+        }
+    }
+
+    /// Forgets a service.
+    pub fn remove(&self, service: &Service) {
+        self.routes.remove(&service.service_id());
+        self.runtime.services().remove(&service.service_id());
+    }
+}
+
+fn resolved(binding: &bindings::Binding) -> Binding {
+    Binding {
+        name: Some(binding.name.clone()),
+        target: format!("service_{}", binding.target_id).into(),
+        target_name: binding.target_name.clone(),
+        url_env: binding.url_env.clone(),
+    }
+}
+
+/// The limits of a service under a plan.
+pub(crate) fn limits(plan: Plan, service: &tovuk_kernel::project::Service) -> WorkerLimits {
+    let mut limits = WorkerLimits::for_plan(plan);
+    for (name, value) in service.limits.entries() {
+        limits.set(name, value);
+    }
+    limits
+}

@@ -1,0 +1,74 @@
+//! The control API as the front door knows it: under which authority workers reach it, and whether it is served here as well.
+
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+
+use tovuk_runtime::body::Body;
+
+use crate::control::Control;
+
+/// The control API behind a front door.
+#[derive(Clone)]
+pub struct Api {
+    control: Control,
+    /// What workers' calls of it name, in lower case.
+    authority: String,
+    here: bool,
+}
+
+impl Api {
+    /// Served by a listener of its own.
+    pub fn elsewhere(control: Control) -> Self {
+        let api = control.urls().api.to_ascii_lowercase();
+        let authority = api.split_once("://").map_or(api.as_str(), |(_, rest)| rest).split('/').next().unwrap_or_default().to_owned();
+        Self { control, authority, here: false }
+    }
+
+    /// Served by the front door itself, at the loopback names of a development host.
+    pub fn here(control: Control) -> Self {
+        Self { here: true, ..Self::elsewhere(control) }
+    }
+
+    /// Whether a worker's call leads here.
+    pub(super) fn owns(&self, authority: &Authority) -> bool {
+        authority.as_str().eq_ignore_ascii_case(&self.authority)
+    }
+
+    /// Whether a request from outside is for the API. A page of another origin that a browser has open must not reach a development host, so its
+    /// requests are nobody's.
+    pub(super) fn takes(&self, host: &HeaderValue, headers: &HeaderMap) -> bool {
+        self.here && host.to_str().is_ok_and(is_loopback) && headers.get(header::ORIGIN).is_none_or(|origin| self.is_own_origin(origin, host))
+    }
+
+    fn is_own_origin(&self, origin: &HeaderValue, host: &HeaderValue) -> bool {
+        origin.as_bytes().strip_prefix(b"http://").is_some_and(|rest| rest.eq_ignore_ascii_case(host.as_bytes()))
+    }
+
+    /// Answers it.
+    pub(super) async fn respond(&self, request: Request<Body>) -> Response<Body> {
+        self.control.respond(request).await
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    matches!(name.to_ascii_lowercase().as_str(), "localhost" | "127.0.0.1" | "[::1]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn loopback_names_are_known_with_and_without_port() {
+        for host in ["localhost", "localhost:8787", "127.0.0.1:8787", "[::1]:8787", "[::1]", "LOCALHOST:1"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["shop.localhost:8787", "localhost.example.com", "127.0.0.1.nip.io", "", ":8787"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! What builds, deploys and workers have to say, kept in `logs.db` until it is too old or too much. It decides nothing about who may read what,
+//! and sends nothing anywhere.
+//!
+//! There are two ways in. [`LogSink::line`] is for the path of requests: it never waits, and what comes faster than it can be written is dropped,
+//! counted, and the count written. [`Logs::append`] is for builds and deploys: it returns when its lines are on disk. Both redact secrets
+//! before they keep anything.
+
+mod line;
+mod observer;
+mod page;
+mod redact;
+mod retention;
+mod sink;
+mod store;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio::task::AbortHandle;
+use tovuk_kernel::clock::Clock;
+use tovuk_kernel::codes::{self, Code};
+use tovuk_kernel::ids::{BuildId, DeployId, ServiceId};
+use tovuk_kernel::limits::PAGE_MAX;
+use tovuk_resources::database::{self, Database, Options};
+
+pub use line::{Ended, Line, Stream};
+pub use page::{Entry, Page, Query};
+pub use sink::{LogSink, TooManySecrets};
+
+use page::Subject;
+use sink::Message;
+use store::{Ids, Row};
+
+/// The file, in the folder that [`Logs::open`] is given.
+const FILE: &str = "logs.db";
+
+/// Figures that operators may change.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long a line is kept.
+    pub retention: Duration,
+    /// What is kept of one service, in bytes; of more, the oldest lines go.
+    pub service_bytes_max: u64,
+    /// What is kept of all services together, in bytes; of more, the oldest lines of whoever has most go.
+    pub total_bytes_max: u64,
+    /// How often old lines are looked for.
+    pub prune_every: Duration,
+    /// Lines that may wait to be written, of all services and of one.
+    pub queue_lines_max: [usize; 2],
+    /// Bytes that may wait to be written, of all services and of one.
+    pub queue_bytes_max: [usize; 2],
+    /// How long a line may wait for others to be written with it.
+    pub batch_wait: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            retention: Duration::from_secs(7 * 24 * 3600),
+            service_bytes_max: 64 << 20,
+            total_bytes_max: 4 << 30,
+            prune_every: Duration::from_secs(60),
+            queue_lines_max: [65_536, 8_192],
+            queue_bytes_max: [64 << 20, 8 << 20],
+            batch_wait: Duration::from_millis(100),
+        }
+    }
+}
+
+/// Why lines could not be read or written.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] database::Error),
+    /// The cursor was not given out by these lists.
+    #[error("`{0}` is no cursor of this list")]
+    Cursor(String),
+    /// Too many lines were asked for, or none.
+    #[error("`limit` must be 1 to {PAGE_MAX}")]
+    Limit,
+}
+
+impl Error {
+    /// The row of the code table.
+    pub fn code(&self) -> &'static Code {
+        match self {
+            Self::Database(_) => &codes::INTERNAL_ERROR,
+            Self::Cursor(_) => &codes::INVALID_CURSOR,
+            Self::Limit => &codes::INVALID_REQUEST,
+        }
+    }
+}
+
+/// The log store. Clones share it.
+#[derive(Clone)]
+pub struct Logs(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    sink: LogSink,
+    retention: AbortHandle,
+}
+
+/// The database with what its two tasks and its handles share.
+#[derive(Clone)]
+struct Store {
+    database: Database,
+    clock: Clock,
+    config: Arc<Config>,
+    ids: Arc<Ids>,
+    /// What is kept, in bytes.
+    total_bytes: Arc<AtomicI64>,
+    /// Batches that could not be written, for the host's own log.
+    failures: Arc<AtomicU64>,
+    /// There is more than may be kept.
+    grown: Arc<Notify>,
+}
+
+impl Logs {
+    /// Opens the store in that folder with the usual figures. Needs a runtime for its two tasks.
+    pub fn open(folder: &Path, clock: Clock) -> Result<Self, Error> {
+        Self::open_with(folder, clock, Config::default())
+    }
+
+    /// Opens it with other figures.
+    pub fn open_with(folder: &Path, clock: Clock, config: Config) -> Result<Self, Error> {
+        let database = Database::open(&folder.join(FILE), store::MIGRATIONS, Options::new(*b"tvlg"))?;
+        let (last, total) = store::last_and_total(&folder.join(FILE))?;
+        let store = Store {
+            database,
+            clock: clock.clone(),
+            config: Arc::new(config),
+            ids: Arc::new(Ids::after(last)),
+            total_bytes: Arc::new(AtomicI64::new(total)),
+            failures: Arc::default(),
+            grown: Arc::default(),
+        };
+        let (sink, queue, counters) = LogSink::new(clock, store.config.clone());
+        tokio::spawn(writer::run(store.clone(), queue, counters));
+        let retention = tokio::spawn(retention::run(store.clone())).abort_handle();
+        Ok(Self(Arc::new(Inner { store, sink, retention })))
+    }
+
+    /// The way in for lines that nobody waits for.
+    pub fn sink(&self) -> LogSink {
+        self.0.sink.clone()
+    }
+
+    /// Writes lines, in their order, and returns once they are on disk.
+    pub async fn append(&self, lines: Vec<Line>) -> Result<(), Error> {
+        let rows: Vec<Row> = lines.into_iter().filter_map(|line| self.0.sink.row(line)).collect();
+        self.0.store.insert(rows).await
+    }
+
+    /// Returns once everything that was given to a sink before is on disk or has been counted as dropped.
+    pub async fn flush(&self) {
+        let (done, flushed) = oneshot::channel();
+        if self.0.sink.send(Message::Flush(done)) {
+            // A writer that has ended has nothing left to write.
+            let _ = flushed.await;
+        }
+    }
+
+    /// The lines of a service: builds, deploys, workers and invocations.
+    pub async fn of_service(&self, service: &ServiceId, query: &Query) -> Result<Page, Error> {
+        self.page(Subject::Service(service.clone()), query).await
+    }
+
+    /// The lines of one deploy of a service.
+    pub async fn of_deploy(&self, service: &ServiceId, deploy: &DeployId, query: &Query) -> Result<Page, Error> {
+        self.page(Subject::Deploy(service.clone(), deploy.clone()), query).await
+    }
+
+    /// The lines of one build of a service.
+    pub async fn of_build(&self, service: &ServiceId, build: &BuildId, query: &Query) -> Result<Page, Error> {
+        self.page(Subject::Build(service.clone(), build.clone()), query).await
+    }
+
+    async fn page(&self, subject: Subject, query: &Query) -> Result<Page, Error> {
+        let range = query.range()?;
+        self.0.store.database.read(move |connection| page::read(connection, &subject, range)).await
+    }
+
+    /// Removes everything of a service. Nobody can read it once this returns; its space is freed in the background. Lines that its last
+    /// invocations still write are dropped.
+    pub async fn delete_service(&self, service: &ServiceId) -> Result<(), Error> {
+        self.0.sink.forget(service);
+        let name = service.clone();
+        self.0.store.database.write(move |tx| store::orphan(tx, &name)).await?;
+        self.0.store.grown.notify_one();
+        Ok(())
+    }
+
+    /// Writes what is queued and closes the file. What comes later is dropped.
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.0.sink.send(Message::Close(done)) {
+            let _ = closed.await;
+        }
+        self.0.retention.abort();
+        if let Err(error) = self.0.store.database.close().await {
+            tracing::error!(%error, "the log store was not closed cleanly");
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The writer ends by itself when the last sink is gone.
+        self.retention.abort();
+    }
+}
+
+impl Store {
+    /// Writes rows in one transaction.
+    async fn insert(&self, rows: Vec<Row>) -> Result<(), Error> {
+        let (ids, now_ms) = (self.ids.clone(), self.clock.now_unix_ms());
+        let config = self.config.clone();
+        let added = self.database.write(move |tx| store::insert(tx, &ids, now_ms, &rows, config.service_bytes_max)).await?;
+        let total = self.total_bytes.fetch_add(added.bytes, Ordering::Relaxed) + added.bytes;
+        if added.over || u64::try_from(total).is_ok_and(|total| total > self.config.total_bytes_max) {
+            self.grown.notify_one();
+        }
+        Ok(())
+    }
+}
