@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::output::Report;
-use crate::{host, http, inproc, machine, native};
+use crate::{control, host, http, inproc, machine, native};
 
 /// Measures the host in process and over HTTP, beside its peers.
 #[derive(Parser)]
@@ -32,6 +32,8 @@ enum Command {
         #[command(flatten)]
         http: HttpArguments,
     },
+    /// An operator's host as a process: reads and commits of the control API, deploys, rollbacks, first requests after a start.
+    Control(ControlArguments),
     /// Serves the native hyper hello until it is ended: the ceiling that the others are compared with.
     Native {
         /// Where to listen, for example 127.0.0.1:9400.
@@ -51,6 +53,12 @@ enum Command {
         /// Instance slots; the host's default when absent.
         #[arg(long)]
         slots: Option<u32>,
+    },
+    /// Serves an operator's host on free ports until it is ended. For the use of `bench control`.
+    #[command(hide = true)]
+    Operator {
+        /// Its data folder.
+        data: PathBuf,
     },
     /// Becomes another program on one core, which ends when the parent does. For the use of `bench http`.
     #[command(hide = true)]
@@ -111,6 +119,20 @@ pub struct HttpArguments {
     pub http_json: Option<PathBuf>,
 }
 
+/// How the control API is measured.
+#[derive(Args, Clone)]
+pub struct ControlArguments {
+    /// Services, each with a component of its own.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..=100))]
+    pub services: u32,
+    /// Seconds of load per measurement.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub seconds: u64,
+    /// Raw results, one JSON object a line; `target/bench/control-<time>.jsonl` when absent.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
 /// Does what the command line says.
 pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
@@ -132,6 +154,13 @@ pub fn run() -> anyhow::Result<()> {
             http::run(&http, &mut report)?;
             report.finish("all")
         }
+        Command::Control(arguments) => {
+            let mut report = Report::begin();
+            control::check()?;
+            control::run(&arguments, &mut report)?;
+            report.finish("control")
+        }
+        Command::Operator { data } => control::serve(&data),
         Command::Native { address, threads } => native::serve(address, threads),
         Command::Host { address, threads, slots } => host::serve(address, threads, slots),
         Command::Child { core, program } => become_child(core, program),

@@ -1,6 +1,7 @@
 //! `bench`: measures the host in process and over HTTP, beside its peers. It measures and prints; it decides nothing, and no test depends on it.
 
 mod command;
+mod control;
 mod guests;
 mod host;
 mod http;

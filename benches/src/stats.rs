@@ -12,6 +12,14 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
+/// The value that so many percent of them do not exceed; NaN of nothing.
+pub fn percentile(values: &[f64], percent: f64) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let at = (values.len() as f64 * percent / 100.0).ceil() as usize;
+    values.get(at.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+}
+
 /// The smallest; NaN of nothing.
 pub fn min(values: impl IntoIterator<Item = f64>) -> f64 {
     values.into_iter().fold(f64::NAN, f64::min)
@@ -32,6 +40,14 @@ mod tests {
         assert_eq!(median([4.0, 1.0, 3.0, 2.0]), 2.5);
         assert_eq!(median([7.0]), 7.0);
         assert!(median([]).is_nan());
+    }
+
+    #[test]
+    fn percentiles_are_values_that_there_are() {
+        let values: Vec<f64> = (1..=200).rev().map(f64::from).collect();
+        assert_eq!((percentile(&values, 50.0), percentile(&values, 99.0), percentile(&values, 100.0)), (100.0, 198.0, 200.0));
+        assert_eq!(percentile(&[7.0], 50.0), 7.0);
+        assert!(percentile(&[], 50.0).is_nan());
     }
 
     #[test]

@@ -41,11 +41,10 @@ impl Operator {
     pub async fn with(compiler: &str, change: impl FnOnce(&mut HostConfig)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
-        Self::open(data, Some(folder), PathBuf::from(compiler), change).await
+        Self::open(data, Some(folder), PathBuf::from(compiler), Clock::advanceable(), change).await
     }
 
-    async fn open(data: PathBuf, folder: Option<TempDir>, compiler: PathBuf, change: impl FnOnce(&mut HostConfig)) -> Self {
-        let clock = Clock::advanceable();
+    async fn open(data: PathBuf, folder: Option<TempDir>, compiler: PathBuf, clock: Clock, change: impl FnOnce(&mut HostConfig)) -> Self {
         let mut config = HostConfig::new(data.clone());
         config.listen = "127.0.0.1:0".parse().unwrap();
         config.api_listen = "127.0.0.1:0".parse().unwrap();
@@ -57,11 +56,17 @@ impl Operator {
     }
 
     /// Ends the host and starts it anew on the same data, at other ports.
-    pub async fn restart(mut self) -> Self {
+    pub async fn restart(self) -> Self {
+        self.restart_with(|_| {}).await
+    }
+
+    /// The same with other settings.
+    pub async fn restart_with(mut self, change: impl FnOnce(&mut HostConfig)) -> Self {
         let folder = self.folder.take();
-        let (data, compiler) = (self.data.clone(), self.compiler.clone());
+        // Time goes on: what had ended has still ended.
+        let (data, compiler, clock) = (self.data.clone(), self.compiler.clone(), self.clock.clone());
         self.host.stop().await;
-        Self::open(data, folder, compiler, |_| {}).await
+        Self::open(data, folder, compiler, clock, change).await
     }
 
     /// A request to the API with a token, or without.
@@ -106,6 +111,51 @@ impl Operator {
         let build = self.built(token, accepted["build_job"]["id"].as_str().unwrap()).await;
         assert_eq!(build["status"], "succeeded", "{build}");
         accepted
+    }
+
+    /// What a request with a token answers with that has to succeed.
+    pub async fn ok_as(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> Value {
+        let reply = self.api(method, path, Some(token), body).await;
+        assert!(reply.status.is_success(), "{method} {path}: {} {}", reply.status, reply.text());
+        reply.json()
+    }
+
+    /// The code of a request with a token that has to be refused.
+    pub async fn refused(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> String {
+        let reply = self.api(method, path, Some(token), body).await;
+        assert!(!reply.status.is_success(), "{method} {path}: {} {}", reply.status, reply.text());
+        let error = reply.json();
+        assert!(error["message"].is_string() && error["agent_instruction"].is_string() && error["request_id"].is_string(), "{error}");
+        reply.code()
+    }
+
+    /// Makes a secret of a service.
+    pub async fn secret(&self, token: &str, service: &str, name: &str, value: &str) {
+        self.ok_as(token, "PUT", &format!("/v1/services/{service}/env"), Some(json!({"name": name, "value": value}))).await;
+    }
+
+    /// All lines of a log.
+    pub async fn log(&self, token: &str, path: &str) -> Vec<String> {
+        self.host.control().flush_logs().await;
+        let page = self.ok_as(token, "GET", &format!("{path}?limit=1000"), None).await;
+        page["lines"].as_array().unwrap().iter().map(|line| line["message"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Files under the data folder that have these bytes somewhere.
+    pub fn files_with(&self, bytes: &[u8]) -> Vec<PathBuf> {
+        fn visit(folder: &std::path::Path, bytes: &[u8], found: &mut Vec<PathBuf>) {
+            for entry in std::fs::read_dir(folder).unwrap().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    visit(&path, bytes, found);
+                } else if std::fs::read(&path).is_ok_and(|content| content.windows(bytes.len()).any(|window| window == bytes)) {
+                    found.push(path);
+                }
+            }
+        }
+        let mut found = Vec::new();
+        visit(&self.data, bytes, &mut found);
+        found
     }
 
     /// A build once it has ended.

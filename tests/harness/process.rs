@@ -150,7 +150,12 @@ impl Program {
         self.said.borrow().lines.join("\n")
     }
 
-    /// Asks it to end.
+    /// Its process id.
+    pub fn id(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).unwrap();
     }

@@ -1,11 +1,28 @@
 //! What the host does, asked through real sockets of real components. One file per subject.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on has to stop")]
 
+mod api_access;
+mod api_accounts;
+mod api_bindings;
+mod api_deploys;
+mod api_domains;
+mod api_env;
+mod api_http;
+mod api_operator;
+mod api_races;
+mod api_runtime;
+mod api_services;
 mod bindings;
 mod chains;
 mod check;
+mod cli_client;
+mod cli_deploy;
+mod cli_serve;
+mod density;
+mod deploy_load;
 mod deploys;
 mod dev;
+mod dev_api;
 mod edge_acme;
 mod edge_http;
 mod edge_limits;
@@ -15,9 +32,12 @@ mod files;
 mod headers;
 mod hostile;
 mod hosts;
+mod kill;
 mod logs;
+mod openapi;
 mod outbound;
 mod outcomes;
+mod pages;
 mod refused;
 mod source_builds;
 mod streaming;

@@ -1,6 +1,8 @@
 //! What people forget: file lengths, the first lines of files, the direction of imports, and documents that have to follow the code. It reads
 //! the repository's files and starts no host. How code is formatted and which calls are banned is for rustfmt and clippy.
 
+mod api;
+
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -184,6 +186,8 @@ fn the_readme_has_every_limit_and_every_key_of_the_project_file() {
 fn the_reference_follows_the_code() {
     // The error bodies' links lead into this page: each code is a heading, whose anchor is the code.
     assert!(DOCS_URL_BASE.ends_with("/reference/codes#"), "{DOCS_URL_BASE}");
+    fresh("docs/reference/api.md", &api::page());
+    fresh("docs/reference/cli.md", &tovuk_cli::reference());
     fresh("docs/reference/codes.md", &codes_page());
     fresh("docs/reference/limits.md", &limits_page());
 }
@@ -199,7 +203,7 @@ fn fresh(path: &str, expected: &str) {
     assert!(found == expected, "{path} does not say what the code says: run `TOVUK_BLESS=1 cargo test -p tovuk-tests --test it tidy` and commit it");
 }
 
-const GENERATED: &str = "<!-- Generated from the code: run `TOVUK_BLESS=1 cargo test -p tovuk-tests --test it tidy`. -->\n";
+pub(crate) const GENERATED: &str = "<!-- Generated from the code: run `TOVUK_BLESS=1 cargo test -p tovuk-tests --test it tidy`. -->\n";
 
 fn codes_page() -> String {
     let mut page = format!(
@@ -225,20 +229,24 @@ fn limits_page() -> String {
     for limit in &limits::WORKER {
         writeln!(page, "{} {} |", limit_row(limit), limit.doc).unwrap();
     }
-    page.push_str("\nThe same for every service:\n\n| | |\n|---|---|\n");
-    let mib = |plan| limits::component_gzip_bytes(plan) >> 20;
-    let fixed = [
-        ("Invocations that one request from outside may cause, itself included", limits::CHAIN_INVOCATIONS.to_string()),
-        ("Requests of one account that run at a time", limits::ACCOUNT_CONCURRENCY.to_string()),
-        ("Wait of a request whose service, account or host is busy", format!("{} ms", grouped(limits::ADMISSION_WAIT_MS))),
-        ("Requests that wait for an instance slot", grouped(limits::ADMISSION_QUEUE_MAX as u64)),
-        ("One line of a worker's log", format!("{} KiB; a longer one is cut", limits::LOG_EVENT_BYTES >> 10)),
-        ("Static files of one deploy", grouped(limits::STATIC_ASSET_FILES_PER_VERSION as u64)),
-        ("One static file", format!("{} MiB", limits::STATIC_ASSET_FILE_BYTES >> 20)),
-        ("Component, compressed with gzip", format!("{} MiB free, {} MiB pro", mib(limits::Plan::Free), mib(limits::Plan::Pro))),
-    ];
-    for (what, figure) in fixed {
-        writeln!(page, "| {what} | {figure} |").unwrap();
+    page.push_str("\nBy plan, and not for a project file to change:\n\n| | Free | Pro | |\n|---|---:|---:|---|\n");
+    for limit in &limits::BY_PLAN {
+        let figure = |plan| figure(limit.name, (limit.figure)(plan));
+        writeln!(page, "| `{}` | {} | {} | {} |", limit.name, figure(limits::Plan::Free), figure(limits::Plan::Pro), limit.doc).unwrap();
+    }
+    page.push_str("\nThe same for every plan and service:\n\n| | | |\n|---|---:|---|\n");
+    for limit in limits::FIXED {
+        let name = limit.name.to_ascii_lowercase();
+        writeln!(page, "| `{name}` | {} | {} |", figure(&name, limit.value), limit.doc.trim()).unwrap();
     }
     page
+}
+
+/// A figure with commas, and with a unit that people read where it is one of bytes.
+fn figure(name: &str, value: u64) -> String {
+    match value {
+        mib if name.contains("bytes") && mib.is_multiple_of(1 << 20) => format!("{} ({} MiB)", grouped(mib), mib >> 20),
+        kib if name.contains("bytes") && kib.is_multiple_of(1 << 10) => format!("{} ({} KiB)", grouped(kib), kib >> 10),
+        value => grouped(value),
+    }
 }

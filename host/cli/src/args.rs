@@ -1,4 +1,4 @@
-//! The grammar of the command line. What a command does stands in its own module.
+//! The commands that this program knows by itself; `remote` adds those of the table of operations. What a command does stands in its own module.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,12 +7,20 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use tovuk_kernel::limits::Plan;
 
+use crate::deploy::DeployArgs;
+use crate::login::LoginArgs;
+use crate::logs::LogsArgs;
+use crate::reference::{CompletionsArgs, ManArgs};
 use crate::serve::Settings;
+use crate::session::ClientArgs;
 
 /// Runs WebAssembly workers: on this machine as in production.
 #[derive(Debug, Parser)]
 #[command(name = "tovuk", version, max_term_width = 110, after_help = "Start with:\n  tovuk new hello && cd hello && tovuk dev\n")]
 pub struct Cli {
+    /// Which host to ask, and how to answer.
+    #[command(flatten)]
+    pub client: ClientArgs,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -29,6 +37,20 @@ pub enum Command {
     New(NewArgs),
     /// Say what is wrong with a project file or a component
     Check(CheckArgs),
+    /// Build services and put them live, and see and undo what was deployed
+    Deploy(DeployArgs),
+    /// Show the log of a service, a build or a deploy
+    Logs(LogsArgs),
+    /// Log in to a host, and keep the token for it
+    Login(LoginArgs),
+    /// Forget the token of a host
+    Logout,
+    /// Look at everything that the other commands rely on
+    Doctor,
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write the pages of all commands
+    Man(ManArgs),
     /// Print the JSON schema of tovuk.toml, for editors
     Schema,
 }
@@ -74,9 +96,6 @@ pub struct CheckArgs {
     /// Build the services first
     #[arg(long)]
     pub build: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// A plan as it is named on the command line.

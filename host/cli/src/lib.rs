@@ -3,11 +3,20 @@
 pub mod args;
 pub mod build;
 pub mod check;
+pub mod client;
 pub mod deploy;
 pub mod dev;
+pub mod doctor;
 pub mod env_file;
+pub mod failure;
+pub mod grammar;
+pub mod login;
+pub mod logs;
 pub mod new;
+pub mod output;
 pub mod project_file;
+pub mod reference;
+pub mod remote;
 pub mod serve;
 pub mod session;
 mod suggest;
@@ -17,10 +26,15 @@ pub mod watch;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgMatches, FromArgMatches};
 use tracing_subscriber::EnvFilter;
 
 use args::{Cli, Command, NewArgs};
+pub use grammar::command;
+pub use reference::reference;
+
+use failure::Failure;
+use session::ClientArgs;
 
 /// Instances make many small allocations on many threads, for which the system's allocator measured 5% slower.
 #[global_allocator]
@@ -32,30 +46,68 @@ pub fn main() -> ExitCode {
     if let Some(code) = tovuk_runtime::compile::child_main().or_else(tovuk_server::build::sandbox::child_main) {
         return code;
     }
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Nothing is left to tell whoever cannot be printed to. The code 2 is kept for a host that failed.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-        }
+    let matches = match grammar::command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return misunderstood(&error),
     };
     let filter = EnvFilter::try_from_env("TOVUK_HOST_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).without_time().init();
-    let result = match cli.command {
+    let client = match ClientArgs::from_arg_matches(&matches) {
+        Ok(client) => client,
+        Err(error) => return misunderstood(&error),
+    };
+    match run(&matches, &client) {
+        Ok(code) => code,
+        Err(error) => match error.downcast_ref::<Failure>() {
+            Some(failure) => {
+                failure.report(client.json);
+                failure.exit_code()
+            }
+            None => {
+                Failure::local("command_failed", format!("{error:#}")).report(client.json);
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn run(matches: &ArgMatches, client: &ClientArgs) -> anyhow::Result<ExitCode> {
+    if let Some((rows, inner)) = remote::find(matches) {
+        return in_runtime(remote::run(rows, inner, client));
+    }
+    match Cli::from_arg_matches(matches)?.command {
         Command::Dev(args) => in_runtime(dev::run(args)),
         Command::Serve(settings) => in_runtime(serve::run(*settings)),
         Command::New(args) => make(&args),
-        Command::Check(args) => in_runtime(check::run(args)),
+        Command::Check(args) => in_runtime(check::run(args, client.json)),
+        Command::Deploy(args) => in_runtime(deploy::run(args, client)),
+        Command::Logs(args) => in_runtime(logs::run(args, client)),
+        Command::Login(args) => in_runtime(login::run(args, client)),
+        Command::Logout => login::out(client),
+        Command::Doctor => in_runtime(doctor::run(client)),
+        Command::Completions(args) => reference::completions(&args),
+        Command::Man(args) => reference::man(&args),
         Command::Schema => print_schema(),
-    };
-    match result {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
     }
+}
+
+/// Tells what is wrong with the command line. Asking for help is not wrong, and no command at all asks for help.
+fn misunderstood(error: &clap::Error) -> ExitCode {
+    if std::env::args_os().len() <= 1 {
+        print(&grammar::command().render_help().to_string());
+        return ExitCode::SUCCESS;
+    }
+    let failure = error.use_stderr().then(|| grammar::failure(error));
+    if let (Some(failure), true) = (&failure, std::env::args_os().any(|argument| argument == "--json")) {
+        failure.report(true);
+        return ExitCode::FAILURE;
+    }
+    // Nothing is left to tell whoever cannot be printed to. The code 2 is kept for a host that failed.
+    let _ = error.print();
+    if let Some(instruction) = failure.filter(|failure| failure.code == "missing_service").and_then(|failure| failure.agent_instruction) {
+        eprintln!("agent_instruction: {instruction}");
+    }
+    if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn in_runtime(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {

@@ -49,12 +49,20 @@ pub enum ToolchainError {
     },
 }
 
+/// Whether the compiler that cargo uses in `directory` can build workers. Nothing is installed.
+pub async fn can_build(directory: &Path) -> Result<bool, ToolchainError> {
+    has_target(&rustc(), directory).await
+}
+
+/// Cargo runs what RUSTC names, else the rustc in PATH. With rustup that one chooses its toolchain by the folder it is run in.
+fn rustc() -> String {
+    std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned())
+}
+
 /// Makes sure that the compiler that cargo uses in `directory` has the target, and installs it when it does not. `say` is told before something
 /// is installed, because that takes a while and changes the machine.
 pub async fn ensure_wasm_target(directory: &Path, say: &(dyn Fn(&str) + Sync)) -> Result<(), ToolchainError> {
-    // Cargo runs what RUSTC names, else the rustc in PATH. With rustup that one chooses its toolchain by the folder it is run in.
-    let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
-    ensure_with(&rustc, "rustup", directory, say).await
+    ensure_with(&rustc(), "rustup", directory, say).await
 }
 
 async fn ensure_with(rustc: &str, rustup: &str, directory: &Path, say: &(dyn Fn(&str) + Sync)) -> Result<(), ToolchainError> {

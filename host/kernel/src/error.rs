@@ -1,5 +1,6 @@
 //! The error body: one flat JSON object on every door.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::codes::Code;
@@ -8,7 +9,7 @@ use crate::codes::Code;
 pub const DOCS_URL_BASE: &str = "https://docs.tovuk.com/reference/codes#";
 
 /// The body of an error response.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ErrorBody<'a> {
     /// The row of the code table.
     pub code: &'static str,
@@ -31,7 +32,7 @@ pub struct ErrorBody<'a> {
 }
 
 /// One invocation in an error body.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct HopBody {
     /// 1 is the request from outside.
     pub number: u32,

@@ -132,12 +132,6 @@ pub const CONCURRENCY: Limit = Limit {
 /// The limits that a project file can set.
 pub const WORKER: [Limit; 8] = [CPU_MS, MEMORY_MB, WALL_MS, IDLE_MS, BODY_MB, STREAM_BODY_MB, SUBREQUESTS, CONCURRENCY];
 
-/// Invocations that one request from outside may cause, itself included. The same for every plan.
-pub const CHAIN_INVOCATIONS: u32 = 32;
-/// Top-level requests of all services of one account that run at a time.
-pub const ACCOUNT_CONCURRENCY: u32 = 512;
-/// Wall clock of an invocation started by an event (queue batch, cron tick, alarm).
-pub const EVENT_WALL_MS: u64 = 900_000;
 /// Largest component, in bytes compressed with gzip.
 pub const fn component_gzip_bytes(plan: Plan) -> u64 {
     match plan {
@@ -159,6 +153,50 @@ pub const fn custom_domains_max(plan: Plan) -> u64 {
         Plan::Pro => 100,
     }
 }
+/// A limit that differs between plans and that no project file sets.
+pub struct PlanLimit {
+    /// Its name.
+    pub name: &'static str,
+    /// Its figure.
+    pub figure: fn(Plan) -> u64,
+    /// One sentence of documentation.
+    pub doc: &'static str,
+}
+
+/// The limits that differ between plans and that no project file sets.
+pub const BY_PLAN: [PlanLimit; 3] = [
+    PlanLimit { name: "component_gzip_bytes", figure: component_gzip_bytes, doc: "Largest component, in bytes compressed with gzip." },
+    PlanLimit { name: "services_max", figure: services_max, doc: "Services that one account may have." },
+    PlanLimit { name: "custom_domains_max", figure: custom_domains_max, doc: "Custom domains that one service may have." },
+];
+
+/// A limit that is the same for every plan and service.
+pub struct Fixed {
+    /// The name of its constant.
+    pub name: &'static str,
+    /// Its figure, in the unit that the documentation names.
+    pub value: u64,
+    /// Its documentation.
+    pub doc: &'static str,
+}
+
+/// Constants, and the table of them, from one place.
+macro_rules! fixed {
+    ($(#[doc = $doc:literal] pub const $name:ident: $type:ty = $value:expr;)*) => {
+        $(#[doc = $doc] pub const $name: $type = $value;)*
+        /// The limits that are the same for every plan and service.
+        pub const FIXED: &[Fixed] = &[$(Fixed { name: stringify!($name), value: $name as u64, doc: $doc }),*];
+    };
+}
+
+// Not indented, so that a row reads like any other constant.
+fixed! {
+/// Invocations that one request from outside may cause, itself included. The same for every plan.
+pub const CHAIN_INVOCATIONS: u32 = 32;
+/// Top-level requests of all services of one account that run at a time.
+pub const ACCOUNT_CONCURRENCY: u32 = 512;
+/// Wall clock of an invocation started by an event (queue batch, cron tick, alarm).
+pub const EVENT_WALL_MS: u64 = 900_000;
 /// Tokens that one account may have at a time.
 pub const API_TOKENS_MAX: u64 = 100;
 /// Secrets of one service.
@@ -171,10 +209,24 @@ pub const DEPLOY_BODY_BYTES_MAX: u64 = 160 << 20;
 pub const ARCHIVE_GZIP_BYTES: u64 = 50_331_648;
 /// Bodies of API requests that are held at a time by all clients together, in MiB.
 pub const API_BODIES_MIB_MAX: u32 = 512;
+/// How much of that the bodies of one account may take, in MiB: more than the largest deploy, and less than all.
+pub const API_BODIES_ACCOUNT_MIB_MAX: u32 = 256;
+/// Largest body of an operation that needs no token, in bytes.
+pub const API_PUBLIC_BODY_BYTES_MAX: u64 = 64 << 10;
+/// Largest `config` of a deploy, in bytes of JSON.
+pub const DEPLOY_CONFIG_BYTES_MAX: usize = 1 << 20;
+/// Longest name of a commit, in bytes.
+pub const COMMIT_SHA_BYTES_MAX: usize = 128;
+/// Builds of one account that wait or run at a time.
+pub const BUILDS_OPEN_ACCOUNT_MAX: u64 = 500;
+/// Builds of one account that run at a time where the host runs more.
+pub const BUILDS_RUNNING_ACCOUNT_MAX: usize = 2;
 /// How long a deploy waits for the answer to its health request, in ms.
 pub const HEALTH_TIMEOUT_MS: u64 = 30_000;
 /// Deploys of one service that are kept for history and rollback. The live one is kept in any case.
 pub const DEPLOYS_KEPT: u32 = 50;
+/// The same where the author's own builds are deployed on every change.
+pub const LOCAL_DEPLOYS_KEPT: u32 = 5;
 /// How often a build is tried anew when the host ended while it ran.
 pub const BUILD_ATTEMPTS_MAX: u32 = 3;
 /// How long a login by device code is open, in s.
@@ -183,6 +235,12 @@ pub const LOGIN_EXPIRY_SECONDS: u64 = 600;
 pub const LOGIN_INTERVAL_SECONDS: u64 = 5;
 /// Logins that are open at a time. Anybody can begin one.
 pub const LOGINS_OPEN_MAX: u64 = 1_000;
+/// Largest form of the login page, in bytes.
+pub const LOGIN_FORM_BYTES_MAX: u64 = 16 << 10;
+/// How long somebody stays signed in at the host's pages, in s.
+pub const BROWSER_SESSION_SECONDS: u64 = 43_200;
+/// Browsers that are signed in to one account at a time. The one that has been for longest makes room.
+pub const BROWSER_SESSIONS_MAX: usize = 10;
 /// How long the activity of an account is kept, in days.
 pub const ACTIVITY_DAYS: u64 = 90;
 /// Entries of a list when the request does not say.
@@ -201,6 +259,7 @@ pub const ADMISSION_QUEUE_MAX: usize = 8_192;
 pub const LOG_EVENT_BYTES: usize = 256 << 10;
 /// Messages of one page of log lines, in bytes. A page that would have more ends before, and has at least one line.
 pub const LOG_PAGE_BYTES_MAX: usize = 4 << 20;
+}
 
 /// The figures that apply to one deploy of one service, after plan and project file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

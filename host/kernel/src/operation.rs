@@ -196,7 +196,7 @@ impl Command {
 }
 
 /// One argument of a command.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Argument {
     /// The field of the request that it sets.
     pub field: &'static str,

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
-use crate::compile::{self, Compiler};
+use crate::compile::{self, Compiled, Compiler};
 use crate::component::{Description, Refusal};
 use crate::instance::Data;
 use crate::worker::Worker;
@@ -91,13 +91,17 @@ struct Manifest {
     description: Description,
 }
 
-/// The store of one host.
+/// The store of one host. What reads, writes and digests whole files happens beside the threads that serve requests.
 pub struct Artifacts {
+    store: Arc<Store>,
+    compiler: Compiler,
+}
+
+struct Store {
     folder: PathBuf,
     engine: Engine,
     linker: Linker<Data>,
     compatibility: String,
-    compiler: Compiler,
     loaded: Cache<ArtifactId, Arc<Worker>>,
     /// Code whose digest was checked in this process.
     checked: DashSet<ArtifactId>,
@@ -109,27 +113,84 @@ impl Artifacts {
         use std::os::unix::fs::DirBuilderExt;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|source| Error::Io { path: folder.clone(), source })?;
         let compatibility = compile::compatibility(&engine);
-        Ok(Self {
-            folder,
-            engine,
-            linker,
-            compatibility,
-            compiler,
-            loaded: Cache::builder().max_capacity(loaded_max).eviction_policy(EvictionPolicy::lru()).build(),
-            checked: DashSet::new(),
-        })
+        let loaded = Cache::builder().max_capacity(loaded_max).eviction_policy(EvictionPolicy::lru()).build();
+        let store = Store { folder, engine, linker, compatibility, loaded, checked: DashSet::new() };
+        Ok(Self { store: Arc::new(store), compiler })
     }
 
     /// Compiles a component unless its code is stored, and stores both.
     pub async fn prepare(&self, wasm: &[u8]) -> Result<Artifact, Error> {
         crate::component::sniff(wasm)?;
-        let id = ArtifactId::of(wasm);
-        if let Some(manifest) = self.manifest(&id)
-            && self.check(&id, &manifest).is_ok()
-        {
-            return Ok(Artifact { id, description: manifest.description });
+        let bytes: Arc<[u8]> = wasm.into();
+        let known = self.beside({
+            let bytes = bytes.clone();
+            move |store| {
+                let id = ArtifactId::of(&bytes);
+                let manifest = store.manifest(&id).filter(|manifest| store.check(&id, manifest).is_ok());
+                Ok(manifest.map(|manifest| Artifact { id, description: manifest.description }))
+            }
+        });
+        if let Some(artifact) = known.await? {
+            return Ok(artifact);
         }
-        let compiled = self.compiler.compile(wasm, &self.compatibility).await?;
+        let compiled = self.compiler.compile(wasm, &self.store.compatibility).await?;
+        self.beside(move |store| store.keep(&bytes, compiled)).await
+    }
+
+    /// What is stored under this name.
+    pub fn stored(&self, id: &str) -> Result<Artifact, Error> {
+        let id = ArtifactId(id.into());
+        let manifest = self.store.manifest(&id).ok_or_else(|| Error::Unknown(id.as_str().to_owned()))?;
+        Ok(Artifact { id, description: manifest.description })
+    }
+
+    /// Compiles a stored component anew where its code is missing, damaged, or of another engine. Its code is looked at when it is first used.
+    pub async fn revive(&self, id: &str) -> Result<(), Error> {
+        let id = ArtifactId(id.into());
+        let wasm = self.beside(move |store| {
+            if store.manifest(&id).is_some() && store.code_path(&id).is_file() {
+                return Ok(None);
+            }
+            let path = store.path(&id, "wasm");
+            let wasm = fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+            if ArtifactId::of(&wasm) == id { Ok(Some(wasm)) } else { Err(Error::Corrupt { path }) }
+        });
+        match wasm.await? {
+            Some(wasm) => self.prepare(&wasm).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// The worker of a prepared component, from memory or mapped from disk.
+    pub async fn load(&self, id: &ArtifactId) -> Result<Arc<Worker>, Error> {
+        if let Some(worker) = self.store.loaded.get(id) {
+            return Ok(worker);
+        }
+        let id = id.clone();
+        self.beside(move |store| store.load(&id)).await
+    }
+
+    /// How many components are loaded.
+    pub fn loaded_count(&self) -> u64 {
+        self.store.loaded.run_pending_tasks();
+        self.store.loaded.entry_count()
+    }
+
+    /// Runs a job that reads or writes files on a thread where it holds nobody up. It goes on when nobody waits for it any more.
+    async fn beside<T, F>(&self, job: F) -> Result<T, Error>
+    where
+        F: FnOnce(&Store) -> Result<T, Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || job(&store)).await.unwrap_or_else(|error| Err(Error::Host(error.to_string())))
+    }
+}
+
+impl Store {
+    /// Stores a component with its code.
+    fn keep(&self, wasm: &[u8], compiled: Compiled) -> Result<Artifact, Error> {
+        let id = ArtifactId::of(wasm);
         let manifest = Manifest { code_sha256: hex::encode(Sha256::digest(&compiled.code)), description: compiled.description };
         let manifest_json = serde_json::to_vec(&manifest).map_err(|error| Error::Host(error.to_string()))?;
         self.write(&self.path(&id, "wasm"), wasm)?;
@@ -142,39 +203,9 @@ impl Artifacts {
         Ok(Artifact { id, description: manifest.description })
     }
 
-    /// What is stored under this name.
-    pub fn stored(&self, id: &str) -> Result<Artifact, Error> {
-        let id = ArtifactId(id.into());
-        let manifest = self.manifest(&id).ok_or_else(|| Error::Unknown(id.as_str().to_owned()))?;
-        Ok(Artifact { id, description: manifest.description })
-    }
-
-    /// Compiles a stored component anew where its code is missing, damaged, or of another engine. Its code is looked at when it is first used.
-    pub async fn revive(&self, id: &str) -> Result<(), Error> {
-        let id = ArtifactId(id.into());
-        if self.manifest(&id).is_some() && self.code_path(&id).is_file() {
-            return Ok(());
-        }
-        let path = self.path(&id, "wasm");
-        let wasm = fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-        if ArtifactId::of(&wasm) != id {
-            return Err(Error::Corrupt { path });
-        }
-        self.prepare(&wasm).await.map(drop)
-    }
-
-    /// The worker of a prepared component, from memory or mapped from disk.
-    pub fn load(&self, id: &ArtifactId) -> Result<Arc<Worker>, Error> {
-        if let Some(worker) = self.loaded.get(id) {
-            return Ok(worker);
-        }
+    /// Requests that need the same one wait for one reader.
+    fn load(&self, id: &ArtifactId) -> Result<Arc<Worker>, Error> {
         self.loaded.try_get_with(id.clone(), || self.map(id).map(Arc::new)).map_err(|error: Arc<Error>| Error::Host(error.to_string()))
-    }
-
-    /// How many components are loaded.
-    pub fn loaded_count(&self) -> u64 {
-        self.loaded.run_pending_tasks();
-        self.loaded.entry_count()
     }
 
     fn map(&self, id: &ArtifactId) -> Result<Worker, Error> {

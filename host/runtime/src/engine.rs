@@ -128,15 +128,36 @@ fn with_pool(slots: u32, pagemap_scan: bool) -> Config {
     config
 }
 
+/// What this machine lacks that workers would run faster with, or more of them, each with what to do about it.
+pub fn shortcomings(config: &EngineConfig) -> Vec<String> {
+    let mut found = Vec::new();
+    if !PoolingAllocationConfig::is_pagemap_scan_available() {
+        found.push("this kernel has no PAGEMAP_SCAN, and each invocation costs about 15 µs more: use Linux 6.7 or newer".to_owned());
+    }
+    if let Some((slots, maps)) = slots_of_mappings(config).filter(|(slots, _)| *slots < u64::from(config.slots_max)) {
+        let enough =
+            MAPPINGS_OF_THE_PROCESS + MAPPINGS_PER_COMPONENT * u64::from(config.components_max) + MAPPINGS_PER_SLOT * u64::from(config.slots_max);
+        let limit = config.slots_max;
+        found.push(format!(
+            "vm.max_map_count is {maps}, which is enough for {slots} of {limit} instances at a time: run `sysctl -w vm.max_map_count={enough}`"
+        ));
+    }
+    found
+}
+
+/// How many slots the limit on mappings allows, and that limit.
+fn slots_of_mappings(config: &EngineConfig) -> Option<(u64, u64)> {
+    let maps = read_number("/proc/sys/vm/max_map_count")?;
+    let taken = MAPPINGS_OF_THE_PROCESS + MAPPINGS_PER_COMPONENT * u64::from(config.components_max);
+    Some((maps.saturating_sub(taken) / MAPPINGS_PER_SLOT, maps))
+}
+
 /// As many slots as were asked for and as this machine's mappings and memory allow.
 fn affordable_slots(config: &EngineConfig) -> u32 {
     let mut slots = u64::from(config.slots_max);
-    if let Some(maps) = read_number("/proc/sys/vm/max_map_count") {
-        let for_slots = maps.saturating_sub(MAPPINGS_OF_THE_PROCESS + MAPPINGS_PER_COMPONENT * u64::from(config.components_max)) / MAPPINGS_PER_SLOT;
-        if for_slots < slots {
-            tracing::warn!(slots = for_slots, "fewer instance slots than configured: raise vm.max_map_count, which is {maps}");
-            slots = for_slots;
-        }
+    if let Some((for_slots, maps)) = slots_of_mappings(config).filter(|(for_slots, _)| *for_slots < slots) {
+        tracing::warn!(slots = for_slots, "fewer instance slots than configured: raise vm.max_map_count, which is {maps}");
+        slots = for_slots;
     }
     if let Some(ram) = ram_bytes() {
         slots = slots.min(ram / RAM_BYTES_PER_SLOT);

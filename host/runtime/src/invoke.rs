@@ -109,7 +109,7 @@ impl Runtime {
         let Some(deployment) = service.live() else {
             return Err(Failure::refused(&codes::SERVICE_NOT_DEPLOYED, format!("{} has no live deploy", service.identity.name)));
         };
-        let worker = self.artifacts().load(&deployment.artifact.id).map_err(|error| Failure::internal(error.to_string()))?;
+        let worker = self.artifacts().load(&deployment.artifact.id).await.map_err(|error| Failure::internal(error.to_string()))?;
         let (mut parts, body) = request.into_parts();
         headers::strip_host_fields(&mut parts.headers);
         match &*worker {

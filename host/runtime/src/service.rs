@@ -125,10 +125,7 @@ impl Services {
     pub fn add(&self, identity: Identity, limits: &WorkerLimits) -> Arc<Service> {
         let account = self.accounts.entry(identity.account.clone()).or_insert_with(|| Arc::new(Semaphore::new(ACCOUNT_CONCURRENCY as usize))).clone();
         let concurrency = permits(limits);
-        self.by_id
-            .entry(identity.id.clone())
-            .or_insert_with(|| Arc::new(Service::new(identity, concurrency, account)))
-            .clone()
+        self.by_id.entry(identity.id.clone()).or_insert_with(|| Arc::new(Service::new(identity, concurrency, account))).clone()
     }
 
     /// The service with this id.

@@ -1,5 +1,5 @@
 //! Calls elsewhere: `/?url=<url>[&method=<m>]` once, `/many/<n>?url=<url>` n times one after the other, `/at-once/<n>?url=<url>` n times at
-//! once, `/calls/<n>` n times the binding `NEXT` with `GET /0`.
+//! once, `/calls/<n>` n times the binding `NEXT` with `GET /0`, `/own-api?path=<p>` the host's API as the environment says.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,17 @@ fn url_of(req: &Request) -> Result<String> {
 
 fn once(req: &Request) -> Result<Response> {
     let method = req.query_param("method").unwrap_or_else(|| "GET".to_owned());
-    let call = Request::new(&method, url_of(req)?).with_body(req.body());
-    match tovuk::fetch(call) {
+    told(tovuk::fetch(Request::new(&method, url_of(req)?).with_body(req.body())))
+}
+
+fn own_api(req: &Request, env: &Env) -> Result<Response> {
+    let url = format!("{}{}", env.require("TOVUK_API_BASE_URL")?, req.query_param("path").unwrap_or_default());
+    let token = env.require("TOVUK_RUNTIME_TOKEN")?;
+    told(tovuk::fetch(Request::get(url).with_bearer_token(&token)))
+}
+
+fn told(answer: Result<Response, CallError>) -> Result<Response> {
+    match answer {
         Ok(answer) => {
             let headers: Vec<_> = answer.headers().iter().map(|(name, value)| (name, String::from_utf8_lossy(value))).collect();
             Response::json(&json!({ "status": answer.status(), "headers": headers, "body": String::from_utf8_lossy(answer.body()) }))
@@ -42,6 +51,7 @@ fn tally(answers: impl IntoIterator<Item = Result<Response, CallError>>) -> Resu
 fn handle(req: Request, env: Env) -> Result<Response> {
     Router::new()
         .any("/", |req| once(&req))
+        .get("/own-api", |req| own_api(&req, &env))
         .get("/many/{n}", |req| {
             let url = url_of(&req)?;
             tally((0..req.param("n")?).map(|_: u32| tovuk::fetch(Request::get(url.as_str()))))

@@ -35,7 +35,7 @@ struct Finding {
 }
 
 /// Checks a project or a component and prints what was found.
-pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: CheckArgs, json: bool) -> anyhow::Result<ExitCode> {
     let is_component = args.path.extension().is_some_and(|extension| extension == "wasm");
     let findings = if is_component {
         vec![inspect(None, args.path.clone()).await?]
@@ -55,7 +55,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
             }
         }
     };
-    if args.json {
+    if json {
         crate::print(&format!("{}\n", serde_json::to_string_pretty(&findings)?));
     } else {
         findings.iter().for_each(print);
@@ -84,14 +84,19 @@ async fn check_service(project: &Path, name: &str, service: &Service, build_firs
 }
 
 async fn inspect(service: Option<String>, path: PathBuf) -> anyhow::Result<Finding> {
-    let wasm = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(match describe(&path).await? {
+        Ok(description) => Finding { service, component: Some(path), ok: true, description: Some(description), problem: None },
+        Err(problem) => Finding { service, component: Some(path), ok: false, description: None, problem: Some(problem) },
+    })
+}
+
+/// What a component is, or why it will not run. It is compiled for that, as a host does.
+pub async fn describe(path: &Path) -> anyhow::Result<Result<Description, String>> {
+    let wasm = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let compiler = Compiler::this_program(Clock::system()).context("cannot find this program's own file")?;
     let compatibility = tovuk_runtime::engine::compiling_engine().map(|engine| tovuk_runtime::compile::compatibility(&engine));
     let compatibility = compatibility.map_err(|error| anyhow::anyhow!("the engine cannot be set up: {error:#}"))?;
-    Ok(match compiler.compile(&wasm, &compatibility).await {
-        Ok(compiled) => Finding { service, component: Some(path), ok: true, description: Some(compiled.description), problem: None },
-        Err(error) => Finding { service, component: Some(path), ok: false, description: None, problem: Some(error.to_string()) },
-    })
+    Ok(compiler.compile(&wasm, &compatibility).await.map(|compiled| compiled.description).map_err(|error| error.to_string()))
 }
 
 fn print(finding: &Finding) {

@@ -9,13 +9,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tovuk_kernel::clock::Clock;
 use tovuk_runtime::compile::Compiler;
 use tovuk_runtime::outbound::{AddressPolicy, OutboundConfig};
-use tovuk_runtime::runtime::{Runtime, RuntimeConfig};
-use tovuk_server::edge::routes::Routes;
-use tovuk_server::edge::{Audience, Edge, ListenConfig, Listening};
+use tovuk_server::boot::StartError;
+use tovuk_server::boot::local::{LocalConfig, LocalHost};
 
 use crate::args::DevArgs;
 use crate::project_file::{self, Loaded, Style};
@@ -41,40 +40,43 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     };
     let show = Show::start();
     show.text(&loaded.render_warnings(Style::of_stderr()));
-    let listener =
-        Listening::bind(args.listen).await.with_context(|| format!("cannot listen at {}: choose another with --listen 127.0.0.1:0", args.listen))?;
-    let address = listener.local_addr()?;
-    let authority = format!("localhost:{}", address.port());
-    let runtime = start_runtime(&args, &loaded, &show)?;
-    let routes = Routes::default();
-    let edge = Edge::new(runtime.clone(), routes.clone(), Audience::Author, authority.clone());
-    let listening = Listening::serve(listener, edge, ListenConfig { drain_timeout: DRAIN_TIMEOUT, ..ListenConfig::default() })?;
-    let mut session = Session::new(runtime, routes, authority, args.plan.into(), show.clone(), loaded);
-    tokio::select! {
-        result = follow(&mut session, &show) => result?,
-        result = interrupted() => result?,
+    let host = start(&args, &loaded, &show).await?;
+    let result = tokio::select! {
+        result = follow(&host, &show, loaded) => result,
+        result = interrupted() => result,
+    };
+    if result.is_ok() {
+        show.note("stopping");
     }
-    show.note("stopping");
-    listening.stop().await;
+    host.stop().await;
     show.finish();
-    Ok(ExitCode::SUCCESS)
+    result.map(|()| ExitCode::SUCCESS)
 }
 
-fn start_runtime(args: &DevArgs, loaded: &Loaded, show: &Show) -> anyhow::Result<Runtime> {
-    let data = loaded.directory.join(DATA_FOLDER);
-    std::fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
-    let mut config = RuntimeConfig::new(data.join("artifacts"));
-    config.engine.slots_max = SLOTS;
-    config.outbound = OutboundConfig { addresses: AddressPolicy { allow: args.outbound_allow_addresses.clone() }, ..OutboundConfig::default() };
+async fn start(args: &DevArgs, loaded: &Loaded, show: &Show) -> anyhow::Result<LocalHost> {
+    let config = LocalConfig {
+        listen: args.listen,
+        data: loaded.directory.join(DATA_FOLDER),
+        plan: args.plan.into(),
+        slots: SLOTS,
+        outbound: OutboundConfig { addresses: AddressPolicy { allow: args.outbound_allow_addresses.clone() }, ..OutboundConfig::default() },
+        drain_timeout: DRAIN_TIMEOUT,
+    };
     let clock = Clock::advanceable();
     let compiler = Compiler::this_program(clock.clone()).context("cannot find this program's own file")?;
-    Ok(Runtime::new(config, compiler, clock, Arc::new(show.clone()))?)
+    LocalHost::start(config, compiler, clock, Arc::new(show.clone())).await.map_err(|error| match error {
+        StartError::Listen { .. } => anyhow!("{error}: choose another with --listen 127.0.0.1:0"),
+        // As text, because it names its cause already.
+        error => anyhow!("{error}"),
+    })
 }
 
 /// Builds everything once, then whatever changes. Ends only when the system's notifications do.
-async fn follow(session: &mut Session, show: &Show) -> anyhow::Result<()> {
+async fn follow(host: &LocalHost, show: &Show, loaded: Loaded) -> anyhow::Result<()> {
+    let authority = host.control().urls().public_authority();
+    let mut session = Session::new(host.control().clone(), authority, show.clone(), loaded).await?;
     // Watched before the first build, so that a file saved while it runs is not missed.
-    let mut watcher = watch(session).await?;
+    let mut watcher = watch(&session).await?;
     session.build_all().await;
     session.say_ready();
     while let Some(changes) = watcher.next().await {
@@ -83,8 +85,12 @@ async fn follow(session: &mut Session, show: &Show) -> anyhow::Result<()> {
                 Ok(loaded) => {
                     show.note("tovuk.toml has changed");
                     show.text(&loaded.render_warnings(Style::of_stderr()));
-                    session.replace_project(loaded);
-                    watcher = watch(session).await?;
+                    if let Err(error) = session.replace_project(loaded).await {
+                        show.note(&format!("tovuk.toml cannot be applied: {error}"));
+                        show.note("what ran before still runs");
+                        continue;
+                    }
+                    watcher = watch(&session).await?;
                     session.build_all().await;
                     session.say_ready();
                 }

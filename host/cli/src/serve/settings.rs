@@ -29,10 +29,12 @@ const DNS_PORT: u16 = 53;
 /// `tovuk serve`. Every setting can be absent, so that one layer does not hide what another says.
 #[derive(Debug, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
-#[command(after_help = "Each setting is also a variable TOVUK_<NAME> and a key of the file that --config names, with `_` for `-`: public_domain = \"example.com\".\n\
+#[command(
+    after_help = "Each setting is also a variable TOVUK_<NAME> and a key of the file that --config names, with `_` for `-`: public_domain = \"example.com\".\n\
                         A flag goes before a variable, and a variable before the file. The key that secrets are sealed with can be given in TOVUK_SECRET_KEY.\n\n\
                         Examples:\n  tovuk serve\n  tovuk serve --data /var/lib/tovuk --public-domain apps.example.com --listen 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem\n  \
-                        tovuk serve --config /etc/tovuk/tovuk.toml\n")]
+                        tovuk serve --config /etc/tovuk/tovuk.toml\n"
+)]
 pub struct Settings {
     /// A TOML file with settings
     #[arg(long, env = "TOVUK_CONFIG", value_name = "FILE")]
@@ -205,7 +207,7 @@ impl Settings {
     fn of_file(text: &str) -> anyhow::Result<Self> {
         let table: toml::Table = text.parse()?;
         let known = keys()?;
-        for key in table.keys().filter(|key| !known.contains(key)) {
+        if let Some(key) = table.keys().find(|key| !known.contains(key)) {
             let nearest = crate::suggest::nearest(key, known.iter().map(String::as_str));
             bail!("unknown key `{key}`{}", nearest.map_or_else(String::new, |nearest| format!(": did you mean `{nearest}`?")));
         }
@@ -247,7 +249,9 @@ impl Settings {
     fn acme(&self) -> anyhow::Result<Option<AcmeSettings>> {
         let Some(directory_url) = self.acme_directory.clone() else {
             if self.acme_contact.is_some() || self.acme_root_certificates.is_some() || self.acme_proof.is_some() {
-                bail!("settings of ACME say nothing without a server: add --acme-directory https://acme-v02.api.letsencrypt.org/directory, or leave them out");
+                bail!(
+                    "settings of ACME say nothing without a server: add --acme-directory https://acme-v02.api.letsencrypt.org/directory, or leave them out"
+                );
             }
             return Ok(None);
         };
@@ -328,7 +332,9 @@ mod tests {
     #[test]
     fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
         let flags = Settings { node: Some("flag".to_owned()), nameserver: vec!["192.0.2.1".parse().unwrap()], ..Settings::default() };
-        let file = Settings::of_file("node = \"file\"\ndrain_timeout = \"5s\"\ninsecure_api = true\nnameserver = [\"192.0.2.9:99\"]\nacme_proof = \"http\"").unwrap();
+        let file =
+            Settings::of_file("node = \"file\"\ndrain_timeout = \"5s\"\ninsecure_api = true\nnameserver = [\"192.0.2.9:99\"]\nacme_proof = \"http\"")
+                .unwrap();
         let merged = flags.over(&file).unwrap();
         assert_eq!((merged.node.as_deref(), merged.drain_timeout, merged.insecure_api), (Some("flag"), Some(Seconds(5)), Some(true)));
         assert_eq!(merged.nameserver, ["192.0.2.1:53".parse().unwrap()]);
@@ -339,7 +345,10 @@ mod tests {
     fn every_setting_has_a_flag_a_variable_and_a_key() {
         let command = Settings::augment_args(clap::Command::new("serve"));
         for key in keys().unwrap() {
-            let argument = command.get_arguments().find(|argument| argument.get_long() == Some(&key.replace('_', "-"))).unwrap_or_else(|| panic!("{key} has no flag"));
+            let argument = command
+                .get_arguments()
+                .find(|argument| argument.get_long() == Some(&key.replace('_', "-")))
+                .unwrap_or_else(|| panic!("{key} has no flag"));
             assert_eq!(argument.get_env().unwrap().to_str().unwrap(), format!("TOVUK_{}", key.to_uppercase()));
         }
     }

@@ -127,7 +127,7 @@ impl Database {
     {
         let (call, answer) = Call::boxed(job);
         self.0.writes.send(Message::Job(call)).await.map_err(|_| Error::Closed)?;
-        answer.await.unwrap_or(Err(Error::Closed.into()))
+        answer.await.unwrap_or_else(|_| Err(Error::Closed.into()))
     }
 
     /// Runs a job that reads. All that it reads is of one moment.

@@ -37,7 +37,7 @@ impl Readers {
             result
         });
         // The job's panics are caught; what is left is a runtime that is shutting down.
-        work.await.unwrap_or(Err(Error::Closed.into()))
+        work.await.unwrap_or_else(|_| Err(Error::Closed.into()))
     }
 
     /// Waits for the jobs that run, and closes the connections.

@@ -131,7 +131,9 @@ impl HostConfig {
         }
         for (flag, url) in [("--public-url", &self.public_url), ("--api-url", &self.api_url)] {
             if let Some(url) = url {
-                split(url).ok_or_else(|| StartError::Setting(format!("{flag} `{url}` is no URL such as https://apps.example.com or http://localhost:8787")))?;
+                split(url).ok_or_else(|| {
+                    StartError::Setting(format!("{flag} `{url}` is no URL such as https://apps.example.com or http://localhost:8787"))
+                })?;
             }
         }
         Ok(())

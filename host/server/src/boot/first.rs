@@ -1,4 +1,4 @@
-//! What a first start makes, and every start makes sure of: the data folder, its lock, and the operator's token.
+//! What a first start makes, and every start makes sure of: the data folder, its lock, and the token that whoever started it has.
 
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
@@ -6,16 +6,27 @@ use std::path::{Path, PathBuf};
 
 use super::StartError;
 use crate::control::store::accounts;
-use crate::control::vault::{token_digest, write_private};
+use crate::control::vault::write_private;
 use crate::control::{Control, OpenError, Refusal, Scope};
 use tovuk_kernel::limits::Plan;
 
-/// The file with the operator's token.
-const ADMIN_TOKEN: &str = "admin-token";
-/// The name of that token.
-const ADMIN: &str = "admin-token file";
-/// The handle of the first account.
-const FIRST_HANDLE: &str = "operator";
+/// A token that is kept in a file of the data folder, and the account that it is made for when there is none.
+pub(super) struct Keeper {
+    pub file: &'static str,
+    /// What the account's list of tokens calls it.
+    name: &'static str,
+    scope: Scope,
+    handle: &'static str,
+    display_name: &'static str,
+    plan: Plan,
+}
+
+/// The operator's.
+const ADMIN: Keeper =
+    Keeper { file: "admin-token", name: "admin-token file", scope: Scope::Operator, handle: "operator", display_name: "Operator", plan: Plan::Pro };
+/// The author's, on a development host. There is nobody else, and so nothing to operate.
+pub(super) const DEV: Keeper =
+    Keeper { file: "dev-token", name: "dev-token file", scope: Scope::Account, handle: "dev", display_name: "Development", plan: Plan::Free };
 
 /// Makes the data folder, for this user alone, and keeps other processes out of it for as long as the file is open.
 pub(super) fn claim(data: &Path) -> Result<File, StartError> {
@@ -35,29 +46,47 @@ pub(super) fn claim(data: &Path) -> Result<File, StartError> {
 /// Makes sure that there is an account and a file with a token of the operator. Where the file is missing, a new token is made and the one that was in it
 /// ends: removing the file and starting anew is how it is changed.
 pub(super) async fn admin_token(control: &Control, data: &Path) -> Result<PathBuf, StartError> {
-    let path = data.join(ADMIN_TOKEN);
-    if path.is_file() {
-        return Ok(path);
+    let path = data.join(ADMIN.file);
+    if !path.is_file() {
+        make(control, &path, ADMIN).await?;
     }
-    let now = control.now_ms();
+    Ok(path)
+}
+
+/// Makes sure that a development host has its one account, with this plan, and a file with a token of it. The token stays the same from start to start;
+/// one that this database does not know, because another one was put beside it, is replaced.
+pub(super) async fn dev_token(control: &Control, data: &Path, plan: Plan) -> Result<PathBuf, StartError> {
+    let path = data.join(DEV.file);
+    let known = |text: String| control.tokens().caller(text.trim(), control.now_ms(), String::new()).is_ok();
+    if !std::fs::read_to_string(&path).is_ok_and(known) {
+        make(control, &path, Keeper { plan, ..DEV }).await?;
+    }
+    let account = control.read(|conn| Ok(accounts::list(conn)?.into_iter().next())).await.map_err(OpenError::from)?;
+    if let Some(account) = account.filter(|account| account.plan != plan) {
+        control.write(move |conn| Ok(accounts::set_plan(conn, account.id, plan)?)).await.map_err(OpenError::from)?;
+    }
+    Ok(path)
+}
+
+async fn make(control: &Control, path: &Path, keeper: Keeper) -> Result<(), StartError> {
+    let (now, tokens) = (control.now_ms(), control.tokens().clone());
     let made = control.write(move |conn| {
         let account = match accounts::list(conn)?.into_iter().next() {
             Some(account) => account,
-            None => accounts::create(conn, FIRST_HANDLE, "Operator", Plan::Pro, now)?
+            None => accounts::create(conn, keeper.handle, keeper.display_name, keeper.plan, now)?
                 .ok_or_else(|| Refusal::internal("the handle of the first account is taken"))?,
         };
         let mut ended = Vec::new();
-        for token in accounts::tokens(conn, account.id)?.iter().filter(|token| token.name == ADMIN) {
+        for token in accounts::tokens(conn, account.id)?.iter().filter(|token| token.name == keeper.name) {
             ended.extend(accounts::revoke_token(conn, account.id, token.id)?);
         }
-        let (token, text) = crate::control::tokens::create(conn, account.id, ADMIN, Scope::Operator, now, None)?;
-        Ok((token, text, ended))
+        let (_, text) = tokens.create(conn, account.id, keeper.name, keeper.scope, now, None)?;
+        Ok((text, ended))
     });
-    let (token, text, ended) = made.await.map_err(OpenError::from)?;
-    write_private(&path, format!("{text}\n").as_bytes()).map_err(|source| StartError::Data { path: path.clone(), source })?;
+    let (text, ended) = made.await.map_err(OpenError::from)?;
+    write_private(path, format!("{text}\n").as_bytes()).map_err(|source| StartError::Data { path: path.to_owned(), source })?;
     for digest in ended {
         control.tokens().remove(&digest);
     }
-    control.tokens().insert(&token_digest(&text), &token);
-    Ok(path)
+    Ok(())
 }

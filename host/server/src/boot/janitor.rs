@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::JANITOR_INTERVAL;
-use crate::control::store::{accounts, activity, domains};
+use crate::control::store::{accounts, activity, domains, logins};
 use crate::control::{Control, Refusal};
 use tovuk_kernel::limits::ACTIVITY_DAYS;
 
@@ -28,6 +28,7 @@ async fn round(control: &Control) -> Result<(), Refusal> {
     let ended = control
         .write(move |conn| {
             activity::prune(conn, now.saturating_sub(kept_ms))?;
+            logins::expire(conn, now)?;
             Ok(accounts::expire_tokens(conn, now)?)
         })
         .await?;
@@ -36,26 +37,34 @@ async fn round(control: &Control) -> Result<(), Refusal> {
     }
     let due = control.read(move |conn| Ok(domains::due(conn, now.saturating_sub(day_ms), DOMAINS_A_ROUND)?)).await?;
     for domain in due {
-        look_again(control, domain).await?;
+        let id = domain.id;
+        if let Err(refusal) = look_again(control, domain).await {
+            tracing::warn!("the domain {id} could not be looked at: {refusal}");
+        }
     }
+    crate::deploy::uploads::sweep(control).await;
     Ok(())
 }
 
 /// A verified domain whose record is certainly gone at two looks in a row is given up. That a resolver fails says nothing about the domain.
 async fn look_again(control: &Control, domain: domains::Domain) -> Result<(), Refusal> {
     let record = control.records().of(domain.service_id, &domain.hostname);
-    let (problem, definite) = match control.resolver().verify(&domain.hostname, &record.dns_record_value).await {
-        Ok(()) => (None, false),
-        Err(error) => (Some(error.to_string()), error.is_definite()),
+    let looked = control.resolver().verify(&domain.hostname, &record.dns_record_value).await;
+    let (id, now) = (domain.id, control.now_ms());
+    let problem = match looked {
+        Ok(()) => return control.write(move |conn| Ok(domains::verified(conn, id, now)?)).await,
+        Err(error) if error.is_definite() => error.to_string(),
+        Err(_) => return control.write(move |conn| Ok(domains::looked(conn, id, None, now)?)).await,
     };
-    let lost = definite && domain.problem.is_some();
-    let now = control.now_ms();
-    let id = domain.id;
-    control.write(move |conn| Ok(domains::checked(conn, id, problem.as_deref(), !lost, now)?)).await?;
-    if lost {
-        tracing::warn!("{} no longer leads to service_{} and is given up", domain.hostname, domain.service_id);
-        control.live().forget_domain(&domain.hostname);
-        control.place(domain.service_id).await?;
+    if domain.problem.is_none() {
+        return control.write(move |conn| Ok(domains::looked(conn, id, Some(&problem), now)?)).await;
     }
+    let air = control.air().await;
+    if !control.write(move |conn| Ok(domains::lost(conn, id, &problem, now)?)).await? {
+        return Ok(());
+    }
+    tracing::warn!("{} no longer leads to service_{} and is given up", domain.hostname, domain.service_id);
+    crate::deploy::restart_if_live(control, &air, domain.service_id).await?;
+    control.live().forget_domain(&domain.hostname);
     Ok(())
 }

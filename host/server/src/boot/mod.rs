@@ -1,34 +1,36 @@
-//! An operator's host, whole: opens what is in the data folder, listens, and on the way out loses nothing. What it is made of is elsewhere.
+//! Hosts, whole: they open what is in the data folder, listen, and on the way out lose nothing. The operator's is here, a project's own on its author's
+//! machine in `local`; `open` has what is the same in both. What a host is made of is elsewhere.
 
 mod config;
 mod first;
 mod janitor;
+pub mod local;
+mod open;
 
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tovuk_kernel::clock::Clock;
 use tovuk_runtime::compile::Compiler;
-use tovuk_runtime::runtime::{self, Runtime, RuntimeConfig};
+use tovuk_runtime::runtime::{self, RuntimeConfig};
 
 pub use config::{AcmeSettings, HostConfig, SecretKey};
 
 use crate::control::urls::Urls;
-use crate::control::vault::{self, Vault};
-use crate::control::{Control, ControlConfig, OpenError};
+use crate::control::vault;
+use crate::control::{Control, OpenError};
 use crate::domains::{Resolver, ResolverError};
 use crate::edge::redirect::Redirect;
-use crate::edge::routes::Routes;
-use crate::edge::{Api, Audience, Edge};
+use crate::edge::{Api, Audience};
 use crate::listen::{ListenConfig, Listening};
-use crate::logs::{self, Logs};
+use crate::logs;
 use crate::tls::acme::{Acme, HttpChallenges};
 use crate::tls::{CertificateFiles, CertificateStore, FileError, Tls};
+use open::{Opened, Parts};
 
 /// Why a host does not start.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +49,12 @@ pub enum StartError {
     /// Another process uses the data folder.
     #[error("another tovuk uses the data folder {0}: stop it, or start with another --data")]
     InUse(PathBuf),
+    /// The project runs already.
+    #[error("another `tovuk dev` runs this project{}: use it, or stop it first", .url.as_ref().map_or_else(String::new, |url| format!(" at {url}")))]
+    Running {
+        /// Where, if it says so.
+        url: Option<String>,
+    },
     /// An address cannot be listened at.
     #[error("cannot listen at {address}: {source}")]
     Listen {
@@ -96,11 +104,7 @@ impl Host {
     pub async fn start(config: HostConfig, compiler: Compiler, clock: Clock) -> Result<Self, StartError> {
         config.check()?;
         let lock = first::claim(&config.data)?;
-        let vault = match &config.secret_key {
-            SecretKey::Text(text) => Vault::of_text(text, "TOVUK_SECRET_KEY")?,
-            SecretKey::File(path) => Vault::of_file(path)?,
-            SecretKey::Generated => Vault::of_file(&config.data.join("secret-key"))?,
-        };
+        let vault = open::vault(&config.secret_key, &config.data)?;
         // Listened before anything is opened, so that an address in use is told at once and no request is refused meanwhile: clients wait.
         let public = bind(config.listen).await?;
         let api = bind(config.api_listen).await?;
@@ -109,8 +113,6 @@ impl Host {
             None => None,
         };
         let urls = config.urls(address_of(&public)?, address_of(&api)?);
-        let logs = Logs::open(&config.data, clock.clone())?;
-        let runtime = Runtime::new(runtime_config(&config), compiler, clock.clone(), Arc::new(logs.sink()))?;
         let store = CertificateStore::default();
         let acme = match &config.acme {
             Some(settings) => {
@@ -133,18 +135,21 @@ impl Host {
             certificates.push(CertificateFiles::start(files.clone(), store.clone(), clock.clone())?);
             api_tls = Some(Tls::new(store).map_err(|error| StartError::Tls(error.to_string()))?);
         }
-        let routes = Routes::default();
-        let control_config = ControlConfig {
+        let parts = Parts {
             data: config.data.clone(),
+            vault,
             urls: urls.clone(),
             node: config.node.clone(),
             builds: config.builds.clone(),
             resolver: Resolver::new(&config.nameservers)?,
             acme: acme.clone(),
+            runtime: runtime_config(&config),
+            observer: None,
+            audience: Audience::Public,
+            api: Api::elsewhere,
         };
-        let control = Control::open(control_config, vault, runtime.clone(), routes.clone(), logs).await?;
+        let Opened { control, edge } = open::open(parts, compiler, clock.clone()).await?;
         let admin_token = first::admin_token(&control, &config.data).await?;
-        let edge = Edge::with_api(runtime, routes, Audience::Public, urls.public_authority(), Api::elsewhere(control.clone()));
         let listen = |tls| ListenConfig { drain_timeout: config.drain_timeout, tls, ..config.connections.clone() };
         let serving = |source| StartError::Listen { address: config.listen, source };
         let https_port = address_of(&public)?.port();

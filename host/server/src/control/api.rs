@@ -6,18 +6,19 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use percent_encoding::percent_decode_str;
-use tokio::sync::OwnedSemaphorePermit;
-use tovuk_kernel::codes;
+use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::error::ErrorBody;
-use tovuk_kernel::operation::{Access, Operation};
+use tovuk_kernel::operation::{Access, Method, Operation};
 use tovuk_runtime::body::{Body, CollectError};
 use tovuk_runtime::calls::json;
 use tovuk_runtime::trace::TraceContext;
 
+use super::bodies::Held;
 use super::caller::{Caller, Credential};
 use super::decode::Fields;
 use super::handler::Registered;
 use super::operations;
+use super::reference::TOKEN_ERRORS;
 use super::refusal::Refusal;
 use super::{Control, pages};
 
@@ -97,10 +98,7 @@ impl Control {
     async fn route(&self, request: Request<Body>, request_id: &str) -> Result<Response<Body>, Refusal> {
         let (registered, mut fields) = match find(request.method().as_str(), request.uri().path()) {
             Found::Operation(registered, fields) => (registered, fields),
-            Found::WrongMethod(methods) => {
-                let text = format!("{} {}: this route has {}", request.method(), request.uri().path(), methods.join(", "));
-                return Err(Refusal::new(&codes::METHOD_NOT_ALLOWED, text));
-            }
+            Found::WrongMethod(methods) => return Ok(wrong_method(&request, &methods, request_id)),
             Found::Nothing => return pages::respond(self, request).await,
         };
         let operation = registered.operation;
@@ -108,10 +106,17 @@ impl Control {
         caller.may(operation)?;
         if !operation.method.has_body() {
             let query = request.uri().query().unwrap_or_default();
-            fields.extend(form_urlencoded::parse(query.as_bytes()).filter(|(_, value)| !value.is_empty()).map(|(k, v)| (k.into_owned(), v.into_owned())));
+            fields.extend(
+                form_urlencoded::parse(query.as_bytes()).filter(|(_, value)| !value.is_empty()).map(|(k, v)| (k.into_owned(), v.into_owned())),
+            );
         }
-        let (body, held) = self.body(operation, request.into_body()).await?;
-        let result = (registered.run)(self.clone(), caller, fields, body).await;
+        let (body, held) = self.body(operation.name, operation.body_bytes_max, caller.account_number(), request.into_body()).await?;
+        let running = (registered.run)(self.clone(), caller, fields, body);
+        let result = match operation.method {
+            Method::Get => running.await,
+            // What changes something is finished once it has begun, also when its client is gone: half of it would be stored and not done.
+            _ => self.0.operations.spawn(running).await.unwrap_or_else(|error| Err(Refusal::internal(error))),
+        };
         drop(held);
         if let Err(refusal) = &result {
             debug_assert!(may_fail_with(operation, refusal), "{} failed with {}, which it does not declare", operation.name, refusal.code.code);
@@ -135,22 +140,20 @@ impl Control {
     }
 
     /// The whole body, and what it holds of the memory that all bodies together may have.
-    async fn body(&self, operation: &Operation, body: Body) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal> {
+    pub(super) async fn body(&self, what: &str, limit_bytes: u64, account: i64, body: Body) -> Result<(Bytes, Option<Held>), Refusal> {
         if body.is_end_stream() {
             return Ok((Bytes::new(), None));
         }
-        let limit_bytes = operation.body_bytes_max;
-        let too_large =
-            || Refusal::new(&codes::BODY_TOO_LARGE, format!("{}: the body has more than {limit_bytes} bytes", operation.name)).instruct("Send less.");
+        let too_large = || Refusal::new(&codes::BODY_TOO_LARGE, format!("{what}: the body has more than {limit_bytes} bytes")).instruct("Send less.");
         let declared = body.size_hint().lower();
         if declared > limit_bytes {
             return Err(too_large());
         }
         // A body of unknown length is counted with the most it may have.
         let expected = body.size_hint().exact().unwrap_or(limit_bytes);
-        let mib = u32::try_from(expected.div_ceil(1 << 20)).unwrap_or(u32::MAX).min(tovuk_kernel::limits::API_BODIES_MIB_MAX);
+        let mib = u32::try_from(expected.div_ceil(1 << 20)).unwrap_or(u32::MAX);
         let busy = || Refusal::new(&codes::HOST_BUSY, "the host has no memory for the body now");
-        let held = if mib > 1 { Some(self.0.bodies.clone().try_acquire_many_owned(mib).map_err(|_| busy())?) } else { None };
+        let held = if mib > 1 { Some(self.0.bodies.hold(account, mib).ok_or_else(busy)?) } else { None };
         match body.collect_within(limit_bytes, self.runtime().memory()).await {
             Ok(bytes) => Ok((bytes, held)),
             Err(CollectError::TooLarge) => Err(too_large()),
@@ -160,19 +163,35 @@ impl Control {
     }
 }
 
-/// Whether an operation says that it can fail like this. What any route can fail with need not be said.
-fn may_fail_with(operation: &Operation, refusal: &Refusal) -> bool {
-    let common = [
+/// What every operation can fail with, whatever it says itself.
+pub fn common_errors() -> [&'static Code; 7] {
+    [
+        &codes::BAD_REQUEST,
         &codes::INVALID_REQUEST,
+        &codes::BODY_TOO_LARGE,
         &codes::INTERNAL_ERROR,
         &codes::STORAGE_FAILED,
         &codes::HOST_BUSY,
         &codes::HOST_DRAINING,
-        &codes::TOKEN_SCOPE,
-        &codes::NOT_ON_THIS_HOST,
-    ];
+    ]
+}
+
+/// Whether an operation says that it can fail like this. What any route can fail with need not be said.
+fn may_fail_with(operation: &Operation, refusal: &Refusal) -> bool {
     let own_subject = operation.path.contains("{service}") && refusal.code == &codes::SERVICE_NOT_FOUND;
-    own_subject || common.contains(&refusal.code) || operation.errors.contains(&refusal.code)
+    let may = |codes: &[&'static Code]| codes.contains(&refusal.code);
+    own_subject || may(&common_errors()) || may(&TOKEN_ERRORS) || may(operation.errors)
+}
+
+/// The answer to a method that a route does not have.
+fn wrong_method(request: &Request<Body>, methods: &[&str], request_id: &str) -> Response<Body> {
+    let allowed = methods.join(", ");
+    let text = format!("{} {}: this route has {allowed}", request.method(), request.uri().path());
+    let mut response = failure(&Refusal::new(&codes::METHOD_NOT_ALLOWED, text), request_id);
+    if let Ok(allowed) = HeaderValue::from_str(&allowed) {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    response
 }
 
 /// A refusal as a response.
@@ -189,4 +208,3 @@ pub(super) fn failure(refusal: &Refusal, request_id: &str) -> Response<Body> {
     }
     response
 }
-

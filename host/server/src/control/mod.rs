@@ -5,11 +5,13 @@
 
 pub mod api;
 mod base64;
+mod bodies;
 mod caller;
 mod decode;
-mod pages;
 pub mod handler;
 pub mod operations;
+mod pages;
+pub mod reference;
 mod refusal;
 pub(crate) mod store;
 pub(crate) mod tokens;
@@ -22,6 +24,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{Request, Response};
 use rusqlite::Connection;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio_util::task::TaskTracker;
 use tovuk_kernel::clock::Clock;
 use tovuk_resources::database::{self, Database, Options};
 use tovuk_runtime::body::Body;
@@ -100,8 +104,12 @@ struct Inner {
     logs: Logs,
     config: ControlConfig,
     draining: AtomicBool,
-    bodies: Arc<tokio::sync::Semaphore>,
+    bodies: bodies::Bodies,
+    /// Operations that change something and have begun.
+    operations: TaskTracker,
+    air: Mutex<()>,
     records: Records,
+    pages: pages::Pages,
 }
 
 /// The DNS records that custom domains need.
@@ -127,9 +135,23 @@ impl Control {
         let tokens = Tokens::load(&db).await?;
         let live = Live::new(runtime.clone(), routes, vault.clone(), logs.clone(), config.urls.clone(), config.acme.clone());
         let builds = Builds::new(config.builds.clone());
-        let bodies = Arc::new(tokio::sync::Semaphore::new(tovuk_kernel::limits::API_BODIES_MIB_MAX as usize));
         let records = Records { key: vault.derive(&[b"domains"]).into(), public_domain: config.urls.public_domain.as_str().into() };
-        let control = Self(Arc::new(Inner { records, db, vault, runtime, tokens, live, builds, logs, config, draining: AtomicBool::new(false), bodies }));
+        let control = Self(Arc::new(Inner {
+            records,
+            db,
+            vault,
+            runtime,
+            tokens,
+            live,
+            builds,
+            logs,
+            config,
+            draining: AtomicBool::new(false),
+            bodies: bodies::Bodies::new(),
+            operations: TaskTracker::new(),
+            air: Mutex::new(()),
+            pages: pages::Pages::default(),
+        }));
         crate::deploy::boot::put_on_air(&control).await?;
         Ok(control)
     }
@@ -198,6 +220,10 @@ impl Control {
         &self.0.config
     }
 
+    fn pages(&self) -> &pages::Pages {
+        &self.0.pages
+    }
+
     pub(crate) fn records(&self) -> Records {
         self.0.records.clone()
     }
@@ -206,12 +232,15 @@ impl Control {
         &self.0.config.resolver
     }
 
-    /// Puts a service at the addresses that it has now.
-    pub(crate) async fn place(&self, service: i64) -> Result<(), Refusal> {
-        crate::deploy::restart_if_live(self, service).await
+    /// The right to change what is on the air. Whoever changes rows that say so holds it from before the commit until what serves has followed, so that
+    /// the last commit is what serves: a build cannot put a service back that was deleted or suspended meanwhile, and a host name that moves from one
+    /// service to another is free before it is taken. It is held for one commit, never while something is built.
+    pub(crate) async fn air(&self) -> MutexGuard<'_, ()> {
+        self.0.air.lock().await
     }
 
-    pub(crate) fn urls(&self) -> &Urls {
+    /// What URLs that are given out begin with.
+    pub fn urls(&self) -> &Urls {
         &self.0.config.urls
     }
 
@@ -225,9 +254,16 @@ impl Control {
         self.0.draining.store(draining, Ordering::Release);
     }
 
+    /// Returns once every line that was logged until now can be read.
+    pub async fn flush_logs(&self) {
+        self.0.logs.flush().await;
+    }
+
     /// Ends builds where they can be begun again, and closes the databases.
     pub async fn close(&self) {
         self.set_draining(true);
+        self.0.operations.close();
+        self.0.operations.wait().await;
         self.0.builds.stop().await;
         self.0.logs.close().await;
         if let Err(error) = self.0.db.close().await {

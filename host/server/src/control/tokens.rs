@@ -64,12 +64,31 @@ impl Tokens {
         .await
     }
 
-    /// Adds a token that was stored.
-    pub fn insert(&self, digest: &[u8], token: &accounts::Token) {
+    fn insert(&self, digest: &[u8], token: &accounts::Token) {
         if let Ok(digest) = Digest::try_from(digest) {
             let entry = Entry { id: token.id, account: token.account_id, scope: token.scope, expires_ms: token.expires_ms };
             self.0.people.insert(digest, entry);
         }
+    }
+
+    /// Makes a token of an account and stores it: its row and its text, which is shown once.
+    ///
+    /// It is known here before its row is committed, which nobody can make use of who has not got its text; so no account can be deleted
+    /// between the two and leave a token behind.
+    pub fn create(
+        &self,
+        conn: &Connection,
+        account: i64,
+        name: &str,
+        scope: Scope,
+        now_ms: i64,
+        expires_ms: Option<i64>,
+    ) -> Result<(accounts::Token, String), Refusal> {
+        let text = super::vault::new_token(TOKEN_PREFIX).map_err(Refusal::internal)?;
+        let digest = token_digest(&text);
+        let token = accounts::add_token(conn, account, name, scope, &digest, now_ms, expires_ms)?;
+        self.insert(&digest, &token);
+        Ok((token, text))
     }
 
     /// Forgets a token that was removed.
@@ -130,17 +149,4 @@ impl Tokens {
         }
         Ok(caller)
     }
-}
-
-/// Makes a token of an account and stores it: its row and its text, which is shown once.
-pub(crate) fn create(
-    conn: &Connection,
-    account: i64,
-    name: &str,
-    scope: Scope,
-    now_ms: i64,
-    expires_ms: Option<i64>,
-) -> Result<(accounts::Token, String), Refusal> {
-    let text = super::vault::new_token(TOKEN_PREFIX).map_err(Refusal::internal)?;
-    Ok((accounts::add_token(conn, account, name, scope, &token_digest(&text), now_ms, expires_ms)?, text))
 }

@@ -3,13 +3,14 @@
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tovuk_kernel::codes;
+use tovuk_kernel::limits::{BUILDS_OPEN_ACCOUNT_MAX, COMMIT_SHA_BYTES_MAX};
 use tovuk_kernel::project::{self, Capabilities, Parsed};
 
 use super::uploads::{self, Upload};
 use crate::control::operations::{bindings, note, services};
 use crate::control::store::deploys::{Build, Deploy, NewDeploy};
 use crate::control::store::services::Service;
-use crate::control::store::{deploys, env};
+use crate::control::store::{self, deploys, env};
 use crate::control::vault::random;
 use crate::control::{Caller, Control, Refusal};
 
@@ -59,7 +60,10 @@ pub(crate) fn declared(config: &Value, service: Option<&str>) -> Result<Declared
     };
     let kept = whole.to_string();
     let parsed = project::parse_value(whole).map_err(|problems| {
-        let text: Vec<_> = problems.iter().map(|problem| if problem.path.is_empty() { problem.message.clone() } else { format!("{}: {}", problem.path, problem.message) }).collect();
+        let text: Vec<_> = problems
+            .iter()
+            .map(|problem| if problem.path.is_empty() { problem.message.clone() } else { format!("{}: {}", problem.path, problem.message) })
+            .collect();
         let help = problems.iter().find_map(|problem| problem.help.clone());
         let refusal = invalid(text.join("; "));
         match help {
@@ -89,11 +93,16 @@ pub(crate) async fn accept(control: &Control, caller: Caller, submission: Submis
     }
     let declared = declared(&submission.config, submission.service.as_deref())?;
     check_upload(control, &declared, &submission.upload)?;
+    if submission.commit_sha.as_ref().is_some_and(|commit| commit.len() > COMMIT_SHA_BYTES_MAX) {
+        return Err(Refusal::new(&codes::INVALID_REQUEST, format!("`commit_sha` may have {COMMIT_SHA_BYTES_MAX} bytes")));
+    }
     let source = match &submission.upload {
         Upload { source: Some(_), .. } => "source",
         Upload { component: Some(_), .. } => "component",
         _ => "assets",
     };
+    // From before the first byte is on disk until a row refers to it.
+    let _kept = control.builds().keep_files().await;
     let name = format!("upload-{}", hex::encode(random::<12>().map_err(Refusal::internal)?));
     let (data, upload, folder) = (control.config().data.clone(), submission.upload, name.clone());
     let stored = tokio::task::spawn_blocking(move || uploads::store(&data, &folder, &upload)).await.map_err(Refusal::internal)?;
@@ -103,8 +112,7 @@ pub(crate) async fn accept(control: &Control, caller: Caller, submission: Submis
     };
     match accepted {
         Ok(accepted) => {
-            control.live().register(&accepted.service);
-            control.builds().begin(control, accepted.service.id, accepted.deploy.id);
+            control.builds().begin(control, accepted.service.account_id, accepted.service.id, accepted.deploy.id);
             Ok(accepted)
         }
         Err(refusal) => {
@@ -112,6 +120,11 @@ pub(crate) async fn accept(control: &Control, caller: Caller, submission: Submis
             Err(refusal)
         }
     }
+}
+
+/// Whether source is static files that are served as they are. The published client writes `:` for a build that does nothing.
+pub(super) fn is_plain(service: &project::Service) -> bool {
+    !service.kind().has_worker() && service.build.as_deref().is_none_or(|build| matches!(build.trim(), "" | ":" | "true"))
 }
 
 /// What must be uploaded follows from what is declared.
@@ -123,8 +136,7 @@ fn check_upload(control: &Control, declared: &Declared, upload: &Upload) -> Resu
         if upload.component.is_some() || upload.assets.is_some() {
             return refuse(format!("`{name}` came both as source and built"), "Send either source, or what was built from it.");
         }
-        let plain = !kind.has_worker() && declared.service.build.is_none() && declared.service.frontend_build().is_none_or(|build| build.command.is_none());
-        return if plain { Ok(()) } else { control.builds().check_remote(name) };
+        return if is_plain(&declared.service) { Ok(()) } else { control.builds().check_remote(name) };
     }
     if kind.has_worker() != upload.component.is_some() {
         let text = format!("`{name}` is a `{}` and {} a component", kind.as_str(), if kind.has_worker() { "needs" } else { "has no use for" });
@@ -148,13 +160,21 @@ async fn record(
 ) -> Result<Accepted, Refusal> {
     let now = control.now_ms();
     let nonce = random::<16>().map_err(Refusal::internal)?;
-    control
+    let air = control.air().await;
+    let (service, accepted) = control
         .write(move |conn| {
             let account = caller.account_number();
+            if deploys::count_open(conn, account)? >= BUILDS_OPEN_ACCOUNT_MAX {
+                let text = format!("{BUILDS_OPEN_ACCOUNT_MAX} builds of the account wait or run");
+                return Err(Refusal::new(&codes::TOO_MANY_REQUESTS, text).instruct("Wait until some have ended, then deploy again."));
+            }
             let service = ensure_service(conn, account, &declared, now)?;
+            if !service.kind.has_worker() {
+                unbound(conn, &service)?;
+            }
             if let Err(refusal) = check_secrets(conn, &service, &declared) {
                 // The service stays: without it, there would be nothing to set the secrets of.
-                return Ok(Err(refusal));
+                return Ok((service, Err(refusal)));
             }
             for binding in &declared.service.bindings {
                 bindings::ensure(conn, &service, binding.name(), &binding.service, binding.env.as_deref(), now)?;
@@ -171,21 +191,35 @@ async fn record(
             };
             let (deploy, build) = deploys::create(conn, &new)?;
             note(conn, &caller, "deploy.create", Some(service.id), &format!("deploy_{}", deploy.id), now)?;
-            Ok(Ok(Accepted { service, deploy, build }))
+            Ok((service.clone(), Ok(Accepted { service, deploy, build })))
         })
-        .await?
+        .await?;
+    control.live().register(&service);
+    drop(air);
+    accepted
 }
 
-fn ensure_service(conn: &Connection, account: i64, declared: &Declared, now_ms: i64) -> Result<Service, Refusal> {
+/// Makes a service that is new, and says of any what it is going to be: its row says what is live, and follows when that is.
+pub(super) fn ensure_service(conn: &Connection, account: i64, declared: &Declared, now_ms: i64) -> Result<Service, Refusal> {
     let kind = declared.service.kind();
     let capabilities: Capabilities = declared.service.capabilities();
     match crate::control::store::services::find(conn, account, &declared.name)? {
-        Some(service) => {
-            crate::control::store::services::describe(conn, service.id, kind, &capabilities)?;
-            Ok(Service { kind, capabilities, ..service })
-        }
+        Some(service) => Ok(Service { kind, capabilities, ..service }),
         None => services::create(conn, account, &declared.name, kind, &capabilities, now_ms),
     }
+}
+
+/// Refuses to make a static frontend of a service that others are bound to, or that is bound itself.
+fn unbound(conn: &Connection, service: &Service) -> Result<(), Refusal> {
+    let callers = store::bindings::callers(conn, service.id)?;
+    let own = store::bindings::list(conn, service.id)?;
+    let bindings = own.iter().map(|binding| (&service.name, &binding.name)).chain(callers.iter().map(|(caller, name)| (caller, name)));
+    let commands: Vec<_> = bindings.map(|(service, name)| format!("`tovuk binding delete --service {service} {name}`")).collect();
+    if commands.is_empty() {
+        return Ok(());
+    }
+    let text = format!("`{}` has bindings or is the target of some, and a static frontend has no worker to bind", service.name);
+    Err(Refusal::new(&codes::BINDING_REFUSED, text).instruct(format!("Run {}, then deploy again.", commands.join(" and "))))
 }
 
 fn check_secrets(conn: &Connection, service: &Service, declared: &Declared) -> Result<(), Refusal> {

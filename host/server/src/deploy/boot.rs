@@ -27,6 +27,10 @@ pub(crate) async fn put_on_air(control: &Control) -> Result<(), Refusal> {
 
 async fn bring_back(control: &Control, service: i64) -> Result<(), Refusal> {
     let Some(version) = control.read(move |conn| Version::live(conn, service)).await? else { return Ok(()) };
+    if version.deploy.source == deploys::LOCAL {
+        // Its secrets and files are its author's to give, which happens with the next build.
+        return Ok(());
+    }
     if let Some(id) = version.deploy.artifact.as_deref() {
         // After a change of the engine its code is compiled anew, here and not at the first request.
         control.runtime().artifacts().revive(id).await.map_err(Refusal::internal)?;
@@ -45,15 +49,17 @@ async fn resume(control: &Control) -> Result<(), Refusal> {
                 if build.attempts >= BUILD_ATTEMPTS_MAX {
                     let text = format!("the host ended {BUILD_ATTEMPTS_MAX} times while it built this");
                     deploys::end_build(conn, build.deploy_id, BuildStatus::Failed, &text, now)?;
-                } else if let Some(deploy) = deploys::get(conn, build.deploy_id)? {
-                    open.push((deploy.service_id, deploy.id));
+                } else if let Some(deploy) = deploys::get(conn, build.deploy_id)?
+                    && let Some(service) = services::get(conn, deploy.service_id)?
+                {
+                    open.push((service.account_id, service.id, deploy.id));
                 }
             }
             Ok(open)
         })
         .await?;
-    for (service, deploy) in open {
-        control.builds().begin(control, service, deploy);
+    for (account, service, deploy) in open {
+        control.builds().begin(control, account, service, deploy);
     }
     Ok(())
 }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
-use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore, watch};
+use futures::FutureExt;
+use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tovuk_kernel::codes;
+use tovuk_kernel::limits::BUILDS_RUNNING_ACCOUNT_MAX;
 
 use crate::build::sandbox::SandboxConfig;
 use crate::control::{Control, Refusal};
@@ -31,8 +33,12 @@ impl Default for BuildConfig {
 pub(crate) struct Builds {
     config: BuildConfig,
     places: Arc<Semaphore>,
-    /// One build, restart or rollback of a service at a time, in the order in which they were asked for.
+    /// One build of a service at a time, in the order in which they were asked for.
     turns: DashMap<i64, Arc<Mutex<()>>>,
+    /// Whoever has many services does not keep the places from others.
+    accounts: DashMap<i64, Arc<Semaphore>>,
+    /// Held by whoever has files that no row refers to yet; all of it by whoever removes such files.
+    files: Arc<RwLock<()>>,
     cancels: Arc<DashMap<i64, CancellationToken>>,
     open: Arc<AtomicU64>,
     tasks: TaskTracker,
@@ -46,6 +52,8 @@ impl Builds {
             places: Arc::new(Semaphore::new(config.concurrent.max(1))),
             config,
             turns: DashMap::new(),
+            accounts: DashMap::new(),
+            files: Arc::default(),
             cancels: Arc::default(),
             open: Arc::default(),
             tasks: TaskTracker::new(),
@@ -72,10 +80,14 @@ impl Builds {
         self.open.load(Ordering::Acquire)
     }
 
-    /// Waits for the turn of a service.
-    pub async fn turn(&self, service: i64) -> OwnedMutexGuard<()> {
-        let turn = self.turns.entry(service).or_default().clone();
-        turn.lock_owned().await
+    /// Keeps files that no row refers to from being swept. Waits for a sweep that is under way.
+    pub async fn keep_files(&self) -> OwnedRwLockReadGuard<()> {
+        self.files.clone().read_owned().await
+    }
+
+    /// The right to remove files that no row refers to; nothing while somebody has such files.
+    pub fn sweep_files(&self) -> Option<OwnedRwLockWriteGuard<()>> {
+        self.files.clone().try_write_owned().ok()
     }
 
     /// Forgets a service that was deleted.
@@ -84,18 +96,27 @@ impl Builds {
     }
 
     /// Begins the build of a deploy as soon as there is a place.
-    pub fn begin(&self, control: &Control, service: i64, deploy: i64) {
+    pub fn begin(&self, control: &Control, account: i64, service: i64, deploy: i64) {
         let cancel = self.stopping.child_token();
         self.cancels.insert(deploy, cancel.clone());
         self.open.fetch_add(1, Ordering::AcqRel);
         let done = Done { deploy, open: self.open.clone(), cancels: self.cancels.clone(), ended: self.ended.clone() };
-        let turn = self.turns.entry(service).or_default().clone();
+        // Asked for here, because tasks may begin in another order than they were made in.
+        let mut turn = Box::pin(self.turns.entry(service).or_default().clone().lock_owned());
+        let first = turn.as_mut().now_or_never();
+        let own_places = self.accounts.entry(account).or_insert_with(|| Arc::new(Semaphore::new(BUILDS_RUNNING_ACCOUNT_MAX))).clone();
         let (control, places) = (control.clone(), self.places.clone());
         self.tasks.spawn(async move {
             let _done = done;
-            let _turn = turn.lock_owned().await;
-            let _place = places.acquire_owned().await;
-            super::run::build(&control, deploy, cancel).await;
+            let begin = async {
+                let turn = match first {
+                    Some(turn) => turn,
+                    None => turn.await,
+                };
+                (turn, own_places.acquire_owned().await, places.acquire_owned().await, control.builds().keep_files().await)
+            };
+            let _held = cancel.run_until_cancelled(begin).await;
+            super::run::build(&control, deploy, &cancel).await;
         });
     }
 
@@ -116,6 +137,13 @@ impl Builds {
     /// Tells of each build that ends.
     pub fn ended(&self) -> watch::Receiver<()> {
         self.ended.subscribe()
+    }
+
+    /// Waits until nothing of a build that has succeeded is left to do. Its end is stored before its version serves, and whoever is told of the one has to
+    /// meet the other.
+    pub async fn settled(&self, deploy: i64) {
+        let mut ended = self.ended.subscribe();
+        while self.cancels.contains_key(&deploy) && ended.changed().await.is_ok() {}
     }
 
     /// Whether all builds are being stopped.

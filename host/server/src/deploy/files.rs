@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tovuk_kernel::codes;
 use tovuk_kernel::limits::ARCHIVE_GZIP_BYTES;
 
+use super::accept::is_plain;
 use super::live::Version;
 use super::log::BuildLog;
 use super::uploads;
@@ -76,10 +77,14 @@ pub(super) async fn of_source(
     let into = unpacked.clone();
     blocking(cancel, move |cancelled| unpack(&source, &into, Kind::Source, cancelled)).await?;
     let declared = &version.declared.service;
-    if !declared.kind().has_worker() && declared.build.is_none() {
-        let root = unpacked.join(declared.root()).join(declared.assets.as_deref().unwrap_or("."));
-        if !root.is_dir() {
-            return Err(Refusal::new(&codes::ARCHIVE_REFUSED, format!("the archive has no folder `{}`", declared.assets.as_deref().unwrap_or("."))));
+    if is_plain(declared) {
+        let assets = declared.assets.as_deref().unwrap_or(".");
+        let absent = || Refusal::new(&codes::ARCHIVE_REFUSED, format!("the archive has no folder `{assets}`"));
+        // Without `.` and `..`, because a path that ends in one of them cannot be renamed; and never outside, whatever was checked before.
+        let unpacked = unpacked.canonicalize().map_err(uploads::not_stored)?;
+        let root = unpacked.join(declared.root()).join(assets).canonicalize().map_err(|_| absent())?;
+        if !root.is_dir() || !root.starts_with(&unpacked) {
+            return Err(absent());
         }
         return Ok((None, Some(Files::Folder { path: root, _remove: folder })));
     }

@@ -1,11 +1,15 @@
 //! What is on the air: from rows to a deployment that runs and the addresses where it answers.
 
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use dashmap::DashMap;
 use rusqlite::Connection;
+use tovuk_kernel::ids::ServiceId;
 use tovuk_kernel::limits::{Plan, WorkerLimits};
 use tovuk_kernel::outbound::Allowlist;
+use tovuk_kernel::project;
 use tovuk_resources::bindings::{Binding, Bindings};
 use tovuk_runtime::artifacts::Artifact;
 use tovuk_runtime::record::Identity;
@@ -35,9 +39,28 @@ pub(crate) struct Live {
     urls: Urls,
     files: AssetStore,
     acme: Option<Acme>,
+    locals: DashMap<i64, Local>,
+    /// What is kept out of each service's log.
+    hidden: Mutex<HashMap<ServiceId, Vec<Hidden>>>,
+}
+
+/// What one deployment was given and must not be read in its log, for as long as it runs.
+struct Hidden {
+    deployment: Weak<Deployment>,
+    values: Vec<(String, String)>,
+}
+
+/// What a service that its author develops on this machine has beside its rows: it is theirs, and may change under it.
+#[derive(Clone, Default)]
+pub(crate) struct Local {
+    /// The folder of static files, served as it is at each moment.
+    pub assets: Option<PathBuf>,
+    /// Secrets that are stored nowhere here. They stand before stored ones of the same name.
+    pub secrets: Vec<(String, String)>,
 }
 
 /// All that the database says of one version of a service.
+#[derive(Clone)]
 pub(crate) struct Version {
     pub service: Service,
     pub suspended: bool,
@@ -102,7 +125,17 @@ fn identity(service: &Service) -> Identity {
 
 impl Live {
     pub fn new(runtime: Runtime, routes: Routes, vault: Vault, logs: Logs, urls: Urls, acme: Option<Acme>) -> Self {
-        Self { runtime, routes, vault, logs, urls, files: AssetStore::new(AssetStoreConfig::default()), acme }
+        Self {
+            runtime,
+            routes,
+            vault,
+            logs,
+            urls,
+            files: AssetStore::new(AssetStoreConfig::default()),
+            acme,
+            locals: DashMap::new(),
+            hidden: Mutex::default(),
+        }
     }
 
     /// Makes a service known to the runtime, so that others can be bound to it before it has a deploy.
@@ -112,22 +145,47 @@ impl Live {
 
     /// Loads what a version needs.
     pub fn ready(&self, control: &Control, version: Version) -> Result<Ready, Refusal> {
+        let local = self.local(version.service.id);
+        self.ready_with(control, version, local)
+    }
+
+    /// The same with what its author has beside the rows.
+    pub fn ready_with(&self, control: &Control, version: Version, local: Option<Local>) -> Result<Ready, Refusal> {
         let artifact = match version.deploy.artifact.as_deref() {
             Some(id) => Some(self.runtime.artifacts().stored(id).map_err(Refusal::internal)?),
             None => None,
         };
         let assets = version.deploy.assets.as_deref().map(|digest| super::uploads::assets_folder(&control.config().data, digest));
-        self.assemble(version, artifact, assets)
+        self.assemble_with(version, artifact, assets, local)
     }
 
     /// Puts together a version of what a build has left.
     pub fn assemble(&self, version: Version, artifact: Option<Artifact>, assets: Option<PathBuf>) -> Result<Ready, Refusal> {
-        let secrets = self.open_secrets(&version)?;
+        let local = self.local(version.service.id);
+        self.assemble_with(version, artifact, assets, local)
+    }
+
+    /// The same with what its author has beside the rows.
+    pub fn assemble_with(
+        &self,
+        mut version: Version,
+        artifact: Option<Artifact>,
+        assets: Option<PathBuf>,
+        local: Option<Local>,
+    ) -> Result<Ready, Refusal> {
+        let mut secrets = self.open_secrets(&version)?;
+        let mut assets = assets.map(|folder| self.files.deployed(folder));
+        if let Some(local) = local {
+            secrets.retain(|(name, _)| local.secrets.iter().all(|(other, _)| other != name));
+            secrets.extend(local.secrets);
+            assets = assets.or_else(|| local.assets.map(Assets::live));
+            // A target that the project no longer has is kept with its data, and is no target.
+            version.bindings.retain(|binding| self.runtime.services().get(&format!("service_{}", binding.target_id).into()).is_some());
+        }
         let token = format!(
             "{RUNTIME_TOKEN_PREFIX}{}",
             self.vault.derive(&[b"runtime token", &version.deploy.id.to_be_bytes(), &version.deploy.token_nonce])
         );
-        let assets = assets.map(|folder| self.files.deployed(folder));
         let deployment = artifact.map(|artifact| {
             let table = Bindings::new(&version.bindings.iter().map(resolved).collect::<Vec<_>>());
             let patterns: Vec<_> = version.declared.service.outbound.iter().filter_map(|pattern| pattern.parse().ok()).collect();
@@ -170,12 +228,12 @@ impl Live {
 
     /// Puts a version on the air. Requests that run finish on what they began with.
     pub fn put(&self, control: &Control, ready: Ready) {
-        let Ready { version, deployment, token, assets, secrets } = ready;
+        self.conceal(&ready);
+        let Ready { version, deployment, token, assets, .. } = ready;
         let service = &version.service;
         let running = self.register(service);
-        let hidden = secrets.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain([("TOVUK_RUNTIME_TOKEN", token.as_str())]);
-        if let Err(error) = self.logs.sink().set_secrets(&running.identity.id, hidden) {
-            tracing::error!("the secrets of {} cannot be hidden in its log: {error}", running.identity.id);
+        if version.suspended {
+            return self.hide(service);
         }
         match deployment {
             Some(deployment) => {
@@ -183,9 +241,6 @@ impl Live {
                 running.promote(deployment);
             }
             None => running.retire(),
-        }
-        if version.suspended {
-            return self.hide(service);
         }
         for domain in &version.domains {
             // A name that was verified is a host name; an order that fails is tried again by itself.
@@ -200,6 +255,22 @@ impl Live {
         let site = public.then(|| Site::new(id.clone(), version.declared.service.kind(), routes, assets));
         if let Err(taken) = self.routes.set(id, hosts, site) {
             tracing::error!("{id} cannot have all of its host names: {taken}");
+        }
+    }
+
+    /// Keeps what a version was given out of its service's log, beside what those that still run were given.
+    pub fn conceal(&self, ready: &Ready) {
+        let Some(deployment) = &ready.deployment else { return };
+        let id = ready.version.service.service_id();
+        let mut hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_service = hidden.entry(id.clone()).or_default();
+        of_service.retain(|earlier| earlier.deployment.strong_count() > 0);
+        let token = ("TOVUK_RUNTIME_TOKEN".to_owned(), ready.token.clone());
+        let values = ready.secrets.iter().cloned().chain([token]).collect();
+        of_service.push(Hidden { deployment: Arc::downgrade(deployment), values });
+        let all: BTreeSet<_> = of_service.iter().flat_map(|hidden| &hidden.values).map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        if let Err(error) = self.logs.sink().set_secrets(&id, all) {
+            tracing::error!("the secrets of {id} cannot be hidden in its log: {error}");
         }
     }
 
@@ -218,10 +289,32 @@ impl Live {
         }
     }
 
+    /// Says at the address of a service that has no deploy yet that it will be there.
+    pub fn announce(&self, service: &Service, declared: &project::Service) {
+        let id = service.service_id();
+        let public = declared.is_public() || declared.kind().has_assets();
+        let site = public.then(|| Site::new(id.clone(), declared.kind(), &declared.routes, None));
+        if let Err(taken) = self.routes.set(&id, vec![self.urls.host(&service.slug)], site) {
+            tracing::error!("{id} cannot have its host name: {taken}");
+        }
+    }
+
+    /// What the author of a service has given for it, while it is on the air.
+    pub fn local(&self, service: i64) -> Option<Local> {
+        self.locals.get(&service).map(|local| local.clone())
+    }
+
+    /// Remembers it.
+    pub fn set_local(&self, service: i64, local: Local) {
+        self.locals.insert(service, local);
+    }
+
     /// Forgets a service.
     pub fn remove(&self, service: &Service) {
+        self.locals.remove(&service.id);
         self.routes.remove(&service.service_id());
         self.runtime.services().remove(&service.service_id());
+        self.hidden.lock().unwrap_or_else(PoisonError::into_inner).remove(&service.service_id());
     }
 }
 
@@ -235,7 +328,7 @@ fn resolved(binding: &bindings::Binding) -> Binding {
 }
 
 /// The limits of a service under a plan.
-pub(crate) fn limits(plan: Plan, service: &tovuk_kernel::project::Service) -> WorkerLimits {
+pub(crate) fn limits(plan: Plan, service: &project::Service) -> WorkerLimits {
     let mut limits = WorkerLimits::for_plan(plan);
     for (name, value) in service.limits.entries() {
         limits.set(name, value);

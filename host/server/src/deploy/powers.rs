@@ -1,24 +1,39 @@
-//! What a component's imports let it do, in words that an author recognises.
+//! What a component can do beyond computing, in words that its author recognises: what it imports, as far as its service declares what that leads to.
 
 use tovuk_kernel::project::Service;
 
-/// The powers of a component that imports these interfaces, declared as this service, in order and each once.
-pub(crate) fn of(imports: &[String], service: &Service) -> Vec<String> {
-    let mut powers: Vec<String> = imports.iter().filter_map(|import| of_import(import)).map(str::to_owned).collect();
-    powers.extend(service.outbound.iter().map(|pattern| format!("outgoing HTTP to {pattern}")));
-    powers.extend(service.bindings.iter().map(|binding| format!("calls of the service {}", binding.service)));
-    powers.extend(service.secrets.iter().map(|secret| format!("the secret {secret}")));
+/// The powers of a component that imports these interfaces, declared as this service, in order and each once. A power that is declared and not imported
+/// is none, and neither is one that toolchains import unasked and that leads nowhere.
+pub fn of(imports: &[String], service: &Service) -> Vec<String> {
+    let imports_any = |names: &[&str]| imports.iter().any(|import| names.contains(&import.split('@').next().unwrap_or_default()));
+    let urls = imports_any(&["tovuk:http/client", "wasi:http/outgoing-handler"]);
+    let mut powers = Vec::new();
+    if urls || imports_any(&["tovuk:bindings/service"]) {
+        powers.extend(service.bindings.iter().map(|binding| format!("calls of the service {}", binding.service)));
+    }
+    if urls {
+        powers.extend(service.outbound.iter().map(|pattern| format!("outgoing HTTP to {pattern}")));
+    }
+    if imports_any(&["wasi:cli/environment", "wasi:config/store"]) {
+        powers.extend(service.secrets.iter().map(|secret| format!("the secret {secret}")));
+    }
     powers.sort();
     powers.dedup();
     powers
 }
 
-/// What one import lets a worker do here; nothing for what toolchains import unasked and the host answers with nothing.
-pub fn of_import(import: &str) -> Option<&'static str> {
-    match import.split('@').next().unwrap_or_default() {
-        "tovuk:bindings/service" => Some("calls of bound services"),
-        "tovuk:http/client" | "wasi:http/outgoing-handler" => Some("outgoing HTTP"),
-        "wasi:config/store" => Some("reading its configuration"),
-        _ => None,
+#[cfg(test)]
+mod tests {
+    use super::of;
+    use tovuk_kernel::project::Service;
+
+    #[test]
+    fn a_power_needs_an_import_and_a_declaration() {
+        let service = Service { outbound: vec!["https://api.stripe.com".to_owned()], secrets: vec!["KEY".to_owned()], ..Service::default() };
+        let imports = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(of(&imports(&["tovuk:http/client@0.1.0"]), &service), ["outgoing HTTP to https://api.stripe.com"]);
+        assert_eq!(of(&imports(&["wasi:cli/environment@0.2.6"]), &service), ["the secret KEY"]);
+        assert!(of(&imports(&["tovuk:http/client@0.1.0", "wasi:cli/environment@0.2.6"]), &Service::default()).is_empty());
+        assert!(of(&imports(&["wasi:io/streams@0.2.6"]), &service).is_empty());
     }
 }

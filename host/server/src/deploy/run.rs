@@ -6,63 +6,74 @@ use std::time::Duration;
 use http::{Request, header};
 use tokio_util::sync::CancellationToken;
 use tovuk_kernel::codes;
-use tovuk_kernel::limits::{DEPLOY_BODY_BYTES_MAX, HEALTH_TIMEOUT_MS};
+use tovuk_kernel::limits::{DEPLOY_BODY_BYTES_MAX, HEALTH_TIMEOUT_MS, Plan};
 use tovuk_runtime::artifacts::{self, Artifact};
 use tovuk_runtime::body::Body;
 use tovuk_runtime::component::check_size;
 use tovuk_runtime::invoke::{Budget, Event};
 use tovuk_runtime::trace::TraceContext;
 
-use super::live::{Ready, Version};
 use super::files::{self, Files};
+use super::live::{Ready, Version};
 use super::log::BuildLog;
 use super::{powers, uploads};
-use crate::control::store::deploys::{self, BuildStatus, Deploy, Product};
+use crate::control::store::deploys::{self, BuildStatus, Deploy, Product, Promotion};
+use crate::control::store::services;
 use crate::control::{Control, Refusal};
 
 /// Builds and promotes a deploy, unless it was cancelled meanwhile.
-pub(super) async fn build(control: &Control, id: i64, cancel: CancellationToken) {
+pub(super) async fn build(control: &Control, id: i64, cancel: &CancellationToken) {
+    if control.builds().is_stopping() {
+        // It waits in the database and is begun at the next start.
+        return;
+    }
     let now = control.now_ms();
     let begun = control.write(move |conn| {
-        let build = id_of_build(conn, id)?;
-        let begun = deploys::start_build(conn, build, now)?;
-        Ok(begun.then(|| deploys::get(conn, id)).transpose()?.flatten().map(|deploy| Ok((Version::of(conn, deploy)?, build))))
+        // Gone when its service was deleted.
+        let Some((deploy, build)) = deploys::get(conn, id)?.zip(deploys::build_of(conn, id)?) else { return Ok(None) };
+        let begun = deploys::start_build(conn, build.id, now)?;
+        let version = begun.then(|| Version::of(conn, deploy.clone()));
+        Ok(Some((deploy, build.id, version)))
     });
-    let (version, build) = match begun.await {
-        Ok(Some(Ok(begun))) => begun,
-        Ok(Some(Err(refusal))) => return end(control, id, BuildStatus::Failed, &refusal).await,
+    let (deploy, result) = match begun.await {
+        Ok(Some((deploy, build, Some(Ok(version))))) => {
+            let log = BuildLog::of(control.logs(), &version, build);
+            let attempted = cancel.run_until_cancelled(attempt(control, &version, &log, cancel)).await;
+            let result = match attempted {
+                // From here on it is finished or refused, and not left in between.
+                Some(Ok(attempted)) => promote(control, id, attempted, &log).await,
+                Some(Err(refusal)) => Err(refusal),
+                None if control.builds().is_stopping() => return interrupted(control, id).await,
+                None => Err(Refusal::new(&codes::BUILD_FAILED, "the deploy was cancelled")),
+            };
+            if let Err(refusal) = &result {
+                let instruction = refusal.instruction.as_ref().map(|instruction| format!(" {instruction}")).unwrap_or_default();
+                log.line(&format!("{}: {}{instruction}", status(cancel).as_str(), refusal.message));
+                log.flush().await;
+            }
+            (deploy, result)
+        }
+        Ok(Some((deploy, _, Some(Err(refusal))))) => (deploy, Err(refusal)),
         // Cancelled before it began.
+        Ok(Some((deploy, _, None))) => (deploy, Ok(())),
         Ok(None) => return,
         Err(refusal) => return tracing::error!("the build of deploy_{id} could not begin: {refusal}"),
     };
-    let deploy = version.deploy.clone();
-    let log = BuildLog::of(control.logs(), &version, build);
-    let result = cancel.run_until_cancelled(attempt(control, version, &log, &cancel)).await;
-    let refusal = match result {
-        Some(Ok(())) => {
-            finished(control, &deploy).await;
-            return;
-        }
-        // What the host stopped is begun again.
-        None if control.builds().is_stopping() => return,
-        None => Refusal::new(&codes::BUILD_FAILED, "the deploy was cancelled"),
-        Some(Err(refusal)) => refusal,
-    };
-    let status = if cancel.is_cancelled() { BuildStatus::Canceled } else { BuildStatus::Failed };
-    let text = match &refusal.instruction {
-        Some(instruction) => format!("{} {instruction}", refusal.message),
-        None => refusal.message.clone(),
-    };
-    log.line(&format!("{}: {text}", status.as_str()));
-    log.flush().await;
-    end(control, id, status, &refusal).await;
+    if let Err(refusal) = &result {
+        end(control, id, status(cancel), refusal).await;
+    }
     finished(control, &deploy).await;
 }
 
-/// A deploy and its build are made together; their numbers need not be equal.
-fn id_of_build(conn: &rusqlite::Connection, deploy: i64) -> Result<i64, Refusal> {
-    let build = deploys::build_of(conn, deploy)?;
-    build.map(|build| build.id).ok_or_else(|| Refusal::internal(format!("deploy_{deploy} has no build")))
+fn status(cancel: &CancellationToken) -> BuildStatus {
+    if cancel.is_cancelled() { BuildStatus::Canceled } else { BuildStatus::Failed }
+}
+
+/// A build that the host ends with itself was no attempt.
+async fn interrupted(control: &Control, deploy: i64) {
+    if let Err(refusal) = control.write(move |conn| Ok(deploys::interrupted(conn, deploy)?)).await {
+        tracing::error!("that the build of deploy_{deploy} was stopped could not be stored: {refusal}");
+    }
 }
 
 async fn end(control: &Control, deploy: i64, status: BuildStatus, refusal: &Refusal) {
@@ -81,34 +92,65 @@ async fn finished(control: &Control, deploy: &Deploy) {
 }
 
 /// What a build has left, before it is promoted.
-struct Output {
-    artifact: Option<Artifact>,
-    component_bytes: Option<i64>,
+pub(super) struct Output {
+    pub artifact: Option<Artifact>,
+    pub component_bytes: Option<i64>,
     /// The digest that names the folder of static files.
-    assets: Option<String>,
+    pub assets: Option<String>,
 }
 
-async fn attempt(control: &Control, version: Version, log: &BuildLog, cancel: &CancellationToken) -> Result<(), Refusal> {
-    let started = control.clock().monotonic_ms();
+/// A version that was checked and can be promoted.
+struct Attempted {
+    output: Output,
+    product: Product,
+    started_ms: u64,
+}
+
+/// Everything that can fail, before anything changes.
+async fn attempt(control: &Control, version: &Version, log: &BuildLog, cancel: &CancellationToken) -> Result<Attempted, Refusal> {
+    let started_ms = control.clock().monotonic_ms();
     log.line(&format!("building deploy_{} of {}", version.deploy.id, version.service.name));
-    let output = output(control, &version, log, cancel).await?;
-    let product = product(control, &version, &output, log).await?;
-    let folder = output.assets.as_deref().map(|digest| uploads::assets_folder(&control.config().data, digest));
-    let health = version.declared.service.health.clone();
-    let (deploy, service) = (version.deploy.clone(), version.service.clone());
-    let ready = control.live().assemble(version, output.artifact, folder)?;
-    if let Some(path) = health {
-        healthy(control, &ready, &service.slug, &path, log).await?;
+    let output = output(control, version, log, cancel).await?;
+    let product = product(control, version, &output, log).await?;
+    if let Some(path) = &version.declared.service.health {
+        let ready = control.live().assemble(version.clone(), output.artifact.clone(), None)?;
+        healthy(control, &ready, &version.service.slug, path, log).await?;
     }
-    let now = control.now_ms();
     log.flush().await;
-    let promoted = control.write(move |conn| Ok(deploys::promote(conn, &deploy, &product, now)?)).await?;
-    if !promoted {
-        return Err(Refusal::new(&codes::BUILD_FAILED, "the deploy was cancelled"));
+    Ok(Attempted { output, product, started_ms })
+}
+
+/// Puts what was built on the air, with the secrets, bindings, domains and plan of this moment: those of the build's beginning may be long gone.
+async fn promote(control: &Control, id: i64, attempted: Attempted, log: &BuildLog) -> Result<(), Refusal> {
+    let Attempted { output, product, started_ms } = attempted;
+    let gone = || Refusal::new(&codes::BUILD_FAILED, "the deploy was cancelled");
+    let _air = control.air().await;
+    let version = control.read(move |conn| deploys::get(conn, id)?.map(|deploy| Version::of(conn, deploy)).transpose()).await?;
+    let version = version.ok_or_else(gone)?;
+    let (deploy, slug) = (version.deploy.clone(), version.service.slug.clone());
+    let (kind, capabilities) = (version.declared.service.kind(), version.declared.service.capabilities());
+    let folder = output.assets.as_deref().map(|digest| uploads::assets_folder(&control.config().data, digest));
+    let ready = control.live().assemble(version, output.artifact, folder)?;
+    let now = control.now_ms();
+    let promotion = control
+        .write(move |conn| {
+            let promotion = deploys::promote(conn, &deploy, &product, now)?;
+            if promotion == Promotion::Live {
+                services::describe(conn, deploy.service_id, kind, &capabilities)?;
+            }
+            Ok(promotion)
+        })
+        .await?;
+    match promotion {
+        Promotion::Live => {
+            control.live().put(control, ready);
+            let took = control.clock().monotonic_ms().saturating_sub(started_ms);
+            log.line(&format!("live at {} after {took} ms", control.urls().service(&slug)));
+            Ok(())
+        }
+        Promotion::Ended => Err(gone()),
+        Promotion::Overtaken(later) => Err(Refusal::new(&codes::BUILD_FAILED, format!("deploy_{later}, which was asked for later, is live"))),
     }
-    control.live().put(control, ready);
-    log.line(&format!("live at {} after {} ms", control.urls().service(&service.slug), control.clock().monotonic_ms().saturating_sub(started)));
-    Ok(())
 }
 
 async fn output(control: &Control, version: &Version, log: &BuildLog, cancel: &CancellationToken) -> Result<Output, Refusal> {
@@ -146,15 +188,21 @@ async fn output(control: &Control, version: &Version, log: &BuildLog, cancel: &C
 async fn compile(control: &Control, version: &Version, component: Vec<u8>, log: &BuildLog) -> Result<(Artifact, i64), Refusal> {
     let started = control.clock().monotonic_ms();
     let wasm = if component.starts_with(&[0x1f, 0x8b]) { inflate(component).await? } else { component };
+    let (artifact, bytes) = prepare(control, version.plan, wasm).await?;
+    let took = control.clock().monotonic_ms().saturating_sub(started);
+    log.line(&format!("component of {bytes} bytes, serves {}, compiled in {took} ms", artifact.description.world.interface()));
+    Ok((artifact, bytes))
+}
+
+/// Checks and compiles a component; the second figure is its size.
+pub(super) async fn prepare(control: &Control, plan: Plan, wasm: Vec<u8>) -> Result<(Artifact, i64), Refusal> {
     let refused = |refusal: tovuk_runtime::component::Refusal| Refusal::new(&codes::COMPONENT_REFUSED, refusal.to_string());
-    let (plan, bytes) = (version.plan, i64::try_from(wasm.len()).unwrap_or(i64::MAX));
+    let bytes = i64::try_from(wasm.len()).unwrap_or(i64::MAX);
     let wasm = tokio::task::spawn_blocking(move || check_size(&wasm, plan).map(|()| wasm)).await.map_err(Refusal::internal)?.map_err(refused)?;
     let artifact = control.runtime().artifacts().prepare(&wasm).await.map_err(|error| match error {
         artifacts::Error::Refused(refusal) => refused(refusal),
         other => Refusal::internal(other),
     })?;
-    let took = control.clock().monotonic_ms().saturating_sub(started);
-    log.line(&format!("component of {bytes} bytes, serves {}, compiled in {took} ms", artifact.description.world.interface()));
     Ok((artifact, bytes))
 }
 
@@ -173,16 +221,27 @@ async fn inflate(component: Vec<u8>) -> Result<Vec<u8>, Refusal> {
 }
 
 async fn product(control: &Control, version: &Version, output: &Output, log: &BuildLog) -> Result<Product, Refusal> {
-    let imports = output.artifact.as_ref().map(|artifact| artifact.description.imports.as_slice()).unwrap_or_default();
-    let has = powers::of(imports, &version.declared.service);
     let service = version.service.id;
-    let before = control.read(move |conn| Ok(Version::live(conn, service)?.map(|live| live.deploy.powers))).await?;
-    let had: Vec<String> = before.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
-    let new: Vec<_> = has.iter().filter(|power| !had.contains(power)).collect();
+    let had = control.read(move |conn| powers_of_live(conn, service)).await?;
+    let product = product_of(&version.declared.service, &had, output)?;
+    let new: Vec<String> = serde_json::from_str(&product.new_powers).unwrap_or_default();
     if !new.is_empty() {
-        let list: Vec<_> = new.iter().map(|power| power.as_str()).collect();
-        log.line(&format!("new powers: {}", list.join(", ")));
+        log.line(&format!("new powers: {}", new.join(", ")));
     }
+    Ok(product)
+}
+
+/// What the live deploy of a service may do.
+pub(super) fn powers_of_live(conn: &rusqlite::Connection, service: i64) -> Result<Vec<String>, Refusal> {
+    let live = Version::live(conn, service)?;
+    Ok(live.and_then(|live| serde_json::from_str(&live.deploy.powers).ok()).unwrap_or_default())
+}
+
+/// What the database keeps of a build's output, after a deploy that could do what `had` says.
+pub(super) fn product_of(declared: &tovuk_kernel::project::Service, had: &[String], output: &Output) -> Result<Product, Refusal> {
+    let imports = output.artifact.as_ref().map(|artifact| artifact.description.imports.as_slice()).unwrap_or_default();
+    let has = powers::of(imports, declared);
+    let new: Vec<_> = has.iter().filter(|power| !had.contains(power)).collect();
     Ok(Product {
         artifact: output.artifact.as_ref().map(|artifact| artifact.id.as_str().to_owned()),
         assets: output.assets.clone(),
@@ -195,6 +254,8 @@ async fn product(control: &Control, version: &Version, output: &Output, log: &Bu
 /// Asks the version its health request, before anybody else can ask it anything.
 async fn healthy(control: &Control, ready: &Ready, slug: &str, path: &str, log: &BuildLog) -> Result<(), Refusal> {
     let Some(alone) = ready.alone() else { return Ok(()) };
+    // It may print what it was given.
+    control.live().conceal(ready);
     let failed = |text: String| Refusal::new(&codes::HEALTH_CHECK_FAILED, format!("GET {path}: {text}"));
     let host = control.urls().host(slug);
     let request = Request::get(path).header(header::HOST, host).header(header::USER_AGENT, "tovuk-health").body(Body::Empty);

@@ -64,14 +64,15 @@ pub(super) fn remove(data: &Path, name: &str) {
     let _ = fs::remove_dir_all(folder(data, name));
 }
 
-/// Removes uploads, components and static files that no deploy refers to. Skipped while builds run, because theirs are not referred to yet.
-pub(super) async fn sweep(control: &Control) {
-    if control.builds().open() > 0 {
-        return;
-    }
+/// Removes uploads, components and static files that no deploy refers to. Left to the next time while deploys come in or builds run, because what is
+/// theirs is not referred to yet.
+pub(crate) async fn sweep(control: &Control) {
+    let Some(_alone) = control.builds().sweep_files() else { return };
     let referenced = control.read(|conn| {
         let uploads: Vec<String> = conn
-            .prepare("select d.upload from deploys d join builds b on b.deploy_id = d.id where b.status in ('queued', 'running') and d.upload is not null")?
+            .prepare(
+                "select d.upload from deploys d join builds b on b.deploy_id = d.id where b.status in ('queued', 'running') and d.upload is not null",
+            )?
             .query_map([], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
         Ok((uploads, crate::control::store::deploys::referenced(conn)?))

@@ -29,6 +29,7 @@ pub(super) enum Subject {
 
 /// A page of lines, oldest first.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "LogPage")]
 pub struct Page {
     /// The lines.
     pub lines: Vec<Entry>,
@@ -43,6 +44,7 @@ pub struct Page {
 
 /// A line.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "LogEntry")]
 pub struct Entry {
     /// When it was written, RFC 3339 in UTC.
     pub timestamp: String,

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tovuk_kernel::codes;
+use tovuk_kernel::limits::API_PUBLIC_BODY_BYTES_MAX;
 use tovuk_kernel::operation::{Access, Method, Operation, Request};
 
 use super::Done;
@@ -19,7 +20,9 @@ macro_rules! absent {
             impl Request for $type {
                 const OPERATION: Operation = Operation::new($name, Method::$method, $path, $summary)
                     .described("Not on this host: answers 501 `not_on_this_host`.")
-                    .access(Access::$access);
+                    .access(Access::$access)
+                    .body_bytes_max(API_PUBLIC_BODY_BYTES_MAX)
+                    .errors(&[&codes::NOT_ON_THIS_HOST]);
                 type Response = Done;
             }
 

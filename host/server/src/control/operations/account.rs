@@ -106,11 +106,11 @@ impl Request for Update {
     const OPERATION: Operation = Operation::new("account.update", Method::Put, "/v1/account", "Change handle and display name")
         .errors(&[&codes::INVALID_NAME, &codes::HANDLE_TAKEN, &codes::ACCOUNT_NOT_FOUND])
         .commands(&[Command::new("account update")
-                .arguments(&[
-                    Argument::either("handle", "handle", "The new handle"),
-                    Argument::either("displayName", "display-name", "What people call the account").form(Form::Words).optional(),
-                ])
-                .examples(&["tovuk account update ada Ada Lovelace"]),]);
+            .arguments(&[
+                Argument::either("handle", "handle", "The new handle"),
+                Argument::either("displayName", "display-name", "What people call the account").form(Form::Words).optional(),
+            ])
+            .examples(&["tovuk account update ada Ada Lovelace"])]);
     type Response = AccountResponse;
 }
 

@@ -43,12 +43,12 @@ impl Request for Create {
                 &codes::BINDING_TARGET_NOT_FOUND,
             ])
             .commands(&[Command::new("binding create")
-                    .arguments(&[
-                        Argument::positional("bindingName", "What the worker calls it, for example AUTH_SERVICE"),
-                        Argument::either("targetService", "target", "The service that is called, by id or name"),
-                        Argument::flag("urlEnv", "url-env", "A variable that receives the target's private URL"),
-                    ])
-                    .examples(&["tovuk binding create --service service_1 AUTH_SERVICE --target auth-service"]),]);
+                .arguments(&[
+                    Argument::positional("bindingName", "What the worker calls it, for example AUTH_SERVICE"),
+                    Argument::either("targetService", "target", "The service that is called, by id or name"),
+                    Argument::flag("urlEnv", "url-env", "A variable that receives the target's private URL"),
+                ])
+                .examples(&["tovuk binding create --service service_1 AUTH_SERVICE --target auth-service"])]);
     type Response = ResourcesResponse;
 }
 
@@ -127,8 +127,8 @@ impl Request for Delete {
             .described("Answers with what the service still has.")
             .errors(&[&codes::BINDING_NOT_FOUND])
             .commands(&[Command::new("binding delete")
-                    .arguments(&[Argument::positional("binding", "The binding's name")])
-                    .examples(&["tovuk binding delete --service service_1 AUTH_SERVICE"]),]);
+                .arguments(&[Argument::positional("binding", "The binding's name")])
+                .examples(&["tovuk binding delete --service service_1 AUTH_SERVICE"])]);
     type Response = ResourcesResponse;
 }
 

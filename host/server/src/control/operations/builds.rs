@@ -93,6 +93,9 @@ impl Handler for Show {
             Some(build) => build?,
             None => find(&control, &caller, self.build.clone()).await?,
         };
+        if build.status == BuildStatus::Succeeded {
+            control.builds().settled(build.deploy_id).await;
+        }
         Ok(BuildResponse { build: build.into() })
     }
 }

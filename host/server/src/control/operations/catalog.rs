@@ -24,8 +24,9 @@ pub struct StatusResponse {
 }
 
 impl Request for Status {
-    const OPERATION: Operation =
-        Operation::new("status", Method::Get, "/v1/status", "Say whether the host is well").access(Access::Public).commands(&[Command::new("status")]);
+    const OPERATION: Operation = Operation::new("status", Method::Get, "/v1/status", "Say whether the host is well")
+        .access(Access::Public)
+        .commands(&[Command::new("status")]);
     type Response = StatusResponse;
 }
 
@@ -89,7 +90,12 @@ const PRODUCTS: [Product; 7] = [
         key: "worker",
         best_for: "HTTP APIs, webhooks, forms, and whatever answers within its CPU time",
         avoid_for: "programs that keep state in memory between requests",
-        features: &["a fresh instance for each request", "CPU, memory and time limits", "private calls to other services", "outgoing HTTP by allowlist"],
+        features: &[
+            "a fresh instance for each request",
+            "CPU, memory and time limits",
+            "private calls to other services",
+            "outgoing HTTP by allowlist",
+        ],
     },
     Product {
         key: "static_frontend",
@@ -121,7 +127,12 @@ const PRODUCTS: [Product; 7] = [
         avoid_for: "long computations",
         features: &["ahead-of-time compilation in a child process", "health request", "atomic promotion", "rollback"],
     },
-    Product { key: "logs", best_for: "finding out what happened", avoid_for: "metrics", features: &["build, deploy and runtime logs", "secrets hidden"] },
+    Product {
+        key: "logs",
+        best_for: "finding out what happened",
+        avoid_for: "metrics",
+        features: &["build, deploy and runtime logs", "secrets hidden"],
+    },
 ];
 
 impl Handler for Capabilities {

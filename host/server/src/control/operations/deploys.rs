@@ -4,22 +4,19 @@ use rusqlite::Connection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tovuk_kernel::codes;
 use tovuk_kernel::ids::number;
-use tovuk_kernel::limits::DEPLOY_BODY_BYTES_MAX;
+use tovuk_kernel::limits::{DEPLOY_BODY_BYTES_MAX, DEPLOY_CONFIG_BYTES_MAX};
 use tovuk_kernel::operation::{Argument, Command, Method, Operation, PAGE_ARGUMENTS, Request};
 
 use super::builds::Build;
-use super::services::ServiceEntry;
 use super::{end_page, note, page, timestamp};
 use crate::control::base64::Base64;
 use crate::control::handler::Handler;
-use crate::control::store::deploys::{self, BuildStatus, DeployStatus, NewDeploy, Product};
-use crate::control::store::services;
-use crate::control::vault::random;
+use crate::control::store::deploys::{self, BuildStatus, DeployStatus};
 use crate::control::{Caller, Control, Refusal, service_of};
 use crate::deploy::accept::{self, Submission};
-use crate::deploy::live::Version;
 use crate::deploy::uploads::Upload;
 
 /// A deploy.
@@ -34,7 +31,7 @@ pub struct Deploy {
     /// Its build.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub build_job_id: Option<String>,
-    /// What was uploaded: `component`, `assets`, `source` or `rollback`.
+    /// What was uploaded: `component`, `assets` or `source`; `rollback`, or `local` for a build of `tovuk dev`.
     pub source: String,
     /// The commit that the client named.
     pub commit_sha: Option<String>,
@@ -91,7 +88,8 @@ impl Deploy {
 #[derive(Deserialize, JsonSchema)]
 pub struct Create {
     /// The service's table of the project file as JSON, or the form of the published client.
-    pub config: Value,
+    #[schemars(with = "Value")]
+    pub config: Box<RawValue>,
     /// The service's name. The form of the published client has it in `config`.
     pub service: Option<String>,
     /// The commit that is deployed.
@@ -106,6 +104,7 @@ pub struct Create {
 
 /// A deploy that was accepted and is being built.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "DeployAccepted")]
 pub struct Created {
     /// The service, which is made by its first deploy.
     pub service: DeployedService,
@@ -146,6 +145,7 @@ impl Request for Create {
             &codes::RESOURCE_EXISTS,
             &codes::RESOURCE_LIMIT,
             &codes::REMOTE_BUILD_DISABLED,
+            &codes::TOO_MANY_REQUESTS,
         ]);
     type Response = Created;
 }
@@ -153,8 +153,13 @@ impl Request for Create {
 impl Handler for Create {
     async fn run(self, control: Control, caller: Caller) -> Result<Created, Refusal> {
         let bytes = |field: Option<Base64>| field.map(|Base64(bytes)| bytes);
+        // Its length is looked at first: as a tree it takes many times as much.
+        let config = self.config.get();
+        if config.len() > DEPLOY_CONFIG_BYTES_MAX {
+            return Err(Refusal::new(&codes::INVALID_CONFIG, format!("`config` has {} bytes; {DEPLOY_CONFIG_BYTES_MAX} are allowed", config.len())));
+        }
         let submission = Submission {
-            config: self.config,
+            config: serde_json::from_str(config).map_err(|error| Refusal::new(&codes::INVALID_CONFIG, format!("`config`: {error}")))?,
             service: self.service,
             commit_sha: self.commit_sha,
             upload: Upload {
@@ -255,6 +260,8 @@ pub struct DeployResponse {
     pub deploy: Deploy,
     /// Its build.
     pub build_job: Option<Build>,
+    /// What was declared for it, as it was sent.
+    pub config: Value,
 }
 
 /// The account's deploy of this id.
@@ -263,9 +270,10 @@ pub(super) fn find(conn: &Connection, account: i64, id: &str) -> Result<deploys:
     deploys::find(conn, account, number(id, "deploy").ok_or_else(unknown)?)?.ok_or_else(unknown)
 }
 
-fn with_build(conn: &Connection, deploy: deploys::Deploy) -> Result<DeployResponse, Refusal> {
+pub(super) fn with_build(conn: &Connection, deploy: deploys::Deploy) -> Result<DeployResponse, Refusal> {
     let build_job = deploys::build_of(conn, deploy.id)?.map(Build::from);
-    Ok(DeployResponse { deploy: Deploy::of(conn, deploy)?, build_job })
+    let config = serde_json::from_str(&deploy.config).map_err(Refusal::internal)?;
+    Ok(DeployResponse { deploy: Deploy::of(conn, deploy)?, build_job, config })
 }
 
 /// Shows a deploy.
@@ -276,15 +284,23 @@ pub struct Show {
 }
 
 impl Request for Show {
-    const OPERATION: Operation =
-        Operation::new("deploy.show", Method::Get, "/v1/deploys/{deploy}", "Show a deploy and its build").errors(&[&codes::DEPLOY_NOT_FOUND])
-            .commands(&[Command::new("deploy show").arguments(&[Argument::positional("deploy", "Its id")]).examples(&["tovuk deploy show deploy_1"])]);
+    const OPERATION: Operation = Operation::new("deploy.show", Method::Get, "/v1/deploys/{deploy}", "Show a deploy and its build")
+        .errors(&[&codes::DEPLOY_NOT_FOUND])
+        .commands(&[Command::new("deploy show").arguments(&[Argument::positional("deploy", "Its id")]).examples(&["tovuk deploy show deploy_1"])]);
     type Response = DeployResponse;
 }
 
 impl Handler for Show {
     async fn run(self, control: Control, caller: Caller) -> Result<DeployResponse, Refusal> {
-        control.read(move |conn| with_build(conn, find(conn, caller.account_number(), &self.deploy)?)).await
+        let read = move |conn: &Connection| {
+            let deploy = find(conn, caller.account_number(), &self.deploy)?;
+            Ok((deploy.id, with_build(conn, deploy)?))
+        };
+        let (id, response) = control.read(read).await?;
+        if response.deploy.status == DeployStatus::Live {
+            control.builds().settled(id).await;
+        }
+        Ok(response)
     }
 }
 
@@ -299,7 +315,9 @@ impl Request for Cancel {
     const OPERATION: Operation =
         Operation::new("deploy.cancel", Method::Post, "/v1/deploys/{deploy}/cancel", "Cancel a deploy whose build has not ended")
             .errors(&[&codes::DEPLOY_NOT_FOUND, &codes::DEPLOY_NOT_CANCELABLE])
-            .commands(&[Command::new("deploy cancel").arguments(&[Argument::positional("deploy", "Its id")]).examples(&["tovuk deploy cancel deploy_1"])]);
+            .commands(&[Command::new("deploy cancel")
+                .arguments(&[Argument::positional("deploy", "Its id")])
+                .examples(&["tovuk deploy cancel deploy_1"])]);
     type Response = DeployResponse;
 }
 
@@ -321,103 +339,4 @@ impl Handler for Cancel {
         control.builds().cancel(deploy);
         Ok(response)
     }
-}
-
-/// Brings an earlier deploy back.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct Rollback {
-    /// The deploy to bring back.
-    pub deploy: String,
-}
-
-/// A deploy that was brought back.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct RolledBack {
-    /// The new deploy, which is live.
-    pub deploy: Deploy,
-    /// Its build, which had nothing to do.
-    pub build_job: Option<Build>,
-    /// The service.
-    pub service: ServiceEntry,
-}
-
-impl Request for Rollback {
-    const OPERATION: Operation =
-        Operation::new("deploy.rollback", Method::Post, "/v1/deploys/{deploy}/rollback", "Bring an earlier deploy back, as a new one")
-            .described("Component, static files, routes and limits are those of that deploy; secrets, bindings and data are today's.")
-            .errors(&[&codes::DEPLOY_NOT_FOUND, &codes::ROLLBACK_REFUSED])
-            .commands(&[Command::new("deploy rollback").arguments(&[Argument::positional("deploy", "Its id")]).examples(&["tovuk deploy rollback deploy_1"])]);
-    type Response = RolledBack;
-}
-
-impl Handler for Rollback {
-    async fn run(self, control: Control, caller: Caller) -> Result<RolledBack, Refusal> {
-        if control.is_draining() {
-            return Err(Refusal::new(&codes::HOST_DRAINING, "the node takes no new deploys"));
-        }
-        let (account, id) = (caller.account_number(), self.deploy.clone());
-        let earlier = control.read(move |conn| find(conn, account, &id)).await?;
-        if earlier.promoted_ms.is_none() {
-            return Err(Refusal::new(&codes::ROLLBACK_REFUSED, format!("{} was never live; it is `{}`", self.deploy, earlier.status.as_str())));
-        }
-        // Nothing else of the service changes between here and the moment that it serves.
-        let _turn = control.builds().turn(earlier.service_id).await;
-        let (now, nonce) = (control.now_ms(), random::<16>().map_err(Refusal::internal)?);
-        let created = control.write({
-            let earlier = earlier.clone();
-            move |conn| {
-                let new = NewDeploy {
-                    service_id: earlier.service_id,
-                    source: "rollback",
-                    upload: None,
-                    commit_sha: earlier.commit_sha.as_deref(),
-                    config: &earlier.config,
-                    rollback_of: Some(earlier.id),
-                    token_nonce: &nonce,
-                    now_ms: now,
-                };
-                let (deploy, _) = deploys::create(conn, &new)?;
-                note(conn, &caller, Self::OPERATION.name, Some(deploy.service_id), &self.deploy, now)?;
-                let deploy = deploys::Deploy { artifact: earlier.artifact.clone(), assets: earlier.assets.clone(), ..deploy };
-                Version::of(conn, deploy)
-            }
-        });
-        let version = created.await?;
-        let deploy = version.deploy.clone();
-        let result = promote(&control, version, &earlier, now).await;
-        if let Err(refusal) = &result {
-            let text = refusal.message.clone();
-            control.write(move |conn| Ok(deploys::end_build(conn, deploy.id, BuildStatus::Failed, &text, now)?)).await?;
-        }
-        result?;
-        let urls = control.urls().clone();
-        control
-            .read(move |conn| {
-                let DeployResponse { deploy, build_job } = with_build(conn, find(conn, account, &format!("deploy_{}", deploy.id))?)?;
-                let service = services::get(conn, earlier.service_id)?.ok_or_else(|| Refusal::no_service(&deploy.service_id))?;
-                Ok(RolledBack { deploy, build_job, service: ServiceEntry::of(conn, &service, &urls, false)? })
-            })
-            .await
-    }
-}
-
-async fn promote(control: &Control, version: Version, earlier: &deploys::Deploy, now_ms: i64) -> Result<(), Refusal> {
-    let deploy = version.deploy.clone();
-    let product = Product {
-        artifact: earlier.artifact.clone(),
-        assets: earlier.assets.clone(),
-        component_bytes: earlier.component_bytes,
-        powers: earlier.powers.clone(),
-        new_powers: "[]".to_owned(),
-    };
-    let (kind, capabilities) = (version.declared.service.kind(), version.declared.service.capabilities());
-    let ready = control.live().ready(control, version)?;
-    control
-        .write(move |conn| {
-            services::describe(conn, deploy.service_id, kind, &capabilities)?;
-            Ok(deploys::promote(conn, &deploy, &product, now_ms)?)
-        })
-        .await?;
-    control.live().put(control, ready);
-    Ok(())
 }

@@ -172,14 +172,18 @@ impl Handler for Verify {
         let record = control.records().of(service.id, &hostname);
         let looked = control.resolver().verify(&hostname, &record.dns_record_value).await;
         let problem = looked.as_ref().err().map(ToString::to_string);
-        // Somebody who asks and is told that the record is gone does not lose the domain by asking: the daily look decides that.
+        let air = control.air().await;
+        // Somebody who asks and is told that the record is gone does not lose the domain by asking, nor puts off the daily look, which decides that.
         let (now, id, name, text) = (control.now_ms(), domain.id, hostname.clone(), problem.clone());
         let domain = control
             .write(move |conn| {
                 if text.is_none() && domains::owner(conn, &name)?.is_some_and(|owner| owner != service.id) {
                     return Err(Refusal::new(&codes::DOMAIN_TAKEN, format!("`{name}` belongs to another service")));
                 }
-                domains::checked(conn, id, text.as_deref(), true, now)?;
+                match &text {
+                    None => domains::verified(conn, id, now)?,
+                    Some(problem) => domains::not_verified(conn, id, problem, now)?,
+                }
                 note(conn, &caller, Self::OPERATION.name, Some(service.id), &name, now)?;
                 domains::find(conn, service.id, &name)?.ok_or_else(|| unknown(&service.name, &name))
             })
@@ -191,7 +195,7 @@ impl Handler for Verify {
                 .detail("dns_record_name", record.dns_record_name)
                 .detail("dns_record_value", record.dns_record_value));
         }
-        control.place(service.id).await?;
+        crate::deploy::restart_if_live(&control, &air, service.id).await?;
         Ok(DomainEntry::of(record, domain))
     }
 }
@@ -207,6 +211,7 @@ pub struct Delete {
 
 /// What a service still has.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "DomainDeleted")]
 pub struct Deleted {
     /// The domains that are left.
     pub domains: Vec<DomainEntry>,
@@ -228,6 +233,7 @@ impl Handler for Delete {
     async fn run(self, control: Control, caller: Caller) -> Result<Deleted, Refusal> {
         let hostname = self.domain.trim_end_matches('.').to_ascii_lowercase();
         let (now, records, name) = (control.now_ms(), control.records(), hostname.clone());
+        let air = control.air().await;
         let (service, deleted) = control
             .write(move |conn| {
                 let service = service_of(conn, caller.account_number(), &self.service)?;
@@ -241,8 +247,8 @@ impl Handler for Delete {
                 Ok((service.id, Deleted { domains, resources }))
             })
             .await?;
+        crate::deploy::restart_if_live(&control, &air, service).await?;
         control.live().forget_domain(&name);
-        control.place(service).await?;
         Ok(deleted)
     }
 }

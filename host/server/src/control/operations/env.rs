@@ -77,8 +77,8 @@ impl Request for Set {
         .described("The value is sealed before it is stored. Workers see it from the next deploy or restart on.")
         .errors(&[&codes::INVALID_NAME, &codes::ENV_LIMIT, &codes::RESOURCE_EXISTS])
         .commands(&[Command::new("env set")
-                .arguments(&[Argument::positional("name", "The variable and its value").form(Form::KeyValue("value"))])
-                .examples(&["tovuk env set STRIPE_KEY=sk_live_123 --service shop"]),]);
+            .arguments(&[Argument::positional("name", "The variable and its value").form(Form::KeyValue("value"))])
+            .examples(&["tovuk env set STRIPE_KEY=sk_live_123 --service shop"])]);
     type Response = Secrets;
 }
 
@@ -126,8 +126,8 @@ impl Request for Delete {
     const OPERATION: Operation = Operation::new("env.delete", Method::Delete, "/v1/services/{service}/env/{name}", "Delete a secret")
         .errors(&[&codes::ENV_NOT_FOUND])
         .commands(&[Command::new("env delete")
-                .arguments(&[Argument::positional("name", "The variable")])
-                .examples(&["tovuk env delete STRIPE_KEY --service shop"]),]);
+            .arguments(&[Argument::positional("name", "The variable")])
+            .examples(&["tovuk env delete STRIPE_KEY --service shop"])]);
     type Response = Secrets;
 }
 
@@ -156,5 +156,8 @@ pub(crate) fn context(service: i64, name: &str) -> String {
 
 /// What has to be done for a running worker to see a change.
 pub(crate) fn restart_hint(service: &str, live_deploy: Option<i64>) -> Vec<String> {
-    live_deploy.map(|_| format!("Run `tovuk service restart {service}` or deploy again: running workers keep what they began with.")).into_iter().collect()
+    live_deploy
+        .map(|_| format!("Run `tovuk service restart {service}` or deploy again: running workers keep what they began with."))
+        .into_iter()
+        .collect()
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tovuk_kernel::codes;
-use tovuk_kernel::limits::{LOGIN_EXPIRY_SECONDS, LOGIN_INTERVAL_SECONDS, LOGINS_OPEN_MAX};
+use tovuk_kernel::limits::{API_PUBLIC_BODY_BYTES_MAX, LOGIN_EXPIRY_SECONDS, LOGIN_INTERVAL_SECONDS, LOGINS_OPEN_MAX};
 use tovuk_kernel::operation::{Access, Argument, Command, Method, Operation, Request};
 
 use super::{Done, note};
@@ -19,6 +19,7 @@ pub struct Start {}
 /// A login that waits for somebody to approve it.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "LoginStarted")]
 pub struct Started {
     /// The page where it is approved.
     pub login_url: String,
@@ -35,6 +36,7 @@ pub struct Started {
 impl Request for Start {
     const OPERATION: Operation = Operation::new("login.start", Method::Post, "/v1/login/device", "Begin a login by device code")
         .access(Access::Public)
+        .body_bytes_max(API_PUBLIC_BODY_BYTES_MAX)
         .errors(&[&codes::TOO_MANY_REQUESTS]);
     type Response = Started;
 }
@@ -93,6 +95,7 @@ pub struct Poll {
 /// Where a login stands.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "LoginPolled")]
 pub struct Polled {
     /// `pending`, `complete` or `expired`.
     pub status: &'static str,
@@ -142,13 +145,13 @@ pub struct Approve {
 
 impl Request for Approve {
     const OPERATION: Operation = Operation::new("login.approve", Method::Post, "/v1/login/approve", "Approve a login that another client has begun")
-        .errors(&[&codes::LOGIN_NOT_FOUND])
+        .errors(&[&codes::LOGIN_NOT_FOUND, &codes::TOKEN_LIMIT])
         .commands(&[Command::new("login approve")
-                .arguments(&[
-                    Argument::positional("userCode", "The code that the other client shows"),
-                    Argument::flag("scope", "scope", "account, read or operator"),
-                ])
-                .examples(&["tovuk login approve BCDF-GHJK"]),]);
+            .arguments(&[
+                Argument::positional("userCode", "The code that the other client shows"),
+                Argument::flag("scope", "scope", "account, read or operator"),
+            ])
+            .examples(&["tovuk login approve BCDF-GHJK"])]);
     type Response = Done;
 }
 
@@ -158,22 +161,21 @@ impl Handler for Approve {
         if scope == Scope::Operator && !caller.is_operator() {
             return Err(Refusal::new(&codes::TOKEN_SCOPE, "only an operator's token can approve one that reaches as far"));
         }
-        let (now, vault) = (control.now_ms(), control.vault().clone());
-        let (digest, token) = control
+        let (now, vault, tokens) = (control.now_ms(), control.vault().clone(), control.tokens().clone());
+        control
             .write(move |conn| {
                 let code = self.user_code.trim().to_ascii_uppercase();
                 let unknown = || Refusal::new(&codes::LOGIN_NOT_FOUND, format!("no login waits with the code `{code}`"));
                 let device = logins::waiting(conn, &code, now)?.ok_or_else(unknown)?;
                 let account = caller.account_number();
-                let (token, text) = crate::control::tokens::create(conn, account, "login", scope, now, None)?;
+                super::tokens::check_room(conn, account)?;
+                let (token, text) = tokens.create(conn, account, "login", scope, now, None)?;
                 let sealed = vault.seal(&context(&device), text.as_bytes()).map_err(Refusal::internal)?;
                 let handle = accounts::get(conn, account)?.map(|account| account.handle).unwrap_or_default();
                 logins::complete(conn, &device, &sealed, &handle)?;
-                note(conn, &caller, Self::OPERATION.name, None, &format!("token_{}", token.id), now)?;
-                Ok((token_digest(&text), token))
+                note(conn, &caller, Self::OPERATION.name, None, &format!("token_{}", token.id), now)
             })
             .await?;
-        control.tokens().insert(&digest, &token);
         Ok(Done { ok: true })
     }
 }

@@ -12,6 +12,7 @@ use super::note;
 use crate::control::handler::Handler;
 use crate::control::store::{accounts, services};
 use crate::control::{Caller, Control, Refusal, Scope};
+use crate::deploy::Removed;
 
 /// A node.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -78,18 +79,19 @@ pub struct Drain {
 }
 
 impl Request for Drain {
-    const OPERATION: Operation = Operation::new("nodes.drain", Method::Post, "/v1/operator/nodes/{node}/drain", "Take a node out of service, or back")
-        .described("A draining node answers requests and takes no new deploys. The commands are `nodes drain` and `nodes enable`.")
-        .access(Access::Operator)
-        .errors(&[&codes::NODE_NOT_FOUND])
-        .commands(&[
-            Command::new("nodes drain")
-                .arguments(&[Argument::positional("node", "Its name"), Argument::constant("draining", true)])
-                .examples(&["tovuk nodes drain node-1"]),
-            Command::new("nodes enable")
-                .arguments(&[Argument::positional("node", "Its name"), Argument::constant("draining", false)])
-                .examples(&["tovuk nodes enable node-1"]),
-        ]);
+    const OPERATION: Operation =
+        Operation::new("nodes.drain", Method::Post, "/v1/operator/nodes/{node}/drain", "Take a node out of service, or back")
+            .described("A draining node answers requests and takes no new deploys. The commands are `nodes drain` and `nodes enable`.")
+            .access(Access::Operator)
+            .errors(&[&codes::NODE_NOT_FOUND])
+            .commands(&[
+                Command::new("nodes drain")
+                    .arguments(&[Argument::positional("node", "Its name"), Argument::constant("draining", true)])
+                    .examples(&["tovuk nodes drain node-1"]),
+                Command::new("nodes enable")
+                    .arguments(&[Argument::positional("node", "Its name"), Argument::constant("draining", false)])
+                    .examples(&["tovuk nodes enable node-1"]),
+            ]);
     type Response = NodesResponse;
 }
 
@@ -125,17 +127,18 @@ pub struct CreatedAccount {
 }
 
 impl Request for CreateAccount {
-    const OPERATION: Operation = Operation::new("operator.account.create", Method::Post, "/v1/operator/accounts", "Make an account with a first token")
-        .access(Access::Operator)
-        .status(201)
-        .errors(&[&codes::INVALID_NAME, &codes::HANDLE_TAKEN])
-        .commands(&[Command::new("operator account create")
+    const OPERATION: Operation =
+        Operation::new("operator.account.create", Method::Post, "/v1/operator/accounts", "Make an account with a first token")
+            .access(Access::Operator)
+            .status(201)
+            .errors(&[&codes::INVALID_NAME, &codes::HANDLE_TAKEN])
+            .commands(&[Command::new("operator account create")
                 .arguments(&[
                     Argument::positional("handle", "Its handle"),
                     Argument::flag("displayName", "display-name", "What people call it"),
                     Argument::flag("plan", "plan", "free or pro"),
                 ])
-                .examples(&["tovuk operator account create acme --plan pro"]),]);
+                .examples(&["tovuk operator account create acme --plan pro"])]);
     type Response = CreatedAccount;
 }
 
@@ -143,17 +146,17 @@ impl Handler for CreateAccount {
     async fn run(self, control: Control, caller: Caller) -> Result<CreatedAccount, Refusal> {
         check_handle(&self.handle)?;
         let now = control.now_ms();
-        let (account, token, text) = control
+        let tokens = control.tokens().clone();
+        let (account, text) = control
             .write(move |conn| {
                 let display_name = self.display_name.as_deref().unwrap_or(&self.handle);
                 let account = accounts::create(conn, &self.handle, display_name, self.plan.unwrap_or_default(), now)?
                     .ok_or_else(|| Refusal::new(&codes::HANDLE_TAKEN, format!("the handle `{}` belongs to another account", self.handle)))?;
-                let (token, text) = crate::control::tokens::create(conn, account.id, "first", Scope::Account, now, None)?;
+                let (_, text) = tokens.create(conn, account.id, "first", Scope::Account, now, None)?;
                 note(conn, &caller, Self::OPERATION.name, None, &self.handle, now)?;
-                Ok((account, token, text))
+                Ok((account, text))
             })
             .await?;
-        control.tokens().insert(&crate::control::vault::token_digest(&text), &token);
         Ok(CreatedAccount { account: account.into(), token: text })
     }
 }
@@ -197,19 +200,21 @@ pub struct SetPlan {
 }
 
 impl Request for SetPlan {
-    const OPERATION: Operation = Operation::new("operator.account.set-plan", Method::Put, "/v1/operator/accounts/{account}/plan", "Change an account's plan")
-        .described("Services that are live take the new plan's limits at once.")
-        .access(Access::Operator)
-        .errors(&[&codes::ACCOUNT_NOT_FOUND])
-        .commands(&[Command::new("operator account set-plan")
+    const OPERATION: Operation =
+        Operation::new("operator.account.set-plan", Method::Put, "/v1/operator/accounts/{account}/plan", "Change an account's plan")
+            .described("Services that are live take the new plan's limits at once.")
+            .access(Access::Operator)
+            .errors(&[&codes::ACCOUNT_NOT_FOUND])
+            .commands(&[Command::new("operator account set-plan")
                 .arguments(&[Argument::positional("account", "Its handle or id"), Argument::positional("plan", "free or pro")])
-                .examples(&["tovuk operator account set-plan acme pro"]),]);
+                .examples(&["tovuk operator account set-plan acme pro"])]);
     type Response = AccountResponse;
 }
 
 impl Handler for SetPlan {
     async fn run(self, control: Control, caller: Caller) -> Result<AccountResponse, Refusal> {
         let now = control.now_ms();
+        let air = control.air().await;
         let (account, services) = control
             .write(move |conn| {
                 let account = accounts::find(conn, &self.account)?.ok_or_else(|| unknown(&self.account))?;
@@ -219,9 +224,7 @@ impl Handler for SetPlan {
                 Ok((accounts::Account { plan: self.plan, ..account }, services))
             })
             .await?;
-        for service in services.iter().filter(|service| service.live_deploy_id.is_some()) {
-            crate::deploy::restart(&control, service.id).await?;
-        }
+        crate::deploy::restart_all(&control, &air, &services).await;
         Ok(AccountResponse { account: account.into(), token: None })
     }
 }
@@ -242,11 +245,11 @@ impl Request for Suspend {
             .access(Access::Operator)
             .errors(&[&codes::ACCOUNT_NOT_FOUND])
             .commands(&[Command::new("operator account suspend")
-                    .arguments(&[
-                        Argument::positional("account", "Its handle or id"),
-                        Argument::flag("suspended", "resume", "Open it again").form(Form::False),
-                    ])
-                    .examples(&["tovuk operator account suspend acme", "tovuk operator account suspend acme --resume"]),]);
+                .arguments(&[
+                    Argument::positional("account", "Its handle or id"),
+                    Argument::flag("suspended", "resume", "Open it again").form(Form::False),
+                ])
+                .examples(&["tovuk operator account suspend acme", "tovuk operator account suspend acme --resume"])]);
     type Response = AccountResponse;
 }
 
@@ -254,6 +257,7 @@ impl Handler for Suspend {
     async fn run(self, control: Control, caller: Caller) -> Result<AccountResponse, Refusal> {
         let suspended = self.suspended.unwrap_or(true);
         let now = control.now_ms();
+        let air = control.air().await;
         let (account, services) = control
             .write(move |conn| {
                 let account = accounts::find(conn, &self.account)?.ok_or_else(|| unknown(&self.account))?;
@@ -264,11 +268,9 @@ impl Handler for Suspend {
             })
             .await?;
         control.tokens().set_suspended(account.id, suspended);
-        for service in &services {
-            match suspended {
-                true => control.live().hide(service),
-                false => crate::deploy::restart_if_live(&control, service.id).await?,
-            }
+        match suspended {
+            true => services.iter().for_each(|service| control.live().hide(service)),
+            false => crate::deploy::restart_all(&control, &air, &services).await,
         }
         Ok(AccountResponse { account: account.into(), token: None })
     }
@@ -284,23 +286,25 @@ pub struct DeleteAccount {
 }
 
 impl Request for DeleteAccount {
-    const OPERATION: Operation =
-        Operation::new("operator.account.delete", Method::Delete, "/v1/operator/accounts/{account}", "Delete an account with all its services and data")
-            .access(Access::Operator)
-            .errors(&[&codes::ACCOUNT_NOT_FOUND])
-            .commands(&[Command::new("operator account delete")
-                    .arguments(&[
-                        Argument::positional("account", "Its handle or id"),
-                        Argument::flag("confirm", "confirm", "Its handle, once more").required(),
-                    ])
-                    .examples(&["tovuk operator account delete acme --confirm acme"]),]);
+    const OPERATION: Operation = Operation::new(
+        "operator.account.delete",
+        Method::Delete,
+        "/v1/operator/accounts/{account}",
+        "Delete an account with all its services and data",
+    )
+    .access(Access::Operator)
+    .errors(&[&codes::ACCOUNT_NOT_FOUND])
+    .commands(&[Command::new("operator account delete")
+        .arguments(&[Argument::positional("account", "Its handle or id"), Argument::flag("confirm", "confirm", "Its handle, once more").required()])
+        .examples(&["tovuk operator account delete acme --confirm acme"])]);
     type Response = Accounts;
 }
 
 impl Handler for DeleteAccount {
     async fn run(self, control: Control, caller: Caller) -> Result<Accounts, Refusal> {
         let now = control.now_ms();
-        let (account, services, rest) = control
+        let air = control.air().await;
+        let (account, removed, rest) = control
             .write(move |conn| {
                 let account = accounts::find(conn, &self.account)?.ok_or_else(|| unknown(&self.account))?;
                 if self.confirm != account.handle {
@@ -311,15 +315,14 @@ impl Handler for DeleteAccount {
                     return Err(Refusal::new(&codes::INVALID_REQUEST, "the account of the token in use cannot be deleted with it"));
                 }
                 let services = services::list(conn, account.id)?;
+                let removed = services.into_iter().map(|service| Removed::of(conn, service)).collect::<Result<Vec<_>, _>>()?;
                 accounts::delete(conn, account.id)?;
                 note(conn, &caller, Self::OPERATION.name, None, &account.handle, now)?;
-                Ok((account, services, accounts::list(conn)?))
+                Ok((account, removed, accounts::list(conn)?))
             })
             .await?;
         control.tokens().remove_account(account.id);
-        for service in &services {
-            crate::deploy::removed(&control, service).await;
-        }
+        crate::deploy::removed(&control, air, removed).await;
         Ok(Accounts { accounts: rest.into_iter().map(Account::from).collect() })
     }
 }

@@ -19,6 +19,7 @@ use crate::control::store::services::Service;
 use crate::control::store::{accounts, bindings, domains, env, services};
 use crate::control::urls::Urls;
 use crate::control::{Caller, Control, Refusal, service_of};
+use crate::deploy::Removed;
 
 /// How many of each kind of resource a service has.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -154,10 +155,7 @@ impl Request for Create {
         .status(201)
         .errors(&[&codes::INVALID_NAME, &codes::SERVICE_EXISTS, &codes::SERVICE_LIMIT])
         .commands(&[Command::new("service create")
-            .arguments(&[
-                Argument::positional("name", "Its name"),
-                Argument::flag("kind", "kind", "rust_worker, static_frontend or fullstack"),
-            ])
+            .arguments(&[Argument::positional("name", "Its name"), Argument::flag("kind", "kind", "rust_worker, static_frontend or fullstack")])
             .examples(&["tovuk service create auth-service"])]);
     type Response = CreatedService;
 }
@@ -165,6 +163,7 @@ impl Request for Create {
 impl Handler for Create {
     async fn run(self, control: Control, caller: Caller) -> Result<CreatedService, Refusal> {
         let (now, urls) = (control.now_ms(), control.urls().clone());
+        let _air = control.air().await;
         let (service, entry) = control
             .write(move |conn| {
                 let account = caller.account_number();
@@ -187,10 +186,15 @@ impl Handler for Create {
 /// Makes a service, after checking what must hold for any. Its name must be free.
 pub(crate) fn create(conn: &Connection, account: i64, name: &str, kind: Kind, capabilities: &Capabilities, now_ms: i64) -> Result<Service, Refusal> {
     check_service_name(name)?;
-    let plan = accounts::get(conn, account)?.map(|account| account.plan).unwrap_or_default();
+    // An account can be deleted while a request of its is under way.
+    let account_gone = || Refusal::new(&codes::UNAUTHORIZED, "the account was deleted");
+    let plan = accounts::get(conn, account)?.ok_or_else(account_gone)?.plan;
     let most = services_max(plan);
     if services::count(conn, account)? >= most {
-        return Err(Refusal::new(&codes::SERVICE_LIMIT, format!("the account has {most} services, which is what the plan `{}` allows", plan.as_str())));
+        return Err(Refusal::new(
+            &codes::SERVICE_LIMIT,
+            format!("the account has {most} services, which is what the plan `{}` allows", plan.as_str()),
+        ));
     }
     Ok(services::create(conn, account, name, kind, capabilities, now_ms)?)
 }
@@ -338,7 +342,8 @@ impl Request for Restart {
 impl Handler for Restart {
     async fn run(self, control: Control, caller: Caller) -> Result<Done, Refusal> {
         let service = control.service(&caller, &self.service).await?;
-        crate::deploy::restart(&control, service.id).await?;
+        let air = control.air().await;
+        crate::deploy::restart(&control, &air, service.id).await?;
         Ok(Done { ok: true })
     }
 }
@@ -367,6 +372,7 @@ impl Request for Delete {
 
 /// What is left after a service was deleted.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ServiceDeleted")]
 pub struct Deleted {
     /// True.
     pub deleted: bool,
@@ -388,7 +394,8 @@ pub struct DeletedService {
 impl Handler for Delete {
     async fn run(self, control: Control, caller: Caller) -> Result<Deleted, Refusal> {
         let (now, urls) = (control.now_ms(), control.urls().clone());
-        let (service, rest) = control
+        let air = control.air().await;
+        let (removed, rest) = control
             .write(move |conn| {
                 let account = caller.account_number();
                 let service = service_of(conn, account, &self.service)?;
@@ -400,14 +407,16 @@ impl Handler for Delete {
                         callers.iter().map(|(service, binding)| serde_json::json!({"service": service, "bindingName": binding})).collect();
                     return Err(Refusal::new(&codes::SERVICE_IN_USE, text).detail("bindings", bindings));
                 }
-                services::delete(conn, service.id)?;
                 note(conn, &caller, Self::OPERATION.name, Some(service.id), &service.name, now)?;
+                let removed = Removed::of(conn, service)?;
+                services::delete(conn, removed.service.id)?;
                 let rest = services::list(conn, account)?;
                 let rest = rest.iter().map(|service| ServiceEntry::of(conn, service, &urls, false)).collect::<Result<Vec<_>, _>>()?;
-                Ok((service, rest))
+                Ok((removed, rest))
             })
             .await?;
-        crate::deploy::removed(&control, &service).await;
-        Ok(Deleted { deleted: true, service: DeletedService { id: service.service_id().to_string(), name: service.name }, services: rest })
+        let service = DeletedService { id: removed.service.service_id().to_string(), name: removed.service.name.clone() };
+        crate::deploy::removed(&control, air, vec![removed]).await;
+        Ok(Deleted { deleted: true, service, services: rest })
     }
 }

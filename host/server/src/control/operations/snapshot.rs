@@ -57,6 +57,7 @@ pub struct Snapshot {
 
 /// How a service is.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "SnapshotStatus")]
 pub struct Status {
     /// The service.
     pub service: ServiceStatus,
@@ -98,24 +99,19 @@ impl Snapshot {
         // The name may be an id, and logs are found by id only.
         let service = control.service(caller, &name).await?;
         let logs = control.logs().of_service(&service.service_id(), &Query { limit: Some(RECENT_LINES), cursor: None }).await?;
-        control
-            .read(move |conn| {
-                let service = service_of(conn, account, &name)?;
-                let snapshot = Self::of(conn, account, &service, suspended, &urls, &records, logs)?;
-                Ok(snapshot)
-            })
-            .await
+        let read = move |conn: &Connection| {
+            let service = service_of(conn, account, &name)?;
+            let snapshot = Self::of(conn, account, &service, suspended, &urls, &records, logs)?;
+            Ok((service.live_deploy_id, snapshot))
+        };
+        let (live, snapshot) = control.read(read).await?;
+        if let Some(live) = live {
+            control.builds().settled(live).await;
+        }
+        Ok(snapshot)
     }
 
-    fn of(
-        conn: &Connection,
-        account: i64,
-        service: &Service,
-        suspended: bool,
-        urls: &Urls,
-        records: &Records,
-        logs: Page,
-    ) -> Result<Self, Refusal> {
+    fn of(conn: &Connection, account: i64, service: &Service, suspended: bool, urls: &Urls, records: &Records, logs: Page) -> Result<Self, Refusal> {
         let deploys = deploys_of(conn, account, Some(service.id), i64::MAX, RECENT)?.deploys;
         let mut builds = Vec::new();
         for deploy in &deploys {

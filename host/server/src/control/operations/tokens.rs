@@ -1,5 +1,6 @@
 //! Tokens of the account. The text of one is shown when it is made and never again.
 
+use rusqlite::Connection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tovuk_kernel::codes;
@@ -67,12 +68,12 @@ impl Request for Create {
         .status(201)
         .errors(&[&codes::INVALID_NAME, &codes::TOKEN_LIMIT])
         .commands(&[Command::new("token create")
-                .arguments(&[
-                    Argument::positional("name", "What to call it"),
-                    Argument::flag("scope", "scope", "account, read or operator"),
-                    Argument::flag("expiresInSeconds", "expires-in-seconds", "After how many seconds it ends by itself").form(Form::Integer),
-                ])
-                .examples(&["tovuk token create ci", "tovuk token create dashboard --scope read --expires-in-seconds 86400"]),]);
+            .arguments(&[
+                Argument::positional("name", "What to call it"),
+                Argument::flag("scope", "scope", "account, read or operator"),
+                Argument::flag("expiresInSeconds", "expires-in-seconds", "After how many seconds it ends by itself").form(Form::Integer),
+            ])
+            .examples(&["tovuk token create ci", "tovuk token create dashboard --scope read --expires-in-seconds 86400"])]);
     type Response = CreatedToken;
 }
 
@@ -88,21 +89,26 @@ impl Handler for Create {
         }
         let now = control.now_ms();
         let expires_ms = self.expires_in_seconds.map(|seconds| now.saturating_add(i64::from(seconds) * 1_000));
-        let (token, text, digest) = control
+        let tokens = control.tokens().clone();
+        let (token, text) = control
             .write(move |conn| {
                 let account = caller.account_number();
-                if accounts::tokens(conn, account)?.len() as u64 >= API_TOKENS_MAX {
-                    return Err(Refusal::new(&codes::TOKEN_LIMIT, format!("the account has {API_TOKENS_MAX} tokens")));
-                }
-                let (token, text) = crate::control::tokens::create(conn, account, &name, scope, now, expires_ms)?;
+                check_room(conn, account)?;
+                let (token, text) = tokens.create(conn, account, &name, scope, now, expires_ms)?;
                 note(conn, &caller, Self::OPERATION.name, None, &name, now)?;
-                let digest = crate::control::vault::token_digest(&text);
-                Ok((token, text, digest))
+                Ok((token, text))
             })
             .await?;
-        control.tokens().insert(&digest, &token);
         Ok(CreatedToken { token: text, details: token.into() })
     }
+}
+
+/// Refuses an account more tokens than it may have.
+pub(super) fn check_room(conn: &Connection, account: i64) -> Result<(), Refusal> {
+    if accounts::tokens(conn, account)?.len() as u64 >= API_TOKENS_MAX {
+        return Err(Refusal::new(&codes::TOKEN_LIMIT, format!("the account has {API_TOKENS_MAX} tokens")));
+    }
+    Ok(())
 }
 
 /// Lists the tokens.
@@ -140,9 +146,9 @@ impl Request for Revoke {
     const OPERATION: Operation = Operation::new("token.revoke", Method::Delete, "/v1/tokens/{token}", "Revoke a token at once")
         .errors(&[&codes::TOKEN_NOT_FOUND])
         .commands(&[Command::new("token revoke")
-                .aliases(&["token delete"])
-                .arguments(&[Argument::positional("token", "Its id")])
-                .examples(&["tovuk token revoke token_2"]),]);
+            .aliases(&["token delete"])
+            .arguments(&[Argument::positional("token", "Its id")])
+            .examples(&["tovuk token revoke token_2"])]);
     type Response = Tokens;
 }
 

@@ -14,6 +14,7 @@ use crate::control::{Caller, Control, Refusal};
 /// What a plan allows.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "AccountLimits")]
 pub struct Limits {
     /// Services of the account.
     pub projects: u64,

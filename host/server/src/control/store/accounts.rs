@@ -88,7 +88,8 @@ pub fn list(conn: &Connection) -> rusqlite::Result<Vec<Account>> {
 
 /// Changes handle and name; false when the handle is taken.
 pub fn rename(conn: &Connection, id: i64, handle: &str, display_name: &str) -> rusqlite::Result<bool> {
-    let sql = "update accounts set handle = ?2, display_name = ?3 where id = ?1 and not exists (select 1 from accounts where handle = ?2 and id <> ?1)";
+    let sql =
+        "update accounts set handle = ?2, display_name = ?3 where id = ?1 and not exists (select 1 from accounts where handle = ?2 and id <> ?1)";
     Ok(conn.execute(sql, params![id, handle, display_name])? == 1)
 }
 

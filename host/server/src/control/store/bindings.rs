@@ -60,6 +60,7 @@ pub fn delete(conn: &Connection, service_id: i64, name: &str) -> rusqlite::Resul
 
 /// The bindings of other services that lead to this one: the service's name and the binding's.
 pub fn callers(conn: &Connection, target_id: i64) -> rusqlite::Result<Vec<(String, String)>> {
-    let sql = "select s.name, b.name from bindings b join services s on s.id = b.service_id where b.target_id = ?1 and b.service_id <> ?1 order by 1, 2";
+    let sql =
+        "select s.name, b.name from bindings b join services s on s.id = b.service_id where b.target_id = ?1 and b.service_id <> ?1 order by 1, 2";
     conn.prepare_cached(sql)?.query_map([target_id], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }

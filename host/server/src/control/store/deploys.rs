@@ -3,7 +3,10 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tovuk_kernel::limits::DEPLOYS_KEPT;
+use tovuk_kernel::limits::{DEPLOYS_KEPT, LOCAL_DEPLOYS_KEPT};
+
+/// The source of a deploy that nobody uploaded: the author's own build, whose files are served from where it left them.
+pub const LOCAL: &str = "local";
 
 /// Where a deploy stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -181,6 +184,8 @@ pub fn create(conn: &Connection, new: &NewDeploy<'_>) -> rusqlite::Result<(Deplo
     let deploy = conn.prepare_cached(sql)?.query_row(row, deploy)?;
     let sql = "insert into builds (deploy_id, status, created_ms) values (?1, 'queued', ?2) returning *";
     let build = conn.prepare_cached(sql)?.query_row(params![deploy.id, new.now_ms], build)?;
+    // Here and not where one goes live: those that always fail are history as well.
+    prune(conn, new.service_id, new.source)?;
     Ok((deploy, build))
 }
 
@@ -197,7 +202,8 @@ pub fn find(conn: &Connection, account_id: i64, id: i64) -> rusqlite::Result<Opt
 
 /// The account's build of this number.
 pub fn find_build(conn: &Connection, account_id: i64, id: i64) -> rusqlite::Result<Option<Build>> {
-    let sql = "select b.* from builds b join deploys d on d.id = b.deploy_id join services s on s.id = d.service_id where s.account_id = ?1 and b.id = ?2";
+    let sql =
+        "select b.* from builds b join deploys d on d.id = b.deploy_id join services s on s.id = d.service_id where s.account_id = ?1 and b.id = ?2";
     conn.prepare_cached(sql)?.query_row(params![account_id, id], build).optional()
 }
 
@@ -225,6 +231,25 @@ pub fn page(conn: &Connection, account_id: i64, service_id: Option<i64>, before:
 /// Builds that have not ended, the oldest first.
 pub fn open_builds(conn: &Connection) -> rusqlite::Result<Vec<Build>> {
     conn.prepare("select * from builds where status in ('queued', 'running') order by id")?.query_map([], build)?.collect()
+}
+
+/// The deploys of a service whose builds have not ended.
+pub fn building(conn: &Connection, service_id: i64) -> rusqlite::Result<Vec<i64>> {
+    let sql = "select d.id from deploys d join builds b on b.deploy_id = d.id where d.service_id = ?1 and b.status in ('queued', 'running')";
+    conn.prepare_cached(sql)?.query_map([service_id], |row| row.get(0))?.collect()
+}
+
+/// How many builds of an account have not ended.
+pub fn count_open(conn: &Connection, account_id: i64) -> rusqlite::Result<u64> {
+    let sql = "select count(*) from builds b join deploys d on d.id = b.deploy_id join services s on s.id = d.service_id
+        where b.status in ('queued', 'running') and s.account_id = ?1";
+    conn.prepare_cached(sql)?.query_row([account_id], |row| row.get(0)).map(i64::cast_unsigned)
+}
+
+/// Puts a build that the host has stopped back where it was before it began.
+pub fn interrupted(conn: &Connection, deploy_id: i64) -> rusqlite::Result<()> {
+    let sql = "update builds set status = 'queued', attempts = attempts - 1, started_ms = null where deploy_id = ?1 and status = 'running'";
+    conn.prepare_cached(sql)?.execute([deploy_id]).map(drop)
 }
 
 /// Begins a build; false when it has ended meanwhile.
@@ -260,11 +285,29 @@ pub struct Product {
     pub new_powers: String,
 }
 
-/// Makes a deploy the live one of its service and ends its build. False when the build had ended otherwise, which leaves everything as it is.
-pub fn promote(conn: &Connection, deploy: &Deploy, product: &Product, now_ms: i64) -> rusqlite::Result<bool> {
+/// What has become of a deploy that was to be promoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promotion {
+    /// It is live.
+    Live,
+    /// Its build had ended otherwise: it was cancelled. Nothing has changed.
+    Ended,
+    /// A later deploy is live, so this one's build has ended as cancelled.
+    Overtaken(i64),
+}
+
+/// Makes a deploy the live one of its service and ends its build.
+pub fn promote(conn: &Connection, deploy: &Deploy, product: &Product, now_ms: i64) -> rusqlite::Result<Promotion> {
+    let live: Option<i64> =
+        conn.prepare_cached("select live_deploy_id from services where id = ?1")?.query_row([deploy.service_id], |row| row.get(0))?;
+    if let Some(later) = live.filter(|live| *live > deploy.id) {
+        let text = format!("deploy_{later}, which was asked for later, is live");
+        let ended = end_build(conn, deploy.id, BuildStatus::Canceled, &text, now_ms)?;
+        return Ok(if ended { Promotion::Overtaken(later) } else { Promotion::Ended });
+    }
     let sql = "update builds set status = 'succeeded', message = '', ended_ms = ?2 where deploy_id = ?1 and status in ('queued', 'running')";
     if conn.execute(sql, params![deploy.id, now_ms])? == 0 {
-        return Ok(false);
+        return Ok(Promotion::Ended);
     }
     let sql = "update deploys set status = 'superseded', ended_ms = ?3 where service_id = ?1 and status = 'live' and id <> ?2";
     conn.execute(sql, params![deploy.service_id, deploy.id, now_ms])?;
@@ -273,10 +316,27 @@ pub fn promote(conn: &Connection, deploy: &Deploy, product: &Product, now_ms: i6
     let Product { artifact, assets, component_bytes, powers, new_powers } = product;
     conn.execute(sql, params![deploy.id, artifact, assets, component_bytes, powers, new_powers, now_ms])?;
     conn.execute("update services set live_deploy_id = ?2 where id = ?1", params![deploy.service_id, deploy.id])?;
+    Ok(Promotion::Live)
+}
+
+/// Forgets the oldest deploys of a service beyond those that are kept.
+fn prune(conn: &Connection, service_id: i64, source: &str) -> rusqlite::Result<()> {
+    let kept = if source == LOCAL { LOCAL_DEPLOYS_KEPT } else { DEPLOYS_KEPT };
     let sql = "delete from deploys where service_id = ?1 and status in ('superseded', 'failed', 'canceled')
         and id not in (select id from deploys where service_id = ?1 order by id desc limit ?2)";
-    conn.execute(sql, params![deploy.service_id, DEPLOYS_KEPT])?;
-    Ok(true)
+    conn.prepare_cached(sql)?.execute(params![service_id, kept]).map(drop)
+}
+
+/// Leaves a service without a live deploy.
+pub fn retire(conn: &Connection, service_id: i64, now_ms: i64) -> rusqlite::Result<()> {
+    conn.execute("update deploys set status = 'superseded', ended_ms = ?2 where service_id = ?1 and status = 'live'", params![service_id, now_ms])?;
+    conn.execute("update services set live_deploy_id = null where id = ?1", [service_id]).map(drop)
+}
+
+/// What the service's author last deployed on this machine.
+pub fn last_local(conn: &Connection, service_id: i64) -> rusqlite::Result<Option<Deploy>> {
+    let sql = "select * from deploys where service_id = ?1 and source = ?2 order by id desc limit 1";
+    conn.prepare_cached(sql)?.query_row(params![service_id, LOCAL], deploy).optional()
 }
 
 /// The names of all components and folders of files that any deploy refers to.

@@ -53,11 +53,29 @@ pub fn claim(conn: &Connection, service_id: i64, hostname: &str, now_ms: i64) ->
     conn.prepare_cached(sql)?.execute(params![service_id, hostname, now_ms]).map(drop)
 }
 
-/// Writes down what a look at the DNS has shown. A name that was verified stays so while `keep` says it.
-pub fn checked(conn: &Connection, id: i64, problem: Option<&str>, keep: bool, now_ms: i64) -> rusqlite::Result<()> {
-    let sql = "update domains set checked_ms = ?2, problem = ?3,
-        verified_ms = case when ?3 is null then coalesce(verified_ms, ?2) when ?4 then verified_ms else null end where id = ?1";
-    conn.prepare_cached(sql)?.execute(params![id, now_ms, problem, keep]).map(drop)
+/// Writes down that the record of a name is there.
+pub fn verified(conn: &Connection, id: i64, now_ms: i64) -> rusqlite::Result<()> {
+    let sql = "update domains set checked_ms = ?2, problem = null, verified_ms = coalesce(verified_ms, ?2) where id = ?1";
+    conn.prepare_cached(sql)?.execute(params![id, now_ms]).map(drop)
+}
+
+/// Writes down that the record of a name is not there. Of a name that was verified nothing changes.
+pub fn not_verified(conn: &Connection, id: i64, problem: &str, now_ms: i64) -> rusqlite::Result<()> {
+    let sql = "update domains set checked_ms = ?2, problem = ?3 where id = ?1 and verified_ms is null";
+    conn.prepare_cached(sql)?.execute(params![id, now_ms, problem]).map(drop)
+}
+
+/// Writes down that a look at a verified name has shown nothing new, or, with a problem, that its record was not there.
+pub fn looked(conn: &Connection, id: i64, problem: Option<&str>, now_ms: i64) -> rusqlite::Result<()> {
+    let sql = "update domains set checked_ms = ?2, problem = coalesce(?3, problem) where id = ?1";
+    conn.prepare_cached(sql)?.execute(params![id, now_ms, problem]).map(drop)
+}
+
+/// Takes a verified name whose record was not there before away from its service, which keeps its claim; false when it has been verified meanwhile.
+pub fn lost(conn: &Connection, id: i64, problem: &str, now_ms: i64) -> rusqlite::Result<bool> {
+    let sql =
+        "update domains set checked_ms = ?2, problem = ?3, verified_ms = null where id = ?1 and verified_ms is not null and problem is not null";
+    Ok(conn.prepare_cached(sql)?.execute(params![id, now_ms, problem])? == 1)
 }
 
 /// Gives a name up; false when it was not claimed.

@@ -7,7 +7,7 @@ pub(crate) mod bindings;
 pub(crate) mod deploys;
 pub(crate) mod domains;
 pub(crate) mod env;
-pub(super) mod logins;
+pub(crate) mod logins;
 pub(crate) mod services;
 
 /// The steps that lead to today's tables.

@@ -102,6 +102,16 @@ pub fn describe(conn: &Connection, id: i64, kind: Kind, capabilities: &Capabilit
     conn.prepare_cached(sql)?.execute(params![id, kind.as_str(), json(capabilities)]).map(drop)
 }
 
+/// Gives every service of an account its name as its slug, for a host that has no other account.
+pub fn name_slugs(conn: &Connection, account_id: i64) -> rusqlite::Result<()> {
+    // In two steps, because a name can be the slug that another service leaves; no name has a `_`.
+    let sql = "update services set slug = '_' || id where account_id = ?1 and slug <> name";
+    if conn.execute(sql, [account_id])? > 0 {
+        conn.execute("update services set slug = name where account_id = ?1 and slug <> name", [account_id])?;
+    }
+    Ok(())
+}
+
 fn json(capabilities: &Capabilities) -> String {
     // Seventeen flags with fixed names always serialise.
     serde_json::to_string(capabilities).unwrap_or_default()

@@ -1,0 +1,111 @@
+//! Answers of a host as people read them: compact tables and lines. With `--json` they are printed as they came. What is shown comes from tenants and their
+//! workers; nothing of it may drive the terminal.
+
+mod generic;
+mod services;
+
+use std::io::IsTerminal;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::Value;
+use tovuk_kernel::operation::Operation;
+
+pub use self::generic::generic;
+
+/// Prints an answer: as JSON, or as the text that is made of it.
+pub fn print(answer: &Value, json: bool, text: impl FnOnce(&Value) -> String) {
+    crate::print(&if json { format!("{answer:#}\n") } else { text(answer) });
+}
+
+/// The answer of an operation as text.
+pub fn of_operation(operation: &Operation, answer: &Value) -> String {
+    match operation.name {
+        "service.list" => services::list(answer),
+        "service.show" => services::show(answer),
+        name if name.ends_with(".logs") => lines(answer),
+        _ => generic(answer),
+    }
+}
+
+/// The lines of a log.
+pub fn lines(page: &Value) -> String {
+    let lines = page.get("lines").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    if lines.is_empty() {
+        return "no lines\n".to_owned();
+    }
+    let field = |line: &Value, name: &str| one_line(line.get(name).and_then(Value::as_str).unwrap_or_default());
+    lines.iter().map(|line| format!("{} {:<10} {}\n", field(line, "timestamp"), field(line, "stream"), field(line, "message"))).collect()
+}
+
+/// Text without what could drive a terminal or turn the direction of writing. Line breaks and tabs stay.
+pub fn printable(text: &str) -> String {
+    let harmful = |letter: char| {
+        letter.is_control() && !matches!(letter, '\n' | '\t')
+            || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut safe = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if harmful(letter) { safe.extend(letter.escape_unicode()) } else { safe.push(letter) }
+    }
+    safe
+}
+
+/// The same on one line.
+pub fn one_line(text: &str) -> String {
+    printable(text).replace('\n', "\\n")
+}
+
+/// A table without lines. On a terminal it is as wide as that; elsewhere each row is one line.
+pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header.iter().map(|name| title(name)));
+    let arrangement = if std::io::stdout().is_terminal() { ContentArrangement::Dynamic } else { ContentArrangement::Disabled };
+    table.set_content_arrangement(arrangement);
+    for row in rows {
+        table.add_row(row.iter().map(|cell| one_line(cell)));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    format!("{}\n", table.trim_fmt())
+}
+
+/// `createdAt` and `created_at` as `CREATED AT`.
+fn title(name: &str) -> String {
+    let mut title = String::new();
+    for letter in name.chars() {
+        match letter {
+            '_' => title.push(' '),
+            letter if letter.is_uppercase() => title.extend([' ', letter]),
+            letter => title.extend(letter.to_uppercase()),
+        }
+    }
+    title
+}
+
+/// Names and values, the values below each other.
+pub(crate) fn pairs(pairs: &[(String, String)]) -> String {
+    let width = pairs.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    pairs.iter().map(|(name, value)| format!("{}{}  {}\n", name, " ".repeat(width - name.chars().count()), one_line(value))).collect()
+}
+
+/// What to do next.
+pub(crate) fn next_actions(answer: &Value, most: usize) -> String {
+    let actions = answer.get("next_actions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    actions.iter().filter_map(Value::as_str).take(most).map(|action| format!("next: {}\n", one_line(action))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn nothing_that_is_shown_drives_the_terminal() {
+        assert_eq!(one_line("a\u{1b}[31mb\rc\nd\u{202e}\t"), "a\\u{1b}[31mb\\u{d}c\\nd\\u{202e}\t");
+        let shown = lines(&json!({"lines": [{"timestamp": "t", "stream": "stdout", "message": "\u{1b}]0;x\u{7}"}]}));
+        assert_eq!(shown, "t stdout     \\u{1b}]0;x\\u{7}\n");
+        let shown = generic(&json!({"tokens": [{"name": "\u{1b}[2J"}], "x\u{7}": 1}));
+        assert!(!shown.contains(['\u{1b}', '\u{7}']), "{shown}");
+    }
+}

@@ -1,0 +1,96 @@
+//! What every host has behind its listeners, whoever runs it: log store, runtime, control API and front door, opened in the order in which they need
+//! each other. Where they are reached, and by whom, is decided by whoever opens them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tovuk_kernel::clock::Clock;
+use tovuk_runtime::compile::Compiler;
+use tovuk_runtime::failure::Failure;
+use tovuk_runtime::record::{Identity, LogLine, Observer, Record};
+use tovuk_runtime::runtime::{Runtime, RuntimeConfig};
+
+use super::{SecretKey, StartError};
+use crate::control::urls::Urls;
+use crate::control::vault::Vault;
+use crate::control::{Control, ControlConfig};
+use crate::deploy::builds::BuildConfig;
+use crate::domains::Resolver;
+use crate::edge::routes::Routes;
+use crate::edge::{Api, Audience, Edge};
+use crate::logs::Logs;
+use crate::tls::acme::Acme;
+
+/// In what one host differs from another.
+pub(super) struct Parts {
+    /// The data folder, which is claimed.
+    pub data: PathBuf,
+    pub vault: Vault,
+    pub urls: Urls,
+    pub node: String,
+    pub builds: BuildConfig,
+    pub resolver: Resolver,
+    pub acme: Option<Acme>,
+    pub runtime: RuntimeConfig,
+    /// Who is told what happens, besides the log store.
+    pub observer: Option<Arc<dyn Observer>>,
+    pub audience: Audience,
+    /// How the front door knows the control API.
+    pub api: fn(Control) -> Api,
+}
+
+/// A host that answers nobody yet.
+pub(super) struct Opened {
+    pub control: Control,
+    pub edge: Edge,
+}
+
+/// Opens a host and puts on the air what was live.
+pub(super) async fn open(parts: Parts, compiler: Compiler, clock: Clock) -> Result<Opened, StartError> {
+    let logs = Logs::open(&parts.data, clock.clone())?;
+    let kept = Arc::new(logs.sink());
+    let observer: Arc<dyn Observer> = match parts.observer {
+        Some(shown) => Arc::new(Both { kept, shown }),
+        None => kept,
+    };
+    let runtime = Runtime::new(parts.runtime, compiler, clock, observer)?;
+    let routes = Routes::default();
+    let public_authority = parts.urls.public_authority();
+    let config =
+        ControlConfig { data: parts.data, urls: parts.urls, node: parts.node, builds: parts.builds, resolver: parts.resolver, acme: parts.acme };
+    let control = Control::open(config, parts.vault, runtime.clone(), routes.clone(), logs).await?;
+    let edge = Edge::with_api(runtime, routes, parts.audience, public_authority, (parts.api)(control.clone()));
+    Ok(Opened { control, edge })
+}
+
+/// The key of a host whose data folder this is.
+pub(super) fn vault(key: &SecretKey, data: &std::path::Path) -> Result<Vault, StartError> {
+    Ok(match key {
+        SecretKey::Text(text) => Vault::of_text(text, "TOVUK_SECRET_KEY")?,
+        SecretKey::File(path) => Vault::of_file(path)?,
+        SecretKey::Generated => Vault::of_file(&data.join("secret-key"))?,
+    })
+}
+
+/// Tells the log store and somebody who watches.
+struct Both {
+    kept: Arc<dyn Observer>,
+    shown: Arc<dyn Observer>,
+}
+
+impl Observer for Both {
+    fn invocation(&self, record: Record) {
+        self.kept.invocation(record.clone());
+        self.shown.invocation(record);
+    }
+
+    fn log(&self, line: LogLine) {
+        self.kept.log(line.clone());
+        self.shown.log(line);
+    }
+
+    fn refused(&self, service: &Identity, failure: &Failure) {
+        self.kept.refused(service, failure);
+        self.shown.refused(service, failure);
+    }
+}
