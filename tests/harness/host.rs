@@ -225,6 +225,17 @@ impl Host {
         self.listening.stop().await;
     }
 
+    /// Returns once no guest has memory any more: an instance goes after the last byte of its response.
+    pub async fn memory_is_free(&self) {
+        let free = async {
+            while self.runtime.memory().used_bytes() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(30), free).await;
+        assert!(waited.is_ok(), "guests still have {} bytes", self.runtime.memory().used_bytes());
+    }
+
     /// A client of this host.
     pub fn client(&self) -> Client {
         Client::new(self.address)

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+use tovuk_kernel::limits::{LOGINS_OPEN_CLIENT_MAX, LOGINS_OPEN_MAX};
 use tovuk_tests::Operator;
 
 use crate::TOVUK;
@@ -132,10 +135,25 @@ async fn a_login_is_approved_once_and_ends() {
 async fn logins_that_nobody_approves_do_not_pile_up() {
     let host = Operator::start(TOVUK).await;
     let start = async || host.api("POST", "/v1/login/device", None, None).await.code();
-    for _ in 0..1_000 {
+    for _ in 0..LOGINS_OPEN_CLIENT_MAX {
         assert_eq!(start().await, "200");
     }
     assert_eq!(start().await, "too_many_requests");
+    let start_from = async |client: [u8; 4]| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((client, 0).into()).unwrap();
+        let mut stream = socket.connect(host.host.api_address()).await.unwrap();
+        stream.write_all(b"POST /v1/login/device HTTP/1.1\r\nhost: api\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer[9..12].to_owned()
+    };
+    for client in 1..u8::try_from(LOGINS_OPEN_MAX / LOGINS_OPEN_CLIENT_MAX).unwrap() {
+        for _ in 0..LOGINS_OPEN_CLIENT_MAX {
+            assert_eq!(start_from([127, 0, 1, client]).await, "200", "another client can");
+        }
+    }
+    assert_eq!(start_from([127, 0, 2, 1]).await, "429", "all together have a limit");
     host.clock.advance(Duration::from_secs(600));
     assert_eq!(start().await, "200");
 }

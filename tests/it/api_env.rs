@@ -44,7 +44,8 @@ async fn a_secret_is_seen_by_its_worker_and_nowhere_else() {
     assert_eq!(host.get("shop", "/env/KEY").await.text(), "another-value");
     host.get("shop", "/print/KEY").await;
     assert!(!host.log(&alice, "/v1/services/shop/logs").await.join("\n").contains("another-value"));
-    host.ok_as(&alice, "DELETE", "/v1/services/shop/env/KEY", None).await;
+    let left = host.ok_as(&alice, "DELETE", "/v1/services/shop/env/KEY", None).await;
+    assert_eq!((&left["env"], left["serviceBindings"].is_array()), (&json!([]), true), "{left}");
     assert_eq!(host.refused(&alice, "DELETE", "/v1/services/shop/env/KEY", None).await, "env_not_found");
     assert_eq!(host.get("shop", "/env/KEY").await.text(), "another-value");
     host.ok_as(&alice, "POST", "/v1/services/shop/restart", None).await;

@@ -97,3 +97,31 @@ async fn a_draining_node_serves_and_takes_no_deploys() {
     host.deploy(&token, "shop", "echo", json!({"routes": ["/*"]})).await;
     assert_eq!(host.refused(&token, "POST", "/v1/operator/nodes/node-2/drain", Some(json!({"draining": true}))).await, "node_not_found");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_makes_sure_that_somebody_can_operate_the_host() {
+    let host = Operator::start(TOVUK).await;
+    // The file is another database's, or was spoilt.
+    std::fs::write(host.host.admin_token(), "tovuk_of_another_host\n").unwrap();
+    let host = host.restart().await;
+    host.ok("GET", "/v1/operator/nodes", None).await;
+    // Who has another token of the operator has meant it.
+    let made = host.ok("POST", "/v1/tokens", Some(json!({"name": "laptop", "scope": "operator"}))).await;
+    let (laptop, laptop_id) = (made["token"].as_str().unwrap(), made["details"]["id"].as_str().unwrap());
+    let of_file = async |host: &Operator, token: &str| {
+        let listed = host.ok_as(token, "GET", "/v1/tokens", None).await;
+        let of_file = listed["tokens"].as_array().unwrap().iter().find(|token| token["name"] == "admin-token file").cloned();
+        of_file.map(|token| token["id"].as_str().unwrap().to_owned())
+    };
+    let id = of_file(&host, laptop).await.unwrap();
+    host.ok_as(laptop, "DELETE", &format!("/v1/tokens/{id}"), None).await;
+    let revoked = host.token.clone();
+    let host = host.restart().await;
+    assert_eq!((host.token.as_str(), of_file(&host, laptop).await), (revoked.as_str(), None));
+    assert_eq!(host.refused(&revoked, "GET", "/v1/operator/nodes", None).await, "unauthorized");
+    // Who has none is given one.
+    host.ok_as(laptop, "DELETE", &format!("/v1/tokens/{laptop_id}"), None).await;
+    let host = host.restart().await;
+    assert_ne!(host.token, revoked);
+    host.ok("GET", "/v1/operator/nodes", None).await;
+}

@@ -84,17 +84,19 @@ fn what_will_not_run_is_refused_with_the_reason() {
 fn json_is_for_programs() {
     let project = good().with_guest("neither.wasm", "neither");
     let answer = check(&project, "", &["--json"]);
-    let findings: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
-    let names: Vec<_> = findings.as_array().unwrap().iter().map(|finding| finding["service"].as_str().unwrap()).collect();
-    assert_eq!((answer.code, names), (0, vec!["lean", "p2", "site"]));
-    assert!(findings.as_array().unwrap().iter().all(|finding| finding["ok"] == true && finding.get("problem").is_none()), "{findings}");
-    let imports = findings[0]["description"]["imports"].as_array().unwrap();
-    assert!(imports.iter().any(|import| import.as_str().unwrap().starts_with("tovuk:bindings/service")), "{findings}");
+    let report: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let names: Vec<_> = checks.iter().map(|check| check["name"].as_str().unwrap()).collect();
+    assert_eq!((answer.code, names, &report["ok"]), (0, vec!["lean", "p2", "site"], &true.into()));
+    assert!(report["config"].as_str().unwrap().ends_with("tovuk.toml"), "{report}");
+    assert!(checks.iter().all(|check| check["ok"] == true && check["message"].is_string() && check.get("agent_instruction").is_none()), "{report}");
+    let imports = checks[0]["description"]["imports"].as_array().unwrap();
+    assert!(imports.iter().any(|import| import.as_str().unwrap().starts_with("tovuk:bindings/service")), "{report}");
 
     let answer = check(&project, "neither.wasm", &["--json"]);
-    let findings: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
-    assert_eq!((answer.code, &findings[0]["ok"]), (1, &false.into()));
-    assert!(findings[0]["problem"].as_str().unwrap().contains("neither"), "{findings}");
+    let report: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
+    assert_eq!((answer.code, &report["ok"], &report["checks"][0]["ok"]), (1, &false.into(), &false.into()));
+    assert!(report["checks"][0]["message"].as_str().unwrap().contains("neither"), "{report}");
 }
 
 #[test]
@@ -115,7 +117,7 @@ fn what_is_not_built_is_told_and_can_be_built() {
     let project = Project::new(&[("tovuk.toml", "[services.api]\nbuild = \"cp source.wasm worker.wasm\"\ncomponent = \"worker.wasm\"\n")]);
     let answer = check(&project, "", &[]);
     assert_eq!(answer.code, 1);
-    assert!(answer.out.contains("worker.wasm is not built yet: run `tovuk check --build`"), "{}", answer.out);
+    assert!(answer.out.contains("worker.wasm is not built yet\n  Run `tovuk check --build`"), "{}", answer.out);
     let answer = check(&project, "", &["--build"]);
     assert!(answer.code == 1 && answer.out.contains("the build of `api` failed"), "{}", answer.out);
     let answer = check(&project.with_guest("source.wasm", "hello"), "", &["--build"]);

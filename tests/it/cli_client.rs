@@ -34,7 +34,17 @@ async fn the_documents_commands_of_services_and_bindings_run_verbatim() {
     assert_eq!(deleted["serviceBindings"], json!([]));
     let domain = host.line("tovuk domains add --service service_1 api.example.com --json").ok().json();
     assert_eq!((&domain["status"], &domain["dns_record_type"]), (&json!("pending"), &json!("CNAME")));
-    for line in ["tovuk pricing --json", "tovuk usage --json", "tovuk --json service", "tovuk service delete --service caller --json"] {
+    // Flags may stand before the words.
+    host.line("tovuk binding --service service_1 create NEXT --target auth-service").ok();
+    let listed = host.line("tovuk --service caller --json binding list").ok().json();
+    assert_eq!(listed["serviceBindings"][0]["name"], "NEXT", "{listed}");
+    for line in [
+        "tovuk pricing --json",
+        "tovuk usage --json",
+        "tovuk --json service",
+        "tovuk account show --limit 5 --cursor x --json",
+        "tovuk service delete --service caller --json",
+    ] {
         assert!(host.line(line).ok().json().is_object(), "{line}");
     }
 }
@@ -85,6 +95,43 @@ async fn a_failure_says_what_to_do_next_and_whose_fault_it_is() {
     assert!(host.stop().await.success());
     let gone = host.line("tovuk service list --json").refused().failure();
     assert_eq!(gone["code"], "api_unreachable");
+}
+
+#[test]
+fn what_fails_on_this_side_is_json_as_well() {
+    let project = Project::new(&[("tovuk.toml", "[services.a]\nassets = \".\"\nrout = [\"/*\"]\n"), ("empty/x", ""), ("half/api/Cargo.toml", "")]);
+    let here = |arguments: &[&str]| {
+        let mut command = tovuk(TOVUK, arguments);
+        command.current_dir(project.path()).env("HOME", project.path());
+        ran(command)
+    };
+    for command in ["check", "deploy", "dev"] {
+        let refused = here(&[command, "--json"]).refused();
+        let failure = refused.failure();
+        assert_eq!((&failure["code"], refused.stdout.as_str()), (&json!("invalid_config"), ""), "{command}");
+        let problem = &failure["problems"][0];
+        assert_eq!((&problem["line"], &problem["column"], &problem["severity"]), (&json!(3), &json!(1), &json!("error")), "{failure}");
+        assert!(here(&[command]).refused().stderr.contains("tovuk.toml:3:1"), "{command}");
+        assert_eq!(here(&[command, "empty", "--json"]).refused().failure()["code"], "missing_project", "{command}");
+    }
+    let made = here(&["new", "made", "--template", "static", "--json"]).ok().json();
+    assert_eq!((&made["directory"], &made["service"], &made["template"]), (&json!("made"), &json!("made"), &json!("static")));
+    for (arguments, code) in [
+        (["new", "made", "--template", "static", "--json"].as_slice(), "file_exists"),
+        (&["new", "more", "--template", "statc", "--json"], "invalid_template"),
+        (&["new", "half", "--json"], "fullstack_roots_missing"),
+        (&["deploy", "--database", "--json"], "deploy_database_flag_removed"),
+    ] {
+        let failure = here(arguments).refused().failure();
+        assert_eq!(failure["code"], code);
+        assert!(failure["agent_instruction"].as_str().is_some_and(|next| !next.is_empty()), "{failure}");
+    }
+    assert!(here(&["deploy", "--no-database", "empty"]).refused().stderr.contains("there is no tovuk.toml"));
+    std::fs::remove_file(project.path().join("tovuk.toml")).unwrap();
+    std::fs::write(project.path().join("index.html"), "").unwrap();
+    here(&["--json", "new"]).ok();
+    assert!(project.path().join("tovuk.toml").is_file());
+    assert_eq!(here(&["-v"]).ok().stdout, here(&["--version"]).ok().stdout);
 }
 
 #[tokio::test]
@@ -169,6 +216,15 @@ async fn in_the_folder_of_a_development_loop_its_own_api_is_asked() {
     let listed = here(&["service", "list", "--json"]).ok();
     assert_eq!(listed.json()["services"][0]["name"], "hello");
     assert!(listed.stderr.contains("tovuk dev"), "{listed:?}");
+    // What was deployed to it is asked of it as well, and what a service has said while it was.
+    let deploys = here(&["deploy", "list", "--json"]).ok().json();
+    let deploy = deploys["deploys"][0]["id"].as_str().unwrap_or_else(|| panic!("{deploys}")).to_owned();
+    let shown = here(&["deploy", "show", &deploy, "--json"]).ok().json();
+    let build = shown["build_job"]["id"].as_str().unwrap_or_else(|| panic!("{shown}"));
+    for arguments in [["logs", "--build", build], ["logs", "--deploy", &deploy]] {
+        // Lines are written by themselves, after the deploy that they are of is live.
+        while !here(&arguments).ok().stdout.contains("live at") {}
+    }
     // What does not concern a service is asked of the host that is named, or of the usual one, and not of this.
     let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     assert_eq!(here(&["service", "list", "--json", "--api", &format!("http://{nowhere}")]).refused().failure()["code"], "api_unreachable");

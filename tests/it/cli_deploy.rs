@@ -46,7 +46,7 @@ async fn a_deploy_is_planned_made_replaced_and_undone() {
 
     let changed = format!("{HELLO}outbound = [\"https://api.example.com\"]\n[services.hello.limits]\ncpu_ms = 40\n");
     project.write("tovuk.toml", changed);
-    project.write("w.wasm", component("echo"));
+    project.write("w.wasm", component("own_api"));
     let planned = host.cli(&["deploy", path, "--dry-run"]).ok().stdout;
     for part in [
         "hello: would replace deploy_1",
@@ -115,8 +115,10 @@ async fn files_are_deployed_beside_a_worker_or_alone() {
     let host = Serve::start(TOVUK).await;
     let toml = "[services.site]\nassets = \"public\"\n[services.both]\ncomponent = \"w.wasm\"\nroutes = [\"/*\"]\nassets = \"public\"\n";
     let project = Project::new(&[("tovuk.toml", toml), ("public/index.html", "<p>hi"), ("public/.env", "SECRET=1")]).with_guest("w.wasm", "hello");
+    std::os::unix::fs::symlink("index.html", project.path().join("public/\u{1b}[2Jlink")).unwrap();
     let deployed = host.cli(&["deploy", project.path().to_str().unwrap()]).ok();
     assert!(deployed.stderr.contains(".env is left out"), "{deployed:?}");
+    assert!(deployed.stderr.contains("link is left out") && !deployed.stderr.contains('\u{1b}'), "{deployed:?}");
     for service in ["site", "both"] {
         assert_eq!(host.get(service, "/", &[]).await.text(), "<p>hi");
         assert_ne!(host.get(service, "/.env", &[]).await.text(), "SECRET=1");
@@ -132,4 +134,7 @@ async fn files_are_deployed_beside_a_worker_or_alone() {
     assert_eq!(deploys, ["succeeded", "succeeded"]);
     let queued = host.cli(&["deploy", project.path().to_str().unwrap(), "--service", "site", "--no-wait"]).ok();
     assert!(queued.stdout.contains("next: Run `tovuk logs --build job_"), "{queued:?}");
+    // What is suggested asks the same host.
+    let queued = host.cli(&["deploy", project.path().to_str().unwrap(), "--service", "site", "--no-wait", "--api", &host.api]).ok();
+    assert!(queued.stdout.contains(&format!(" --api {}` to see", host.api)), "{queued:?}");
 }

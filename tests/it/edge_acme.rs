@@ -8,14 +8,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
+use serde_json::json;
 use tovuk_kernel::clock::Clock;
+use tovuk_server::boot::AcmeSettings;
+use tovuk_server::domains::Nameservers;
 use tovuk_server::edge::{ListenConfig, Redirect};
 use tovuk_server::listen::Listening;
 use tovuk_server::tls::acme::{Acme, AcmeConfig, HostState, HostStatus, Proof};
 use tovuk_server::tls::{CertificateStore, Tls};
-use tovuk_tests::{Authority, Host, Program, Protocol, TlsClient, ask};
+use tovuk_tests::{Authority, Host, Operator, Program, Protocol, TlsClient, Zone, ask};
 
-use crate::host;
+use crate::{TOVUK, host};
 
 const INSTALL: &str = "apt-get update && apt-get install --yes pebble";
 
@@ -160,9 +163,13 @@ async fn a_wanted_host_name_gets_a_certificate_which_is_kept_and_renewed() {
     assert_ne!(shown().await, certificate);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "one account and one certificate");
 
-    acme.forget("shop.example.org").unwrap();
-    assert!(client.connect(listening.address(), "shop.example.org", &[]).await.is_err());
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    let certificate = shown().await;
+    acme.forget("shop.example.org");
+    assert!(client.connect(listening.address(), "shop.example.org", &[]).await.is_err() && acme.status("shop.example.org").is_none());
+
+    // Who takes a name back gets what there is, and uses up no order.
+    acme.want("shop.example.org").unwrap();
+    assert_eq!(shown().await, certificate);
 }
 
 #[tokio::test]
@@ -197,4 +204,53 @@ async fn a_host_name_is_proved_over_plain_http_and_a_refusal_is_not_asked_again_
     assert_eq!(status.failures, 0);
     let listening = tls_listener(&host, &store).await;
     assert!(pebble.root().await.connect(listening.address(), "shop.example.org", &[]).await.is_ok());
+}
+
+/// The certificate that a host shows for this name once it has one.
+async fn certificate_of(client: &TlsClient, address: std::net::SocketAddr, hostname: &str) -> Vec<u8> {
+    let shown = async {
+        loop {
+            if let Ok(stream) = client.connect(address, hostname, &["h2"]).await {
+                return stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), shown).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verified_domain_has_a_certificate_until_its_service_gives_it_up() {
+    const NAME: &str = "shop.example.com";
+    let (zone, port) = (Zone::start().await, free_port());
+    let pebble = Pebble::start(free_port(), port).await;
+    let settings = pebble.config(Path::new(""), Proof::TlsAlpn);
+    let host = Operator::with(TOVUK, |config| {
+        config.listen = ([127, 0, 0, 1], port).into();
+        config.nameservers = Nameservers::Addresses(vec![zone.address]);
+        let (directory_url, root_certificates) = (settings.directory_url, settings.root_certificates);
+        config.acme = Some(AcmeSettings { directory_url, contact: None, root_certificates, proof: Proof::TlsAlpn });
+    });
+    let host = host.await;
+    let (alice, bob) = (host.account("alice").await, host.account("bob").await);
+    let of = |service: &str| format!("/v1/services/{service}/domains");
+    for (token, service) in [(&alice, "shop"), (&bob, "other")] {
+        host.deploy(token, service, "hello", json!({"routes": ["/*"]})).await;
+        let added = host.ok_as(token, "POST", &of(service), Some(json!({"domain": NAME}))).await;
+        if service == "shop" {
+            zone.set(NAME, added["dns_record_value"].as_str().unwrap()).await;
+        }
+    }
+    host.ok_as(&alice, "POST", &format!("{}/{NAME}/verify", of("shop")), None).await;
+    let (client, address) = (pebble.root().await, host.host.public_address());
+    let certificate = certificate_of(&client, address, NAME).await;
+    let request = Request::builder().uri(format!("https://{NAME}/")).body(Full::<Bytes>::default()).unwrap();
+    let stream = client.connect(address, NAME, &["h2"]).await.unwrap();
+    assert_eq!(ask(stream, Protocol::Http2, request).await.unwrap().text(), "hello");
+
+    // Somebody else's claim of the same name, which never led anywhere, ends without a trace.
+    host.ok_as(&bob, "DELETE", &format!("{}/{NAME}", of("other")), None).await;
+    assert_eq!(certificate_of(&client, address, NAME).await, certificate);
+    host.ok_as(&alice, "DELETE", &format!("{}/{NAME}", of("shop")), None).await;
+    assert!(client.connect(address, NAME, &["h2"]).await.is_err());
 }

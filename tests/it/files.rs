@@ -51,7 +51,7 @@ impl Site {
     /// Deploys a folder as the service `deployed`.
     fn redeploy(&self, folder: &str) {
         let folder = self.parent.path().join(folder);
-        AssetIndex::of(&folder).unwrap().save(&folder).unwrap();
+        AssetIndex::of(&folder).unwrap().save(&folder, &folder.with_extension("draft")).unwrap();
         self.host.deploy_files("deployed", AssetStore::new(AssetStoreConfig::default()).deployed(folder));
     }
 

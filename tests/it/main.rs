@@ -12,6 +12,7 @@ mod api_operator;
 mod api_races;
 mod api_runtime;
 mod api_services;
+mod api_source;
 mod bindings;
 mod chains;
 mod check;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use tovuk_kernel::limits::Plan;
 
@@ -16,11 +16,20 @@ use crate::session::ClientArgs;
 
 /// Runs WebAssembly workers: on this machine as in production.
 #[derive(Debug, Parser)]
-#[command(name = "tovuk", version, max_term_width = 110, after_help = "Start with:\n  tovuk new hello && cd hello && tovuk dev\n")]
+#[command(
+    name = "tovuk",
+    version,
+    disable_version_flag = true,
+    max_term_width = 110,
+    after_help = "Start with:\n  tovuk new hello && cd hello && tovuk dev\n"
+)]
 pub struct Cli {
     /// Which host to ask, and how to answer.
     #[command(flatten)]
     pub client: ClientArgs,
+    /// Print version
+    #[arg(long, short = 'V', short_alias = 'v', action = ArgAction::Version)]
+    version: Option<bool>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -79,7 +88,8 @@ pub struct DevArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  tovuk new hello\n  tovuk new shop --template fullstack\n  tovuk new hello-js --template js\n")]
 pub struct NewArgs {
-    /// The folder to make
+    /// The folder to make, or one with sources
+    #[arg(default_value = ".")]
     pub directory: PathBuf,
     /// rust, rust-wasi-http, fullstack, js or static; rust when the folder is new
     #[arg(long)]

@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 use tovuk_kernel::codes::Code;
 use tovuk_kernel::error::DOCS_URL_BASE;
 
+use crate::new::NewError;
 use crate::output::printable;
+use crate::project_file::LoadError;
 
 /// A command that was refused or failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -99,6 +101,16 @@ impl Failure {
             true => eprintln!("{:#}", self.to_json()),
             false => eprint!("{}", self.to_text()),
         }
+    }
+}
+
+/// What a command has failed with, whoever knows of it.
+impl From<&anyhow::Error> for Failure {
+    fn from(error: &anyhow::Error) -> Self {
+        let known = error.downcast_ref::<Self>().cloned();
+        let known = known.or_else(|| error.downcast_ref::<LoadError>().map(Self::from));
+        let known = known.or_else(|| error.downcast_ref::<NewError>().map(Self::from));
+        known.unwrap_or_else(|| Self::local("command_failed", format!("{error:#}")))
     }
 }
 

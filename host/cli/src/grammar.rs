@@ -1,17 +1,26 @@
 //! The whole grammar of the command line: what `args` declares, and below it what the table of operations has. It also says what is wrong with a command
 //! line in the shape in which everything else is said.
 
+use std::ffi::OsString;
+
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Command, CommandFactory};
+use clap::{ArgMatches, Command, CommandFactory};
 use serde_json::json;
 
 use crate::args::Cli;
 use crate::failure::Failure;
-use crate::remote;
+use crate::{remote, words};
 
 /// The command with all its subcommands.
 pub fn command() -> Command {
     remote::tree().add_to(Cli::command())
+}
+
+/// What a command line, the program's name first, says by this grammar.
+pub fn matches(line: Vec<OsString>) -> Result<ArgMatches, clap::Error> {
+    let command = command();
+    let line = words::first(&command, line);
+    command.try_get_matches_from(line)
 }
 
 /// What to do where no service is named.
@@ -68,6 +77,29 @@ mod tests {
                 remote::request(rows, inner).unwrap_or_else(|failure| panic!("{example}: {failure}"));
             }
         }
+    }
+
+    #[test]
+    fn scripts_of_the_published_client_are_understood() {
+        for (line, service) in [
+            ("tovuk --service s binding list", "s"),
+            ("tovuk binding --service s create X t", "s"),
+            ("tovuk --json deploy --service=s list", "s"),
+            ("tovuk account show --limit 5 --cursor x", ""),
+            ("tovuk account --limit 5", ""),
+        ] {
+            let matches = matches(line.split(' ').map(OsString::from).collect()).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let (rows, inner) = remote::find(&matches).unwrap();
+            let (_, call) = remote::request(rows, inner).unwrap_or_else(|failure| panic!("{line}: {failure}"));
+            assert_eq!(call.target.split('/').nth(3).unwrap_or_default(), service, "{line}");
+        }
+        for line in ["tovuk new", "tovuk deploy --no-database", "tovuk deploy --database"] {
+            matches(line.split(' ').map(OsString::from).collect()).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        let version = matches(vec!["tovuk".into(), "-v".into()]).unwrap_err();
+        assert_eq!(version.kind(), ErrorKind::DisplayVersion);
+        let help = command().render_long_help().to_string() + &crate::reference();
+        assert!(!help.contains("-database`") && !help.contains("-v,"), "{help}");
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod session;
 mod suggest;
 pub mod toolchain;
 pub mod watch;
+mod words;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ pub use grammar::command;
 pub use reference::reference;
 
 use failure::Failure;
+use project_file::{LoadError, Style};
 use session::ClientArgs;
 
 /// Instances make many small allocations on many threads, for which the system's allocator measured 5% slower.
@@ -46,7 +48,7 @@ pub fn main() -> ExitCode {
     if let Some(code) = tovuk_runtime::compile::child_main().or_else(tovuk_server::build::sandbox::child_main) {
         return code;
     }
-    let matches = match grammar::command().try_get_matches() {
+    let matches = match grammar::matches(std::env::args_os().collect()) {
         Ok(matches) => matches,
         Err(error) => return misunderstood(&error),
     };
@@ -58,17 +60,20 @@ pub fn main() -> ExitCode {
     };
     match run(&matches, &client) {
         Ok(code) => code,
-        Err(error) => match error.downcast_ref::<Failure>() {
-            Some(failure) => {
-                failure.report(client.json);
-                failure.exit_code()
-            }
-            None => {
-                Failure::local("command_failed", format!("{error:#}")).report(client.json);
-                ExitCode::FAILURE
-            }
-        },
+        Err(error) => told(&error, client.json),
     }
+}
+
+/// Tells what a command has failed with.
+fn told(error: &anyhow::Error, json: bool) -> ExitCode {
+    // People are shown the lines of a project file that are wrong.
+    if let (Some(error), false) = (error.downcast_ref::<LoadError>(), json) {
+        eprint!("{}", error.render(Style::of_stderr()));
+        return ExitCode::FAILURE;
+    }
+    let failure = Failure::from(error);
+    failure.report(json);
+    failure.exit_code()
 }
 
 fn run(matches: &ArgMatches, client: &ClientArgs) -> anyhow::Result<ExitCode> {
@@ -78,7 +83,7 @@ fn run(matches: &ArgMatches, client: &ClientArgs) -> anyhow::Result<ExitCode> {
     match Cli::from_arg_matches(matches)?.command {
         Command::Dev(args) => in_runtime(dev::run(args)),
         Command::Serve(settings) => in_runtime(serve::run(*settings)),
-        Command::New(args) => make(&args),
+        Command::New(args) => make(&args, client.json),
         Command::Check(args) => in_runtime(check::run(args, client.json)),
         Command::Deploy(args) => in_runtime(deploy::run(args, client)),
         Command::Logs(args) => in_runtime(logs::run(args, client)),
@@ -115,8 +120,9 @@ fn in_runtime(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow
     runtime.block_on(command)
 }
 
-fn make(args: &NewArgs) -> anyhow::Result<ExitCode> {
-    print(&new::create(&args.directory, args.template.as_deref())?.to_string());
+fn make(args: &NewArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let created = new::create(&args.directory, args.template.as_deref())?;
+    output::print(&serde_json::to_value(&created)?, json, |_| created.to_string());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -52,10 +52,11 @@ pub async fn run(logs: LogsArgs, args: &ClientArgs) -> anyhow::Result<ExitCode> 
     fields.insert(subject.to_owned(), Value::from(id));
     fields.extend(logs.limit.map(|limit| ("limit".to_owned(), Value::from(limit))));
     fields.extend(logs.cursor.map(|cursor| ("cursor".to_owned(), Value::from(cursor))));
-    let page = Client::for_operation(args, operation)?.call(call_of(operation, fields)?).await?;
+    let client = Client::for_operation(args, operation)?;
+    let page = client.call(call_of(operation, fields)?).await?;
     output::print(&page, args.json, output::lines);
     if let (false, Some(cursor)) = (args.json, page.get("next_cursor").and_then(Value::as_str)) {
-        eprintln!("more: tovuk logs --{subject} {id} --cursor {}", output::one_line(cursor));
+        eprintln!("more: tovuk logs --{subject} {id} --cursor {}{}", output::one_line(cursor), client.flag());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -65,9 +65,10 @@ pub fn reference() -> String {
     let mut root = command();
     root.build();
     let mut page = "# Command line\n\nGenerated from the grammar of the program and the table of operations: do not edit.\n".to_owned();
-    page.push_str("\nEvery command takes `--help`. Those that ask a host find it by `--api`, else `TOVUK_API_BASE_URL`, else `http://127.0.0.1:8788`, and show the token of\n");
-    page.push_str("`--token`, else `TOVUK_TOKEN`, else the one that `tovuk login` has stored for that host. `--json` prints JSON on standard output; progress and errors go to\n");
-    page.push_str("standard error. Exit codes: 0 done, 1 refused or failed, 2 the host failed.\n");
+    page.push_str("\nEvery command takes `--help`, and flags before as after its words. Those that ask a host find it by `--api`, else `TOVUK_API_BASE_URL`, else\n");
+    page.push_str("`http://127.0.0.1:8788`, and show the token of `--token`, else `TOVUK_TOKEN`, else the one that `tovuk login` has stored for that host. What concerns services,\n");
+    page.push_str("their deploys and builds is asked of the `tovuk dev` that runs in the folder, unless a host is named; `tovuk deploy` itself never deploys to it. `--json` prints JSON\n");
+    page.push_str("on standard output; progress and errors go to standard error, the error as JSON too. Exit codes: 0 done, 1 refused or failed, 2 the host failed.\n");
     root.get_subcommands().for_each(|inner| section(inner, "tovuk", 2, &mut page));
     page
 }

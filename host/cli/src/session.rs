@@ -11,6 +11,7 @@ use clap::Args;
 use tovuk_kernel::codes;
 use tovuk_server::boot::local::{TOKEN_FILE, URL_FILE};
 
+use crate::client::encoded;
 use crate::failure::Failure;
 
 /// The API of a host on this machine.
@@ -61,17 +62,22 @@ impl ApiUrl {
 
     /// Whether it is on this machine.
     fn is_loopback(&self) -> bool {
-        let authority = self.origin.split_once("://").map_or("", |(_, rest)| rest);
-        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        let (_, host, _) = self.parts();
         let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         host == "localhost" || address.is_ok_and(|address| address.is_loopback())
     }
 
-    /// The name of its session file.
+    /// Scheme, host and port.
+    fn parts(&self) -> (&str, &str, &str) {
+        let (scheme, authority) = self.origin.split_once("://").unwrap_or_default();
+        let (host, port) = authority.rsplit_once(':').unwrap_or((authority, ""));
+        (scheme, host, port)
+    }
+
+    /// The name of its session file. No two origins have the same: a scheme and a port have no `-`, and the host can be read back.
     fn file_name(&self) -> String {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.';
-        // Two characters that are replaced by the same one cannot make two origins alike: an origin has them at fixed places only.
-        self.origin.replace("://", "-").bytes().map(|byte| if plain(byte) { char::from(byte) } else { '-' }).collect()
+        let (scheme, host, port) = self.parts();
+        format!("{scheme}-{}-{port}", encoded(host))
     }
 }
 
@@ -101,6 +107,15 @@ impl ClientArgs {
     /// The API to speak to.
     pub fn api(&self) -> Result<ApiUrl, Failure> {
         ApiUrl::parse(given_or_env(self.api.as_deref(), API_VARIABLE).as_deref().unwrap_or(DEFAULT_API))
+    }
+
+    /// What a command that is suggested here carries to ask the same host; nothing where it finds that host by itself.
+    pub fn flag(&self) -> String {
+        match given(self.api.as_deref()) {
+            Some(api) => format!(" --api {api}"),
+            None if self.dev().is_some() => format!(" --api {DEFAULT_API}"),
+            None => String::new(),
+        }
     }
 
     /// The token to show to this API: the one that was given, else the one that is stored for it.
@@ -201,10 +216,26 @@ mod tests {
         let api = ApiUrl::parse("http://h:1/x//").unwrap();
         assert_eq!((api.as_str(), api.file_name().as_str()), ("http://h:1/x", "http-h-1"));
         assert_eq!(ApiUrl::parse("https://API.example.com").unwrap().file_name(), "https-api.example.com-443");
-        assert_eq!(ApiUrl::parse("http://[::1]:8788").unwrap().file_name(), "http----1--8788");
+        assert_eq!(ApiUrl::parse("http://[::1]:8788").unwrap().file_name(), "http-%5B%3A%3A1%5D-8788");
         for text in ["", "h:1", "ftp://h", "http://", "http://u@h", "http://h?x", "http://h/ x"] {
             assert!(ApiUrl::parse(text).is_err_and(|failure| failure.agent_instruction.is_some()), "{text}");
         }
+    }
+
+    #[test]
+    fn no_two_origins_share_a_session() {
+        let urls = [
+            "https://my-api.x",
+            "https://my_api.x",
+            "https://my~api.x",
+            "https://[::1]",
+            "https://my-api.x:80",
+            "http://my-api.x",
+            "http://my-api.x-80:80",
+        ];
+        let names: std::collections::BTreeSet<_> = urls.iter().map(|url| ApiUrl::parse(url).unwrap().file_name()).collect();
+        assert_eq!(names.len(), urls.len(), "{names:?}");
+        assert!(names.contains("https-my-api.x-443"), "{names:?}");
     }
 
     #[test]

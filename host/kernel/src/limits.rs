@@ -213,12 +213,22 @@ pub const API_BODIES_MIB_MAX: u32 = 512;
 pub const API_BODIES_ACCOUNT_MIB_MAX: u32 = 256;
 /// Largest body of an operation that needs no token, in bytes.
 pub const API_PUBLIC_BODY_BYTES_MAX: u64 = 64 << 10;
+/// How fast the body of an API request has to arrive on the whole, in bytes/s, after a first minute: memory is held for it meanwhile.
+pub const API_BODY_BYTES_PER_SECOND_MIN: u64 = 128 << 10;
+/// Longest wait for the end of a build, in s: shorter than what clients and proxies wait for an answer.
+pub const BUILD_WAIT_SECONDS_MAX: u32 = 20;
+/// Longest display name of an account, in characters.
+pub const DISPLAY_NAME_CHARS_MAX: usize = 100;
+/// Longest name of a token, in characters.
+pub const TOKEN_NAME_CHARS_MAX: usize = 100;
 /// Largest `config` of a deploy, in bytes of JSON.
 pub const DEPLOY_CONFIG_BYTES_MAX: usize = 1 << 20;
 /// Longest name of a commit, in bytes.
 pub const COMMIT_SHA_BYTES_MAX: usize = 128;
 /// Builds of one account that wait or run at a time.
 pub const BUILDS_OPEN_ACCOUNT_MAX: u64 = 500;
+/// What was uploaded for builds of one account that wait or run, in bytes.
+pub const UPLOADS_OPEN_ACCOUNT_BYTES_MAX: u64 = 2 << 30;
 /// Builds of one account that run at a time where the host runs more.
 pub const BUILDS_RUNNING_ACCOUNT_MAX: usize = 2;
 /// How long a deploy waits for the answer to its health request, in ms.
@@ -235,6 +245,8 @@ pub const LOGIN_EXPIRY_SECONDS: u64 = 600;
 pub const LOGIN_INTERVAL_SECONDS: u64 = 5;
 /// Logins that are open at a time. Anybody can begin one.
 pub const LOGINS_OPEN_MAX: u64 = 1_000;
+/// Logins that one client has open at a time: one IPv4 address, or the 64 bits of an IPv6 address that a network gives to one customer.
+pub const LOGINS_OPEN_CLIENT_MAX: u64 = 50;
 /// Largest form of the login page, in bytes.
 pub const LOGIN_FORM_BYTES_MAX: u64 = 16 << 10;
 /// How long somebody stays signed in at the host's pages, in s.
@@ -255,6 +267,24 @@ pub const STATIC_ASSET_FILE_BYTES: u64 = 25 << 20;
 pub const ADMISSION_WAIT_MS: u64 = 5_000;
 /// How many requests from outside may wait for an instance slot at a time.
 pub const ADMISSION_QUEUE_MAX: usize = 8_192;
+/// Connections of one listener at a time. More wait unaccepted.
+pub const CONNECTIONS_MAX: usize = 16_384;
+/// Connections of one client at a time: of one IPv4 address, or of the 64 bits of an IPv6 address that a network gives to one customer. More are closed.
+pub const CONNECTIONS_CLIENT_MAX: usize = 1_024;
+/// How long a client may take to send a request's head, and how long an HTTP/1 connection may be without a request, in s.
+pub const HEAD_SECONDS_MAX: u64 = 30;
+/// Largest head of a request, in bytes.
+pub const HEAD_BYTES_MAX: usize = 64 << 10;
+/// How long an HTTP/2 connection may be without a request, in s.
+pub const CONNECTION_IDLE_SECONDS_MAX: u64 = 90;
+/// How long a body may stand still because the client neither sends nor reads, in s.
+pub const BODY_STALL_SECONDS_MAX: u64 = 60;
+/// Requests of one HTTP/2 connection at a time.
+pub const HTTP2_STREAMS_MAX: u32 = 128;
+/// Requests that a client of HTTP/2 may take back before they are looked at. More end its connection.
+pub const HTTP2_RESETS_MAX: usize = 20;
+/// How long a TLS handshake may take, in s.
+pub const TLS_HANDSHAKE_SECONDS_MAX: u64 = 10;
 /// Longest line of a worker's log, in bytes. A longer one is cut and marked.
 pub const LOG_EVENT_BYTES: usize = 256 << 10;
 /// Messages of one page of log lines, in bytes. A page that would have more ends before, and has at least one line.

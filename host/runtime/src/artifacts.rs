@@ -4,10 +4,11 @@
 //! mapped, not read, so files are never rewritten in place: a mapped page follows its file, and a truncated one ends the process. A file appears
 //! under its name only when it is whole and on disk.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use dashmap::DashSet;
 use moka::policy::EvictionPolicy;
@@ -105,6 +106,8 @@ struct Store {
     loaded: Cache<ArtifactId, Arc<Worker>>,
     /// Code whose digest was checked in this process.
     checked: DashSet<ArtifactId>,
+    /// Held while a component is written, alone while some are removed: none is left in halves.
+    writing: RwLock<()>,
 }
 
 impl Artifacts {
@@ -114,7 +117,7 @@ impl Artifacts {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|source| Error::Io { path: folder.clone(), source })?;
         let compatibility = compile::compatibility(&engine);
         let loaded = Cache::builder().max_capacity(loaded_max).eviction_policy(EvictionPolicy::lru()).build();
-        let store = Store { folder, engine, linker, compatibility, loaded, checked: DashSet::new() };
+        let store = Store { folder, engine, linker, compatibility, loaded, checked: DashSet::new(), writing: RwLock::default() };
         Ok(Self { store: Arc::new(store), compiler })
     }
 
@@ -161,6 +164,12 @@ impl Artifacts {
         }
     }
 
+    /// Removes every component but these, the code of other engines, and what a process has left that ended while it wrote. The names of components that
+    /// are being prepared have to be among these.
+    pub async fn remove_all_but(&self, ids: HashSet<String>) -> Result<(), Error> {
+        self.beside(move |store| store.remove_all_but(&ids)).await
+    }
+
     /// The worker of a prepared component, from memory or mapped from disk.
     pub async fn load(&self, id: &ArtifactId) -> Result<Arc<Worker>, Error> {
         if let Some(worker) = self.store.loaded.get(id) {
@@ -190,6 +199,7 @@ impl Artifacts {
 impl Store {
     /// Stores a component with its code.
     fn keep(&self, wasm: &[u8], compiled: Compiled) -> Result<Artifact, Error> {
+        let _writing = self.writing.read().unwrap_or_else(PoisonError::into_inner);
         let id = ArtifactId::of(wasm);
         let manifest = Manifest { code_sha256: hex::encode(Sha256::digest(&compiled.code)), description: compiled.description };
         let manifest_json = serde_json::to_vec(&manifest).map_err(|error| Error::Host(error.to_string()))?;
@@ -201,6 +211,30 @@ impl Store {
         // The compiler has no pool and looks at no types, so whether it can run shows only here, and has to before it is promoted.
         self.load(&id).map_err(|error| Refusal::Unloadable { text: error.to_string() })?;
         Ok(Artifact { id, description: manifest.description })
+    }
+
+    fn remove_all_but(&self, ids: &HashSet<String>) -> Result<(), Error> {
+        let _alone = self.writing.write().unwrap_or_else(PoisonError::into_inner);
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Io { path, source }
+        };
+        self.checked.retain(|id| ids.contains(id.as_str()));
+        for entry in fs::read_dir(&self.folder).map_err(io(&self.folder))? {
+            let path = entry.map_err(io(&self.folder))?.path();
+            let is_kept = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| self.is_kept(name, ids));
+            if !is_kept && path.is_file() {
+                fs::remove_file(&path).map_err(io(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this is the name of a file of one of these, for this engine.
+    fn is_kept(&self, name: &str, ids: &HashSet<String>) -> bool {
+        let Some((id, rest)) = name.find(['.', '-']).and_then(|at| name.split_at_checked(at)) else { return false };
+        let code = rest.strip_prefix('-').and_then(|rest| rest.strip_prefix(self.compatibility.as_str()));
+        ids.contains(id) && (rest == ".wasm" || matches!(code, Some(".cwasm" | ".json")))
     }
 
     /// Requests that need the same one wait for one reader.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tovuk_kernel::limits::DEPLOYS_KEPT;
 use tovuk_tests::{Served, component, component_body, saying};
 
 /// Secrets that take turns; a service may have 64.
@@ -202,7 +203,7 @@ impl Asker<'_> {
         loop {
             // Every third has to be compiled, the others are there already.
             let number = self.known().next();
-            let version = if number % 3 == 0 { format!("n{:04}", number % 10_000) } else { format!("v{:04}", number % 4) };
+            let version = if number.is_multiple_of(3) { format!("n{:04}", number % 10_000) } else { format!("v{:04}", number % 4) };
             self.known().candidates.push(version.clone());
             let body = component_body("shop", &saying(&version), json!({"routes": ["/*"]}), &version);
             let made = self.ask("POST", "/v1/deploy", Some(body)).await?;
@@ -210,6 +211,9 @@ impl Asker<'_> {
                 let mut known = self.known();
                 let (deploy, build) = (known.new_id(&made["deploy"]["id"]), known.new_id(&made["build_job"]["id"]));
                 known.builds.push((build.clone(), version.clone()));
+                // With a rollback after every other one, this is what the history of a service still has of them.
+                let excess = known.builds.len().saturating_sub(DEPLOYS_KEPT as usize / 2);
+                known.builds.drain(..excess);
                 known.count("deploys");
                 (deploy, build)
             };
@@ -218,7 +222,7 @@ impl Asker<'_> {
                 Some("succeeded")
             ) {}
             self.live(deploy, version);
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 self.roll_back().await?;
             }
         }

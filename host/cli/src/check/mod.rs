@@ -13,81 +13,107 @@ use tovuk_runtime::component::Description;
 
 use crate::args::CheckArgs;
 use crate::build;
+use crate::output::printable;
 use crate::project_file::{self, Style};
 
+/// What was checked, and what came of it.
+#[derive(Serialize)]
+struct Report {
+    /// Whether everything will run.
+    ok: bool,
+    /// The project's folder, or the component's file.
+    project: PathBuf,
+    /// The project file, when there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<PathBuf>,
+    checks: Vec<Check>,
+}
+
 /// What there is to say about one component.
-#[derive(Debug, Serialize)]
-struct Finding {
-    /// The service, when a project was checked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    service: Option<String>,
-    /// The component's file.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    component: Option<PathBuf>,
+#[derive(Serialize)]
+struct Check {
+    /// The service, or the component's file.
+    name: String,
     /// Whether it will run.
     ok: bool,
-    /// What it is, when it will.
+    /// What it is, or what stands in the way.
+    message: String,
+    /// What to do about that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent_instruction: Option<String>,
+    /// The component's file, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    component: Option<PathBuf>,
+    /// What it can do, when it will run.
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<Description>,
-    /// What stands in the way, and what to do.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<String>,
+}
+
+impl Check {
+    fn failed(name: &str, message: String, agent_instruction: Option<String>) -> Self {
+        Self { name: name.to_owned(), ok: false, message, agent_instruction, component: None, description: None }
+    }
 }
 
 /// Checks a project or a component and prints what was found.
 pub async fn run(args: CheckArgs, json: bool) -> anyhow::Result<ExitCode> {
     let is_component = args.path.extension().is_some_and(|extension| extension == "wasm");
-    let findings = if is_component {
-        vec![inspect(None, args.path.clone()).await?]
+    let (project, config, checks) = if is_component {
+        let check = inspect(&args.path.display().to_string(), args.path.clone()).await?;
+        (args.path, None, vec![check])
     } else {
-        match project_file::load(&args.path) {
-            Ok(loaded) => {
-                eprint!("{}", loaded.render_warnings(Style::of_stderr()));
-                let mut findings = Vec::new();
-                for (name, service) in &loaded.project.services {
-                    findings.push(check_service(&loaded.directory, name, service, args.build).await?);
-                }
-                findings
-            }
-            Err(error) => {
-                eprint!("{}", error.render(Style::of_stderr()));
-                return Ok(ExitCode::FAILURE);
-            }
+        let loaded = project_file::load(&args.path)?;
+        eprint!("{}", loaded.render_warnings(Style::of_stderr()));
+        let mut checks = Vec::new();
+        for (name, service) in &loaded.project.services {
+            checks.push(check_service(&loaded.directory, name, service, args.build).await?);
         }
+        (loaded.directory, Some(loaded.path), checks)
     };
+    let report = Report { ok: checks.iter().all(|check| check.ok), project, config, checks };
     if json {
-        crate::print(&format!("{}\n", serde_json::to_string_pretty(&findings)?));
+        crate::print(&format!("{}\n", serde_json::to_string_pretty(&report)?));
     } else {
-        findings.iter().for_each(print);
+        report.checks.iter().for_each(print);
     }
-    Ok(if findings.iter().all(|finding| finding.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn check_service(project: &Path, name: &str, service: &Service, build_first: bool) -> anyhow::Result<Finding> {
-    let problem = |text: String| Finding { service: Some(name.to_owned()), component: None, ok: false, description: None, problem: Some(text) };
+async fn check_service(project: &Path, name: &str, service: &Service, build_first: bool) -> anyhow::Result<Check> {
     if build_first {
         let built = build::build(project, name, service, Arc::new(|line| eprintln!("{line}"))).await;
         if let Err(error) = built {
-            return Ok(problem(error.to_string()));
+            return Ok(Check::failed(name, error.to_string(), None));
         }
     }
     match build::component_path(project, service).await {
-        Ok(Some(path)) if !path.is_file() => Ok(problem(format!(
-            "{} is not built yet: run `tovuk check --build`, or build it with `{}`",
-            path.display(),
-            service.build.as_deref().unwrap_or("your own command")
-        ))),
-        Ok(Some(path)) => inspect(Some(name.to_owned()), path).await,
-        Ok(None) => Ok(Finding { service: Some(name.to_owned()), component: None, ok: true, description: None, problem: None }),
-        Err(error) => Ok(problem(error.to_string())),
+        Ok(Some(path)) if !path.is_file() => {
+            let command = service.build.as_deref().unwrap_or("your own command");
+            let next = format!("Run `tovuk check --build`, or build it with `{command}`.");
+            Ok(Check::failed(name, format!("{} is not built yet", path.display()), Some(next)))
+        }
+        Ok(Some(path)) => inspect(name, path).await,
+        Ok(None) => Ok(Check {
+            name: name.to_owned(),
+            ok: true,
+            message: "files only".to_owned(),
+            agent_instruction: None,
+            component: None,
+            description: None,
+        }),
+        Err(error) => Ok(Check::failed(name, error.to_string(), None)),
     }
 }
 
-async fn inspect(service: Option<String>, path: PathBuf) -> anyhow::Result<Finding> {
-    Ok(match describe(&path).await? {
-        Ok(description) => Finding { service, component: Some(path), ok: true, description: Some(description), problem: None },
-        Err(problem) => Finding { service, component: Some(path), ok: false, description: None, problem: Some(problem) },
-    })
+async fn inspect(name: &str, path: PathBuf) -> anyhow::Result<Check> {
+    let check = match describe(&path).await? {
+        Ok(description) => {
+            let message = format!("serves {}", description.world.interface());
+            Check { name: name.to_owned(), ok: true, message, agent_instruction: None, component: None, description: Some(description) }
+        }
+        Err(problem) => Check::failed(name, problem, None),
+    };
+    Ok(Check { component: Some(path), ..check })
 }
 
 /// What a component is, or why it will not run. It is compiled for that, as a host does.
@@ -99,18 +125,14 @@ pub async fn describe(path: &Path) -> anyhow::Result<Result<Description, String>
     Ok(compiler.compile(&wasm, &compatibility).await.map(|compiled| compiled.description).map_err(|error| error.to_string()))
 }
 
-fn print(finding: &Finding) {
-    let subject = finding.service.clone().or_else(|| finding.component.as_ref().map(|path| path.display().to_string())).unwrap_or_default();
-    if let Some(problem) = &finding.problem {
-        crate::print(&format!("{subject}: will not run\n  {problem}\n"));
-        return;
+fn print(check: &Check) {
+    let name = printable(&check.name);
+    if !check.ok {
+        let next = check.agent_instruction.iter().map(|next| format!("  {}\n", printable(next))).collect::<String>();
+        return crate::print(&format!("{name}: will not run\n  {}\n{next}", printable(&check.message)));
     }
-    let Some(description) = &finding.description else {
-        crate::print(&format!("{subject}: ok, files only\n"));
-        return;
-    };
-    crate::print(&format!("{subject}: ok, serves {}\n", description.world.interface()));
-    for import in &description.imports {
+    crate::print(&format!("{name}: ok, {}\n", check.message));
+    for import in check.description.iter().flat_map(|description| &description.imports) {
         crate::print(&format!("  imports {import}{}\n", meaning(import)));
     }
 }

@@ -25,8 +25,8 @@ const UPLOAD_BYTES_PER_SECOND: u64 = 100_000;
 /// The largest answer. Lists come in pages; what is larger comes from no tovuk host.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
-/// What the paths of operations on services begin with.
-const SERVICES: &str = "/v1/services";
+/// What the paths of operations on services and on what was deployed begin with.
+const OF_A_PROJECT: [&str; 3] = ["/v1/services", "/v1/deploys", "/v1/builds"];
 
 /// What stands for itself in a segment of a path and in a value of a query.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -34,6 +34,7 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.'
 /// Speaks to one API, as somebody or as nobody.
 pub struct Client {
     api: ApiUrl,
+    flag: String,
     token: Option<String>,
     http: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
@@ -71,7 +72,7 @@ impl Client {
     pub fn new(args: &ClientArgs) -> Result<Self, Failure> {
         let api = args.api()?;
         let token = args.token(&api)?;
-        Self::of(api, Some(token))
+        Ok(Self { flag: args.flag(), ..Self::of(api, Some(token))? })
     }
 
     /// The same for operations that need none. None is sent then, so that a stale one does no harm.
@@ -79,9 +80,10 @@ impl Client {
         Self::of(args.api()?, None)
     }
 
-    /// A client for this operation. What concerns services is asked of the `tovuk dev` that runs in this folder, if one does.
+    /// A client for this operation. What concerns services and their deploys is asked of the `tovuk dev` that runs in this folder, if one does.
     pub fn for_operation(args: &ClientArgs, operation: &Operation) -> Result<Self, Failure> {
-        if let Some((api, token)) = args.dev().filter(|_| operation.path.starts_with(SERVICES)) {
+        let is_of_a_project = OF_A_PROJECT.iter().any(|path| operation.path.starts_with(path));
+        if let Some((api, token)) = args.dev().filter(|_| is_of_a_project) {
             eprintln!("asking the `tovuk dev` of this folder, {api}; --api names another host");
             return Self::of(api, Some(token));
         }
@@ -103,12 +105,17 @@ impl Client {
             builder.with_tls_config(rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
         };
         let https = https.https_or_http().enable_http1().wrap_connector(tcp);
-        Ok(Self { api, token, http: hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(https) })
+        Ok(Self { api, flag: String::new(), token, http: hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(https) })
     }
 
     /// The API that it speaks to.
     pub fn api(&self) -> &ApiUrl {
         &self.api
+    }
+
+    /// What a suggested command carries to ask the same API.
+    pub fn flag(&self) -> &str {
+        &self.flag
     }
 
     /// Asks, and returns what a success says.

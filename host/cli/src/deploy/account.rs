@@ -90,14 +90,14 @@ impl Account {
     }
 
     /// Refuses services whose secrets are not set, all of them at once.
-    pub fn check_secrets(&self, targets: &[&Target]) -> Result<(), Failure> {
+    pub fn check_secrets(&self, targets: &[&Target], flag: &str) -> Result<(), Failure> {
         let unset: Vec<_> =
             targets.iter().flat_map(|target| self.resources(target).secrets_unset.into_iter().map(|secret| (target.name.as_str(), secret))).collect();
         if unset.is_empty() {
             return Ok(());
         }
         let list: Vec<_> = unset.iter().map(|(service, secret)| format!("{secret} of `{service}`")).collect();
-        let commands: Vec<_> = unset.iter().map(|(service, secret)| format!("`tovuk env set {secret}=<value> --service {service}`")).collect();
+        let commands: Vec<_> = unset.iter().map(|(service, secret)| format!("`tovuk env set {secret}=<value> --service {service}{flag}`")).collect();
         let failure = Failure::of(&codes::SECRET_MISSING, format!("secrets are declared and not set: {}", list.join(", ")));
         Err(failure.instruct(format!("Run {}, then deploy again.", commands.join(" and "))))
     }

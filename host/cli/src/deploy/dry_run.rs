@@ -30,7 +30,7 @@ pub async fn plan(client: &Client, workspace: &Path, account: &Account, prepared
                 .collect::<Vec<_>>()
         };
         for secret in list("/resources/secrets_unset") {
-            warnings.push(format!("the deploy is refused until `tovuk env set {secret}=<value> --service {}` has run", target.name));
+            warnings.push(format!("the deploy is refused until `tovuk env set {secret}=<value> --service {}{}` has run", target.name, client.flag()));
         }
         services.push(service);
     }
@@ -99,7 +99,7 @@ pub fn text(plan: &Value) -> String {
         let live = get("/live_deploy").and_then(Value::as_str);
         let state = match (is_new, live) {
             (true, _) => "would be made".to_owned(),
-            (false, Some(live)) => format!("would replace {live}"),
+            (false, Some(live)) => format!("would replace {}", one_line(live)),
             (false, None) => "has no live deploy yet".to_owned(),
         };
         text.push_str(&format!("{}: {state}\n", get("/name").and_then(Value::as_str).unwrap_or_default()));
@@ -107,7 +107,7 @@ pub fn text(plan: &Value) -> String {
             let part = |name: &str| {
                 change.get(name).filter(|value| !value.is_null()).map_or_else(|| "nothing".to_owned(), |value| one_line(&value.to_string()))
             };
-            let path = change.get("path").and_then(Value::as_str).unwrap_or_default();
+            let path = one_line(change.get("path").and_then(Value::as_str).unwrap_or_default());
             text.push_str(&format!("  {path}: {} becomes {}\n", part("before"), part("after")));
         }
         for (label, pointer) in [
@@ -133,6 +133,14 @@ pub fn text(plan: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_host_has_kept_does_not_drive_the_terminal() {
+        let evil = "x\u{1b}]0;y\u{7}";
+        let change = json!({"path": evil, "before": evil, "after": null});
+        let plan = json!({"services": [{"name": "a", "live_deploy": evil, "new": false, "config_changes": [change], "skipped": [evil]}], "warnings": [evil]});
+        assert!(!text(&plan).contains(['\u{1b}', '\u{7}']), "{:?}", text(&plan));
+    }
 
     #[test]
     fn a_change_is_told_with_its_path_and_both_sides() {

@@ -10,7 +10,7 @@ use tovuk_kernel::project::{FILE_NAME, Kind, Service};
 use walkdir::WalkDir;
 
 use crate::failure::Failure;
-use crate::project_file::{self, LoadError, Loaded, Style};
+use crate::project_file::{self, Loaded};
 
 /// Folders in which no project is looked for.
 const SKIPPED: [&str; 20] = [
@@ -65,25 +65,16 @@ impl Target {
 }
 
 /// The projects at this path: the one in the folder itself, or all that are below it.
-pub fn projects(path: &Path) -> Result<Vec<Loaded>, Failure> {
+pub fn projects(path: &Path) -> anyhow::Result<Vec<Loaded>> {
     let named = path.file_name().is_some_and(|name| name == FILE_NAME);
     let here = if named { path.to_owned() } else { path.join(FILE_NAME) };
     let files = if here.is_file() { vec![here] } else { below(path) };
     if files.is_empty() {
         let missing = Failure::local("missing_project", format!("there is no {FILE_NAME} in `{}` or below it", path.display()));
-        return Err(missing.instruct("Make a project with `tovuk new <folder>`, or name the folder that has one, as in `tovuk deploy <folder>`."));
+        let instruction = "Make a project with `tovuk new <folder>`, or name the folder that has one, as in `tovuk deploy <folder>`.";
+        return Err(missing.instruct(instruction).into());
     }
-    let mut projects = Vec::new();
-    for file in &files {
-        projects.push(project_file::load(file).map_err(|error| unusable(&error))?);
-    }
-    Ok(projects)
-}
-
-fn unusable(error: &LoadError) -> Failure {
-    // The problems with their places are for people; a program gets what they come to.
-    eprint!("{}", error.render(Style::of_stderr()));
-    Failure::of(&codes::INVALID_CONFIG, error.to_string())
+    Ok(files.iter().map(|file| project_file::load(file)).collect::<Result<_, _>>()?)
 }
 
 fn below(path: &Path) -> Vec<PathBuf> {
@@ -192,6 +183,6 @@ mod tests {
         let names: Vec<_> = targets(&projects(folder.path()).unwrap()).unwrap().into_iter().map(|target| target.name).collect();
         assert_eq!(names, ["a", "b"]);
         let missing = projects(&folder.path().join("node_modules/none")).unwrap_err();
-        assert_eq!(missing.code, "missing_project");
+        assert_eq!(Failure::from(&missing).code, "missing_project");
     }
 }

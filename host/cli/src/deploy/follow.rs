@@ -52,8 +52,9 @@ impl Follow<'_> {
         };
         let failure = Failure::of(&codes::BUILD_FAILED, format!("{} of `{}` {failed}: {}", self.build, self.service, text("message")));
         let failure = failure.instruct(format!(
-            "Run `tovuk logs --build {}`, correct what it names, and deploy again. What was live before is still live.",
-            self.build
+            "Run `tovuk logs --build {}{}`, correct what it names, and deploy again. What was live before is still live.",
+            self.build,
+            self.client.flag()
         ));
         Err(Failure {
             code: code.to_owned(),
@@ -75,7 +76,7 @@ impl Follow<'_> {
                         self.lines(&mut cursor, &mut tail, bar).await?;
                         return Ok((build, tail));
                     }
-                    bar.set_message(format!("{} {status} for {} s", self.build, taken().as_secs()));
+                    bar.set_message(format!("{} {} for {} s", self.build, one_line(status), taken().as_secs()));
                 }
                 Err(failure) if (failure.status == 0 || failure.status >= 500) && failures < FAILURES_MAX => failures += 1,
                 Err(failure) => return Err(failure),
@@ -86,8 +87,9 @@ impl Follow<'_> {
                     format!("{} of `{}` has not ended within {} s", self.build, self.service, self.timeout.as_secs()),
                 );
                 return Err(failure.instruct(format!(
-                    "It goes on by itself: `tovuk logs --build {}` shows how far it is. `--wait-timeout` waits longer.",
-                    self.build
+                    "It goes on by itself: `tovuk logs --build {}{}` shows how far it is. `--wait-timeout` waits longer.",
+                    self.build,
+                    self.client.flag()
                 )));
             }
             self.clock.sleep(if taken() < LONG { POLL } else { POLL_LONG }).await;

@@ -58,10 +58,20 @@ pub struct DeployArgs {
     /// Send the source for the host to build, instead of building here
     #[arg(long)]
     pub remote_build: bool,
+    /// Without a database, which every deploy is that declares none
+    #[arg(long, hide = true)]
+    pub no_database: bool,
+    /// Refused: databases are declared
+    #[arg(long, hide = true)]
+    pub database: bool,
 }
 
 /// Deploys what the arguments name.
 pub async fn run(deploy: DeployArgs, args: &ClientArgs) -> anyhow::Result<ExitCode> {
+    if deploy.database {
+        let removed = Failure::local("deploy_database_flag_removed", "`tovuk deploy` has no flag --database: databases are declared in tovuk.toml");
+        return Err(removed.instruct("Add `sqlite = { DB = {} }` to the service in tovuk.toml, and run `tovuk deploy` without --database.").into());
+    }
     let projects = find::projects(&deploy.path)?;
     projects.iter().for_each(|project| eprint!("{}", project.render_warnings(Style::of_stderr())));
     let declared = find::targets(&projects)?;
@@ -85,8 +95,8 @@ pub async fn run(deploy: DeployArgs, args: &ClientArgs) -> anyhow::Result<ExitCo
         account.held.insert(target.name.clone(), account::Held::default());
         eprintln!("{}: the service is made", target.name);
     }
-    account.check_secrets(&chosen)?;
-    say_unnamed(&account, &chosen);
+    account.check_secrets(&chosen, client.flag())?;
+    unnamed(&account, &chosen, client.flag()).iter().for_each(|line| eprintln!("{line}"));
     let sender = Sender { client: &client, clock: Clock::system(), account: &account, deploy: &deploy, json: args.json };
     let mut results = Vec::new();
     for (target, bundle) in prepared {
@@ -126,25 +136,27 @@ async fn prepare(target: &Target, remote_build: bool) -> Result<Bundle, Failure>
         true => bundle::source(target).await?,
         false => bundle::built(target, Arc::new(|line| eprintln!("{}", one_line(line)))).await?,
     };
-    bundle.skipped.iter().for_each(|skipped| eprintln!("{}: {skipped}", target.name));
+    bundle.skipped.iter().for_each(|skipped| eprintln!("{}: {}", target.name, one_line(skipped)));
     Ok(bundle)
 }
 
-/// What the host has and the files no longer name: nothing of it is deleted by a deploy.
-fn say_unnamed(account: &Account, chosen: &[&Target]) {
+/// What the host has and the files no longer name, in a line each: nothing of it is deleted by a deploy.
+fn unnamed(account: &Account, chosen: &[&Target], flag: &str) -> Vec<String> {
+    let mut lines = Vec::new();
     for target in chosen {
         let resources = account.resources(target);
         let name = &target.name;
-        for binding in resources.bindings_unnamed {
-            eprintln!("{name}: the binding {binding} is no longer named and stays; `tovuk binding delete --service {name} {binding}` removes it");
-        }
-        for secret in resources.secrets_unnamed {
-            eprintln!("{name}: the secret {secret} is no longer named and stays; `tovuk env delete {secret} --service {name}` removes it");
-        }
+        lines.extend(resources.bindings_unnamed.iter().map(|binding| {
+            format!("{name}: the binding {binding} is no longer named and stays; `tovuk binding delete --service {name} {binding}{flag}` removes it")
+        }));
+        lines.extend(resources.secrets_unnamed.iter().map(|secret| {
+            format!("{name}: the secret {secret} is no longer named and stays; `tovuk env delete {secret} --service {name}{flag}` removes it")
+        }));
     }
     if !account.unnamed.is_empty() {
-        eprintln!("not named here, and left as they are: {}", account.unnamed.join(", "));
+        lines.push(format!("not named here, and left as they are: {}", account.unnamed.join(", ")));
     }
+    lines.iter().map(|line| one_line(line)).collect()
 }
 
 /// Sends prepared services one after another.
@@ -161,7 +173,7 @@ impl Sender<'_> {
     async fn send(&self, target: &Target, bundle: Bundle) -> Result<Value, Failure> {
         let name = &target.name;
         let answer = self.client.call(Call::post("/v1/deploy", Some(bundle.body))).await?;
-        let text = |pointer: &str| answer.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |pointer: &str| one_line(answer.pointer(pointer).and_then(Value::as_str).unwrap_or_default());
         let (id, build) = (text("/deploy/id"), text("/build_job/id"));
         eprintln!("{name}: {id} is queued as {build}");
         let mut result = answer.clone();
@@ -169,7 +181,10 @@ impl Sender<'_> {
         set(&mut result, "kind", json!(target.service.kind()));
         if self.deploy.no_wait {
             if !self.json {
-                crate::print(&format!("{name}: {id} is queued\nnext: Run `tovuk logs --build {build}` to see how far it is.\n"));
+                crate::print(&format!(
+                    "{name}: {id} is queued\nnext: Run `tovuk logs --build {build}{}` to see how far it is.\n",
+                    self.client.flag()
+                ));
             }
             return Ok(result);
         }
@@ -178,34 +193,60 @@ impl Sender<'_> {
         let ended = follow.to_the_end().await?;
         let promoted = self.client.call(Call::get(format!("/v1/deploys/{}", encoded(&id)))).await?;
         if !self.json {
-            crate::print(&self.told(target, &text("/service/url"), promoted.get("deploy").unwrap_or(&Value::Null)));
+            let before = self.account.held.get(&target.name).and_then(|held| held.live.as_deref());
+            let told = told(target, &text("/service/url"), promoted.get("deploy").unwrap_or(&Value::Null));
+            crate::print(&(told + &before.map(|before| way_back(before, self.client.flag())).unwrap_or_default()));
         }
         set(&mut result, "final_build", ended);
         set(&mut result, "deploy", promoted.get("deploy").cloned().unwrap_or_default());
         Ok(result)
     }
+}
 
-    /// What people are told of a service that is live.
-    fn told(&self, target: &Target, url: &str, deploy: &Value) -> String {
-        let id = deploy.get("id").and_then(Value::as_str).unwrap_or_default();
-        // Static files are public without routes.
-        let public = target.service.is_public() || target.service.kind().has_assets();
-        let place = if public { format!("at {url}") } else { "and private: it has no routes".to_owned() };
-        let mut text = format!("{}: {id} is live {place}\n", target.name);
-        let powers = deploy.get("new_powers").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        let powers: Vec<_> = powers.iter().filter_map(Value::as_str).map(one_line).collect();
-        if !powers.is_empty() {
-            text.push_str(&format!("  new powers: {}\n", powers.join(", ")));
-        }
-        if let Some(before) = self.account.held.get(&target.name).and_then(|held| held.live.as_deref()) {
-            text.push_str(&format!("  to go back: tovuk deploy rollback {before}\n"));
-        }
-        text
+/// What people are told of a service that is live.
+fn told(target: &Target, url: &str, deploy: &Value) -> String {
+    let id = one_line(deploy.get("id").and_then(Value::as_str).unwrap_or_default());
+    // Static files are public without routes.
+    let public = target.service.is_public() || target.service.kind().has_assets();
+    let place = if public { format!("at {url}") } else { "and private: it has no routes".to_owned() };
+    let mut text = format!("{}: {id} is live {place}\n", target.name);
+    let powers = deploy.get("new_powers").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let powers: Vec<_> = powers.iter().filter_map(Value::as_str).map(one_line).collect();
+    if !powers.is_empty() {
+        text.push_str(&format!("  new powers: {}\n", powers.join(", ")));
     }
+    text
+}
+
+fn way_back(before: &str, flag: &str) -> String {
+    format!("  to go back: tovuk deploy rollback {}{flag}\n", one_line(before))
 }
 
 fn set(result: &mut Value, name: &str, value: Value) {
     if let Some(result) = result.as_object_mut() {
         result.insert(name.to_owned(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_host_names_does_not_drive_the_terminal() {
+        let evil = "x\u{1b}]0;y\u{7}";
+        let service = tovuk_kernel::project::parse("[services.a]\nbuild = \"make\"\n").unwrap().project.services.remove("a").unwrap();
+        let target = Target { project: PathBuf::new(), name: "a".to_owned(), service };
+        let account = Account {
+            usage: Value::Null,
+            held: [("a".to_owned(), account::Held { bindings: vec![evil.to_owned()], secrets: vec![evil.to_owned()], ..account::Held::default() })]
+                .into(),
+            unnamed: vec![evil.to_owned()],
+        };
+        let lines = unnamed(&account, &[&target], " --api http://h");
+        assert_eq!(lines.len(), 3);
+        assert!(lines[0].contains(" --api http://h`"), "{lines:?}");
+        let shown = [lines.concat(), told(&target, "", &json!({"id": evil, "new_powers": [evil]})), way_back(evil, "")].concat();
+        assert!(!shown.contains(['\u{1b}', '\u{7}']), "{shown:?}");
     }
 }

@@ -31,13 +31,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs the project until it is interrupted.
 pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
-    let loaded = match project_file::load(&args.directory) {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            eprint!("{}", error.render(Style::of_stderr()));
-            return Ok(ExitCode::FAILURE);
-        }
-    };
+    let loaded = project_file::load(&args.directory)?;
     let show = Show::start();
     show.text(&loaded.render_warnings(Style::of_stderr()));
     let host = start(&args, &loaded, &show).await?;

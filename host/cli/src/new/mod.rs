@@ -8,8 +8,11 @@ use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use tovuk_kernel::names::{SERVICE_NAME_CHARS_MAX, allocate_slug, check_service_name};
 use tovuk_kernel::project;
+
+use crate::failure::Failure;
 
 pub use self::templates::{NAMES, Template};
 
@@ -17,7 +20,7 @@ pub use self::templates::{NAMES, Template};
 pub const SDK_PATH_VARIABLE: &str = "TOVUK_SDK_PATH";
 
 /// What was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Created {
     /// The folder.
     pub directory: PathBuf,
@@ -48,17 +51,17 @@ impl fmt::Display for Created {
     }
 }
 
-/// Why nothing was written. Each text says what to do.
+/// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum NewError {
     /// There is no such template.
-    #[error("there is no template `{name}`{}. The templates are {}", did_you_mean(.name), NAMES.join(", "))]
+    #[error("there is no template `{name}`{}", did_you_mean(.name))]
     UnknownTemplate {
         /// The name that was given.
         name: String,
     },
     /// Files are there already.
-    #[error("{} already has {}. Choose another folder, or move {} away", .directory.display(), list(.files), if .files.len() == 1 { "it" } else { "them" })]
+    #[error("{} already has {}", .directory.display(), list(.files))]
     FileExists {
         /// The folder.
         directory: PathBuf,
@@ -66,21 +69,19 @@ pub enum NewError {
         files: Vec<PathBuf>,
     },
     /// The source of the crate `tovuk` is not known.
-    #[error(
-        "the template `{template}` needs the source of the crate `tovuk`, which is not where this program was built. Set {SDK_PATH_VARIABLE} to the folder `guest-sdk` of the source of tovuk, or use `--template rust-wasi-http`, which needs no crate of tovuk"
-    )]
+    #[error("the template `{template}` needs the source of the crate `tovuk`, which is not where this program was built")]
     NoSdk {
         /// The template.
         template: &'static str,
     },
     /// The folder that was named as the crate's source is none.
-    #[error("{SDK_PATH_VARIABLE} is {}, where there is no Cargo.toml. Set it to the folder `guest-sdk` of the source of tovuk", .path.display())]
+    #[error("{SDK_PATH_VARIABLE} is {}, where there is no Cargo.toml", .path.display())]
     BadSdk {
         /// The folder.
         path: PathBuf,
     },
     /// The sources in the folder are of one half of a full-stack project.
-    #[error("{} has {found} but no {missing}. Add the other half, or name a template with `--template`", .directory.display())]
+    #[error("{} has {found} but no {missing}", .directory.display())]
     HalfMissing {
         /// The folder.
         directory: PathBuf,
@@ -109,6 +110,27 @@ impl NewError {
             Self::NoSdk { .. } | Self::BadSdk { .. } => "missing_sdk",
             Self::Write { .. } => "internal_error",
         }
+    }
+
+    /// What to do.
+    fn instruction(&self) -> String {
+        match self {
+            Self::UnknownTemplate { .. } => format!("Name one of {}.", NAMES.join(", ")),
+            Self::FileExists { files, .. } => {
+                format!("Choose another folder, or move {} away.", if files.len() == 1 { "the file" } else { "the files" })
+            }
+            Self::HalfMissing { .. } => "Add the other half, or name a template with `--template`.".to_owned(),
+            Self::NoSdk { .. } | Self::BadSdk { .. } => format!(
+                "Set {SDK_PATH_VARIABLE} to the folder `guest-sdk` of the source of tovuk, or use `--template rust-wasi-http`, which needs no crate of tovuk."
+            ),
+            Self::Write { .. } => "Make the folder writable, or choose another.".to_owned(),
+        }
+    }
+}
+
+impl From<&NewError> for Failure {
+    fn from(error: &NewError) -> Self {
+        Self::local(error.code(), error.to_string()).instruct(error.instruction())
     }
 }
 

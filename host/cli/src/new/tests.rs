@@ -95,6 +95,26 @@ fn an_unknown_template_is_told_with_the_nearest() {
 }
 
 #[test]
+fn a_program_is_told_what_was_made_and_why_nothing_was() {
+    let (_outer, created, _) = created(Some("static"));
+    let told = serde_json::to_value(&created).unwrap();
+    assert_eq!((&told["template"], &told["service"]), (&"static".into(), &"my-shop-2".into()));
+    assert!(
+        told["files"].as_array().unwrap().contains(&"tovuk.toml".into()) && told["next"].as_array().unwrap().contains(&"tovuk dev".into()),
+        "{told}"
+    );
+    for (error, code) in [
+        (create(&created.directory, Some("static")).unwrap_err(), "file_exists"),
+        (create(&created.directory, Some("fulstack")).unwrap_err(), "invalid_template"),
+        (NewError::HalfMissing { directory: PathBuf::new(), found: "`api`".to_owned(), missing: "frontend" }, "fullstack_roots_missing"),
+    ] {
+        let failure = Failure::from(&anyhow::Error::from(error));
+        assert_eq!(failure.code, code);
+        assert!(failure.agent_instruction.is_some_and(|instruction| !instruction.is_empty()), "{code}");
+    }
+}
+
+#[test]
 fn a_wrong_sdk_path_is_told_and_templates_without_it_do_not_care() {
     let outer = folder();
     let nowhere = outer.path().join("nowhere");

@@ -37,15 +37,17 @@ pub fn lines(page: &Value) -> String {
     lines.iter().map(|line| format!("{} {:<10} {}\n", field(line, "timestamp"), field(line, "stream"), field(line, "message"))).collect()
 }
 
-/// Text without what could drive a terminal or turn the direction of writing. Line breaks and tabs stay.
+/// Whether this could drive a terminal or turn the direction of writing. Line breaks and tabs could not.
+pub fn drives_terminal(letter: char) -> bool {
+    letter.is_control() && !matches!(letter, '\n' | '\t')
+        || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Text without what could drive a terminal.
 pub fn printable(text: &str) -> String {
-    let harmful = |letter: char| {
-        letter.is_control() && !matches!(letter, '\n' | '\t')
-            || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
-        if harmful(letter) { safe.extend(letter.escape_unicode()) } else { safe.push(letter) }
+        if drives_terminal(letter) { safe.extend(letter.escape_unicode()) } else { safe.push(letter) }
     }
     safe
 }

@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgAction, ArgMatches};
 use serde_json::{Map, Value};
-use tovuk_kernel::operation::{Argument, Form, Place};
+use tovuk_kernel::operation::{Argument, Form, PAGE_ARGUMENTS, Place};
 
 use super::tree::Row;
 use crate::failure::Failure;
@@ -38,6 +38,9 @@ fn flag_id(flag: &str) -> String {
     format!("--{flag}")
 }
 
+/// An operation that answers whole, and whose command takes the flags of a page all the same, because scripts pass them.
+const UNPAGED: &str = "account.show";
+
 /// Adds the arguments of the operations that share a command. One is required if it is for all of them.
 pub fn declare(mut command: clap::Command, rows: &[Row]) -> clap::Command {
     let lists: Vec<_> = rows.iter().map(arguments_of).collect();
@@ -71,6 +74,10 @@ pub fn declare(mut command: clap::Command, rows: &[Row]) -> clap::Command {
             arg = arg.required(*required && alone && !is_positional(argument)).conflicts_with_all(rivals.map(|(other, _)| flag_id(other)));
             command = command.arg(arg);
         }
+    }
+    if rows.iter().any(|row| row.operation.name == UNPAGED) {
+        let flags = PAGE_ARGUMENTS.iter().filter_map(flag_of);
+        command = command.args(flags.map(|(flag, _)| Arg::new(flag_id(flag)).long(flag).hide(true)));
     }
     command
 }

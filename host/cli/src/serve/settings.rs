@@ -55,7 +55,7 @@ pub struct Settings {
     /// The domain under which services have names [default: localhost]
     #[arg(long, env = "TOVUK_PUBLIC_DOMAIN", value_name = "DOMAIN")]
     pub public_domain: Option<String>,
-    /// What the URLs of services begin with, when something stands in front of the host, for example https://apps.example.com
+    /// What the URLs of services begin with, when something stands in front of the host, for example `https://apps.example.com`
     #[arg(long, env = "TOVUK_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
     /// What the URLs of the API begin with, when something stands in front of the host

@@ -78,14 +78,15 @@ pub struct Service {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub component: Option<String>,
-    /// Path prefixes on the service's own host, for example `/*` or `/v1/*`. A service without routes is private.
+    /// Path prefixes on the service's own host, for example `/*` or `/v1/*`. A worker without routes is private; one beside static files answers
+    /// under `/api/*` then.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<String>,
     /// The folder of static files, relative to `root`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub assets: Option<String>,
-    /// A path that must answer 2xx before a deploy is promoted.
+    /// A path that must answer with a status below 400 before a deploy is promoted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<String>,
     /// SQLite databases: a table of names with settings, or an array of names.

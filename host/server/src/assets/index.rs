@@ -103,14 +103,26 @@ impl AssetIndex {
         Ok(Self { files })
     }
 
-    /// Writes the index beside its folder. It is on disk when this returns.
-    pub fn save(&self, folder: &Path) -> io::Result<()> {
+    /// Names the content: the same files have the same name, whenever they were written.
+    pub fn digest(&self) -> String {
+        let mut digest = Sha256::new();
+        for entry in &self.files {
+            digest.update(entry.path.as_bytes());
+            // No path has one, so that it is clear where the path ends.
+            digest.update([0]);
+            digest.update(entry.sha256);
+        }
+        hex::encode(digest.finalize())
+    }
+
+    /// Writes the index beside its folder, by way of a new file at `draft` on the same file system. It is on disk when this returns.
+    pub fn save(&self, folder: &Path, draft: &Path) -> io::Result<()> {
         let path = path_beside(folder)?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(parent)?;
+        let mut file = File::create(draft)?;
         file.write_all(&serde_json::to_vec(self)?)?;
-        file.as_file().sync_all()?;
-        file.persist(&path).map_err(|error| error.error)?;
+        file.sync_all()?;
+        std::fs::rename(draft, &path)?;
         File::open(parent)?.sync_all()
     }
 
@@ -207,9 +219,22 @@ mod tests {
         assert_eq!(hex::encode(found.sha256.unwrap()), "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b");
         assert!(found.modified.is_some());
         assert_eq!((index.file("a"), index.file(".env"), index.file("")), (None, None, None));
-        index.save(&folder).unwrap();
+        index.save(&folder, &folder.with_extension("draft")).unwrap();
         assert_eq!(AssetIndex::load(&folder).unwrap(), index);
         assert_eq!(AssetIndex::of(&folder).unwrap(), index, "the index is no file of the site");
+    }
+
+    #[test]
+    fn the_same_files_have_the_same_name_whenever_they_were_written() {
+        let (_parent, folder) = site();
+        let before = AssetIndex::of(&folder).unwrap();
+        let file = File::options().write(true).open(folder.join("index.html")).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
+        let after = AssetIndex::of(&folder).unwrap();
+        assert_ne!(after, before);
+        assert_eq!(after.digest(), before.digest());
+        std::fs::rename(folder.join("a-b"), folder.join("a-c")).unwrap();
+        assert_ne!(AssetIndex::of(&folder).unwrap().digest(), before.digest());
     }
 
     #[test]

@@ -73,6 +73,8 @@ impl AssetStore {
     /// The files of a deploy: a folder that never changes again, with the index that [`AssetIndex::save`] left beside it. The index is read when
     /// it is first needed.
     pub fn deployed(&self, folder: PathBuf) -> Assets {
+        // A later deploy of the same files has written it anew, with the time of that deploy.
+        self.0.indexes.invalidate(folder.as_path());
         Assets { folder: folder.into(), store: Some(self.clone()) }
     }
 }

@@ -136,6 +136,13 @@ impl HostConfig {
                 })?;
             }
         }
+        let host = self.public_url.as_deref().and_then(split).map(|(_, host, _)| host);
+        if let Some(host) = host.filter(|host| !host.eq_ignore_ascii_case(&self.public_domain)) {
+            return Err(StartError::Setting(format!(
+                "--public-url leads to `{host}`, and services are at names under `{}`: give --public-domain {host}, or another --public-url",
+                self.public_domain
+            )));
+        }
         Ok(())
     }
 
@@ -199,5 +206,9 @@ mod tests {
         assert!(config.check().is_ok());
         config.public_url = Some("apps.example.com".to_owned());
         assert!(config.check().is_err_and(|error| error.to_string().contains("--public-url")));
+        config.public_url = Some("https://apps.example.com".to_owned());
+        assert!(config.check().is_err_and(|error| error.to_string().contains("--public-domain apps.example.com")));
+        config.public_domain = "apps.example.com".to_owned();
+        assert!(config.check().is_ok());
     }
 }

@@ -44,13 +44,32 @@ pub(super) fn claim(data: &Path) -> Result<File, StartError> {
 }
 
 /// Makes sure that there is an account and a file with a token of the operator. Where the file is missing, a new token is made and the one that was in it
-/// ends: removing the file and starting anew is how it is changed.
+/// ends: removing the file and starting anew is how it is changed. One that is not valid is replaced as well, unless it was revoked by somebody who has
+/// another: that was meant, and a start does not undo it.
 pub(super) async fn admin_token(control: &Control, data: &Path) -> Result<PathBuf, StartError> {
     let path = data.join(ADMIN.file);
-    if !path.is_file() {
-        make(control, &path, ADMIN).await?;
+    let is_operator = |text: &str| control.tokens().caller(text.trim(), control.now_ms(), String::new()).is_ok_and(|caller| caller.is_operator());
+    match fs::read_to_string(&path) {
+        Ok(text) if is_operator(&text) => {}
+        Ok(_) if was_revoked(control).await? => {
+            tracing::warn!("the token in {} was revoked; for a new one, remove the file and start anew", path.display());
+        }
+        Ok(_) => {
+            tracing::warn!("the token in {} is no operator's token of this database and is replaced by a new one", path.display());
+            make(control, &path, ADMIN).await?;
+        }
+        Err(_) => make(control, &path, ADMIN).await?,
     }
     Ok(path)
+}
+
+/// Whether the token of the file has no row any more, and another one can do what it could.
+async fn was_revoked(control: &Control) -> Result<bool, StartError> {
+    let now = control.now_ms();
+    let tokens = control.read(|conn| Ok(accounts::all_tokens(conn)?)).await.map_err(OpenError::from)?;
+    let is_valid = |token: &accounts::Token| token.scope == Scope::Operator && token.expires_ms.is_none_or(|expires_ms| expires_ms > now);
+    let valid: Vec<_> = tokens.iter().map(|(_, token)| token).filter(|token| is_valid(token)).collect();
+    Ok(!valid.is_empty() && valid.iter().all(|token| token.name != ADMIN.name))
 }
 
 /// Makes sure that a development host has its one account, with this plan, and a file with a token of it. The token stays the same from start to start;

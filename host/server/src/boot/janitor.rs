@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
+
 use super::JANITOR_INTERVAL;
-use crate::control::store::{accounts, activity, domains, logins};
+use crate::control::store::{accounts, activity, domains, logins, services};
 use crate::control::{Control, Refusal};
 use tovuk_kernel::limits::ACTIVITY_DAYS;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 /// Domains that are looked up in one round; the rest are in the next.
 const DOMAINS_A_ROUND: u32 = 1_000;
+/// Domains that are looked up at a time. A name server that is silent holds up one of them for as long as the resolver waits.
+const DOMAINS_AT_A_TIME: usize = 16;
 
 /// Looks after the host for as long as it runs.
 pub(super) async fn run(control: Control) {
@@ -35,14 +39,15 @@ async fn round(control: &Control) -> Result<(), Refusal> {
     for digest in ended {
         control.tokens().remove(&digest);
     }
+    crate::deploy::uploads::sweep(control).await;
     let due = control.read(move |conn| Ok(domains::due(conn, now.saturating_sub(day_ms), DOMAINS_A_ROUND)?)).await?;
-    for domain in due {
+    let looks = futures::stream::iter(due).for_each_concurrent(DOMAINS_AT_A_TIME, async |domain| {
         let id = domain.id;
         if let Err(refusal) = look_again(control, domain).await {
             tracing::warn!("the domain {id} could not be looked at: {refusal}");
         }
-    }
-    crate::deploy::uploads::sweep(control).await;
+    });
+    looks.await;
     Ok(())
 }
 
@@ -60,11 +65,17 @@ async fn look_again(control: &Control, domain: domains::Domain) -> Result<(), Re
         return control.write(move |conn| Ok(domains::looked(conn, id, Some(&problem), now)?)).await;
     }
     let air = control.air().await;
-    if !control.write(move |conn| Ok(domains::lost(conn, id, &problem, now)?)).await? {
-        return Ok(());
-    }
+    let lost = control.write(move |conn| {
+        if !domains::lost(conn, id, &problem, now)? {
+            return Ok(None);
+        }
+        let Some(service) = services::get(conn, domain.service_id)? else { return Ok(None) };
+        let hosts = domains::verified_names(conn, service.id)?;
+        Ok(Some((service, hosts)))
+    });
+    let Some((service, hosts)) = lost.await? else { return Ok(()) };
     tracing::warn!("{} no longer leads to service_{} and is given up", domain.hostname, domain.service_id);
-    crate::deploy::restart_if_live(control, &air, domain.service_id).await?;
+    control.live().set_domains(&air, &service, hosts);
     control.live().forget_domain(&domain.hostname);
     Ok(())
 }

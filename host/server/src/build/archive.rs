@@ -42,7 +42,7 @@ pub struct ArchiveLimits {
     pub bytes: u64,
     /// One file, unpacked.
     pub file_bytes: u64,
-    /// How many files.
+    /// How many files, and how many folders.
     pub files: u64,
     /// How many times larger than the archive its content may be, once it is larger than `ratio_from_bytes`. Source compresses about tenfold.
     pub ratio: u64,
@@ -171,12 +171,13 @@ impl Unpacker<'_> {
             // Databases and logs are left out by the command line. Whoever sends one all the same may have a reason.
             Some(Unwanted::Data) | None => {}
         }
-        if is_folder {
-            self.tree.folder(&path).map_err(|problem| problem.at(name))?;
-            return self.make_folder(&path);
+        let added = if is_folder { self.tree.folder(&path) } else { self.tree.file(&path) };
+        added.map_err(|problem| problem.at(name))?;
+        // One name can stand for as many folders as it has levels, so they are counted and not the entries that name them.
+        if self.tree.folders() > self.limits.files {
+            return Err(Problem::TooManyFiles { max: self.limits.files }.into());
         }
-        self.tree.file(&path).map_err(|problem| problem.at(name))?;
-        self.file(&path, header, content)
+        if is_folder { self.make_folder(&path) } else { self.file(&path, header, content) }
     }
 
     fn make_folder(&self, path: &str) -> Result<(), ArchiveError> {

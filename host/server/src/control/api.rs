@@ -1,6 +1,8 @@
 //! From an HTTP request to an operation and back. It knows paths, tokens and bodies; what an operation does, and what it refuses, is its own.
 
+use std::net::IpAddr;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -8,6 +10,7 @@ use http_body::Body as _;
 use percent_encoding::percent_decode_str;
 use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::error::ErrorBody;
+use tovuk_kernel::limits::{API_BODY_BYTES_PER_SECOND_MIN, BODY_STALL_SECONDS_MAX};
 use tovuk_kernel::operation::{Access, Method, Operation};
 use tovuk_runtime::body::{Body, CollectError};
 use tovuk_runtime::calls::json;
@@ -79,10 +82,10 @@ fn find(method: &str, path: &str) -> Found {
 }
 
 impl Control {
-    /// Answers a request to the API.
-    pub async fn respond(&self, request: Request<Body>) -> Response<Body> {
+    /// Answers a request to the API by a client at this address; a worker's call has none.
+    pub async fn respond(&self, request: Request<Body>, client: Option<IpAddr>) -> Response<Body> {
         let request_id = TraceContext::of(request.headers()).trace.to_string();
-        let mut response = match self.route(request, &request_id).await {
+        let mut response = match self.route(request, client, &request_id).await {
             Ok(response) => response,
             Err(refusal) => failure(&refusal, &request_id),
         };
@@ -95,14 +98,14 @@ impl Control {
         response
     }
 
-    async fn route(&self, request: Request<Body>, request_id: &str) -> Result<Response<Body>, Refusal> {
+    async fn route(&self, request: Request<Body>, client: Option<IpAddr>, request_id: &str) -> Result<Response<Body>, Refusal> {
         let (registered, mut fields) = match find(request.method().as_str(), request.uri().path()) {
             Found::Operation(registered, fields) => (registered, fields),
             Found::WrongMethod(methods) => return Ok(wrong_method(&request, &methods, request_id)),
             Found::Nothing => return pages::respond(self, request).await,
         };
         let operation = registered.operation;
-        let caller = self.caller(&request, operation, request_id)?;
+        let caller = self.caller(&request, client, operation, request_id)?;
         caller.may(operation)?;
         if !operation.method.has_body() {
             let query = request.uri().query().unwrap_or_default();
@@ -111,13 +114,18 @@ impl Control {
             );
         }
         let (body, held) = self.body(operation.name, operation.body_bytes_max, caller.account_number(), request.into_body()).await?;
-        let running = (registered.run)(self.clone(), caller, fields, body);
+        let run = (registered.run)(self.clone(), caller, fields, body);
+        // What the body holds of the memory is given back when the operation has ended, not when its client has gone.
+        let running = async move {
+            let result = run.await;
+            drop(held);
+            result
+        };
         let result = match operation.method {
             Method::Get => running.await,
             // What changes something is finished once it has begun, also when its client is gone: half of it would be stored and not done.
             _ => self.0.operations.spawn(running).await.unwrap_or_else(|error| Err(Refusal::internal(error))),
         };
-        drop(held);
         if let Err(refusal) = &result {
             debug_assert!(may_fail_with(operation, refusal), "{} failed with {}, which it does not declare", operation.name, refusal.code.code);
         }
@@ -126,9 +134,9 @@ impl Control {
     }
 
     /// Who asks. A route that needs no token looks at none, so that a stale one does no harm there.
-    fn caller(&self, request: &Request<Body>, operation: &Operation, request_id: &str) -> Result<Caller, Refusal> {
+    fn caller(&self, request: &Request<Body>, client: Option<IpAddr>, operation: &Operation, request_id: &str) -> Result<Caller, Refusal> {
         if operation.access == Access::Public {
-            return Ok(Caller { account: "".into(), credential: Credential::Anonymous, request_id: request_id.to_owned() });
+            return Ok(Caller { account: "".into(), credential: Credential::Anonymous(client), request_id: request_id.to_owned() });
         }
         let missing = || Refusal::new(&codes::UNAUTHORIZED, "the request has no `Authorization: Bearer <token>`");
         let value = request.headers().get(header::AUTHORIZATION).ok_or_else(missing)?;
@@ -151,10 +159,11 @@ impl Control {
         }
         // A body of unknown length is counted with the most it may have.
         let expected = body.size_hint().exact().unwrap_or(limit_bytes);
-        let mib = u32::try_from(expected.div_ceil(1 << 20)).unwrap_or(u32::MAX);
         let busy = || Refusal::new(&codes::HOST_BUSY, "the host has no memory for the body now");
-        let held = if mib > 1 { Some(self.0.bodies.hold(account, mib).ok_or_else(busy)?) } else { None };
-        match body.collect_within(limit_bytes, self.runtime().memory()).await {
+        let held = Some(self.0.bodies.hold(account, expected).ok_or_else(busy)?);
+        let slowest = Duration::from_secs(BODY_STALL_SECONDS_MAX + expected / API_BODY_BYTES_PER_SECOND_MIN);
+        let collected = self.clock().timeout(slowest, body.collect_within(limit_bytes, self.0.bodies.memory())).await;
+        match collected.unwrap_or_else(|| Err(CollectError::Broken(format!("it took more than {} s", slowest.as_secs())))) {
             Ok(bytes) => Ok((bytes, held)),
             Err(CollectError::TooLarge) => Err(too_large()),
             Err(CollectError::Busy) => Err(busy()),

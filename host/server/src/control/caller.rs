@@ -1,5 +1,7 @@
 //! Who asks: the account, and how far the token that was shown reaches.
 
+use std::net::IpAddr;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tovuk_kernel::codes;
@@ -39,8 +41,8 @@ impl Scope {
 /// What the token of a request stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
-    /// None was shown, on a route that needs none.
-    Anonymous,
+    /// None was shown, on a route that needs none, by a client at this address; none for a worker's call.
+    Anonymous(Option<IpAddr>),
     /// A token that somebody made.
     Token {
         /// Its number.
@@ -79,7 +81,7 @@ impl Caller {
         let refused = |text: &str| Err(Refusal::new(&codes::TOKEN_SCOPE, format!("{}: {text}", operation.name)));
         match (&self.credential, operation.access) {
             (_, Access::Public) => Ok(()),
-            (Credential::Anonymous, _) => Err(Refusal::new(&codes::UNAUTHORIZED, "no token was sent")),
+            (Credential::Anonymous(_), _) => Err(Refusal::new(&codes::UNAUTHORIZED, "no token was sent")),
             (Credential::Worker(_), Access::Runtime) => Ok(()),
             (Credential::Worker(_), _) => refused("the token of a running worker reaches the data of its own service only"),
             (Credential::Token { scope: Scope::Operator, .. }, _) => Ok(()),

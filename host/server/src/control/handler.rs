@@ -17,6 +17,9 @@ pub trait Handler: Request {
     fn run(self, control: Control, caller: Caller) -> impl Future<Output = Result<Self::Response, Refusal>> + Send;
 }
 
+/// Bodies beyond this are read beside the threads that answer requests; one of this size takes them about a millisecond.
+const LARGE_BODY_BYTES: usize = 1 << 20;
+
 type Run = fn(Control, Caller, Fields, bytes::Bytes) -> BoxFuture<'static, Result<Vec<u8>, Refusal>>;
 
 /// One row of the table.
@@ -44,8 +47,9 @@ impl Registered {
 
 fn run<T: Handler>(control: Control, caller: Caller, fields: Fields, body: bytes::Bytes) -> BoxFuture<'static, Result<Vec<u8>, Refusal>> {
     async move {
-        let request = decode::decode::<T>(fields, T::OPERATION.method.has_body().then_some(&body[..]));
-        drop(body);
+        let is_large = body.len() > LARGE_BODY_BYTES;
+        let decode = move || decode::decode::<T>(fields, T::OPERATION.method.has_body().then_some(&body[..]));
+        let request = if is_large { tokio::task::spawn_blocking(decode).await.map_err(Refusal::internal)? } else { decode() };
         let request = request.map_err(|error| {
             let operation = &T::OPERATION;
             let text = format!("{} {}: {error}", operation.method.as_str(), operation.path);

@@ -273,8 +273,8 @@ impl Control {
 }
 
 impl Answer for Control {
-    async fn answer(&self, request: Request<Body>, _peer: &Peer) -> Response<Body> {
-        self.respond(request).await
+    async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
+        self.respond(request, Some(peer.address())).await
     }
 
     fn clock(&self) -> &Clock {

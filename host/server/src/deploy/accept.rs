@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tovuk_kernel::codes;
-use tovuk_kernel::limits::{BUILDS_OPEN_ACCOUNT_MAX, COMMIT_SHA_BYTES_MAX};
+use tovuk_kernel::limits::{BUILDS_OPEN_ACCOUNT_MAX, COMMIT_SHA_BYTES_MAX, UPLOADS_OPEN_ACCOUNT_BYTES_MAX};
 use tovuk_kernel::project::{self, Capabilities, Parsed};
 
 use super::uploads::{self, Upload};
@@ -45,6 +45,14 @@ pub(crate) struct Declared {
     pub service: project::Service,
     /// The same as JSON, as it is kept.
     pub config: String,
+}
+
+impl Declared {
+    /// Where the service is once it is live, for its log.
+    pub fn place(&self, url: &str) -> String {
+        let is_public = self.service.is_public() || self.service.kind().has_assets();
+        if is_public { format!("live at {url}") } else { "live and private: it has no routes".to_owned() }
+    }
 }
 
 /// Reads a service's configuration in either form.
@@ -101,14 +109,23 @@ pub(crate) async fn accept(control: &Control, caller: Caller, submission: Submis
         Upload { component: Some(_), .. } => "component",
         _ => "assets",
     };
-    // From before the first byte is on disk until a row refers to it.
-    let _kept = control.builds().keep_files().await;
+    let account = caller.account_number();
+    let open = control.read(move |conn| {
+        check_open(conn, account)?;
+        Ok(deploys::open_uploads(conn, Some(account))?)
+    });
+    let open = open.await?;
     let name = format!("upload-{}", hex::encode(random::<12>().map_err(Refusal::internal)?));
+    // From before the first byte is on disk until a row refers to it.
+    let _kept = control.builds().keep(&name).await;
     let (data, upload, folder) = (control.config().data.clone(), submission.upload, name.clone());
-    let stored = tokio::task::spawn_blocking(move || uploads::store(&data, &folder, &upload)).await.map_err(Refusal::internal)?;
-    let accepted = match stored {
+    let stored = tokio::task::spawn_blocking(move || {
+        check_room(uploads::bytes(&data, &open).saturating_add(upload.bytes()))?;
+        uploads::store(&data, &folder, &upload).map_err(uploads::not_stored)
+    });
+    let accepted = match stored.await.map_err(Refusal::internal)? {
         Ok(()) => record(control, caller, declared, source, submission.commit_sha, Some(name.clone())).await,
-        Err(error) => Err(uploads::not_stored(error)),
+        Err(refusal) => Err(refusal),
     };
     match accepted {
         Ok(accepted) => {
@@ -116,10 +133,32 @@ pub(crate) async fn accept(control: &Control, caller: Caller, submission: Submis
             Ok(accepted)
         }
         Err(refusal) => {
-            uploads::remove(&control.config().data, &name);
+            let data = control.config().data.clone();
+            let _ = tokio::task::spawn_blocking(move || uploads::remove(&data, &name)).await;
             Err(refusal)
         }
     }
+}
+
+/// Looked at before an upload is written, and again when it is recorded.
+fn check_open(conn: &Connection, account: i64) -> Result<(), Refusal> {
+    if deploys::count_open(conn, account)? < BUILDS_OPEN_ACCOUNT_MAX {
+        return Ok(());
+    }
+    Err(too_many(format!("{BUILDS_OPEN_ACCOUNT_MAX} builds of the account wait or run")))
+}
+
+/// Whether builds of one account may have uploads of this size together. Those that come in at the same moment are not counted against each other; what
+/// one account can send at a time is limited as well.
+fn check_room(bytes: u64) -> Result<(), Refusal> {
+    if bytes <= UPLOADS_OPEN_ACCOUNT_BYTES_MAX {
+        return Ok(());
+    }
+    Err(too_many(format!("builds of the account that wait or run would have uploads of {bytes} bytes; {UPLOADS_OPEN_ACCOUNT_BYTES_MAX} are allowed")))
+}
+
+fn too_many(text: String) -> Refusal {
+    Refusal::new(&codes::TOO_MANY_REQUESTS, text).instruct("Wait until some have ended, then deploy again.")
 }
 
 /// Whether source is static files that are served as they are. The published client writes `:` for a build that does nothing.
@@ -164,10 +203,7 @@ async fn record(
     let (service, accepted) = control
         .write(move |conn| {
             let account = caller.account_number();
-            if deploys::count_open(conn, account)? >= BUILDS_OPEN_ACCOUNT_MAX {
-                let text = format!("{BUILDS_OPEN_ACCOUNT_MAX} builds of the account wait or run");
-                return Err(Refusal::new(&codes::TOO_MANY_REQUESTS, text).instruct("Wait until some have ended, then deploy again."));
-            }
+            check_open(conn, account)?;
             let service = ensure_service(conn, account, &declared, now)?;
             if !service.kind.has_worker() {
                 unbound(conn, &service)?;
@@ -210,7 +246,7 @@ pub(super) fn ensure_service(conn: &Connection, account: i64, declared: &Declare
 }
 
 /// Refuses to make a static frontend of a service that others are bound to, or that is bound itself.
-fn unbound(conn: &Connection, service: &Service) -> Result<(), Refusal> {
+pub(crate) fn unbound(conn: &Connection, service: &Service) -> Result<(), Refusal> {
     let callers = store::bindings::callers(conn, service.id)?;
     let own = store::bindings::list(conn, service.id)?;
     let bindings = own.iter().map(|binding| (&service.name, &binding.name)).chain(callers.iter().map(|(caller, name)| (caller, name)));
@@ -219,7 +255,7 @@ fn unbound(conn: &Connection, service: &Service) -> Result<(), Refusal> {
         return Ok(());
     }
     let text = format!("`{}` has bindings or is the target of some, and a static frontend has no worker to bind", service.name);
-    Err(Refusal::new(&codes::BINDING_REFUSED, text).instruct(format!("Run {}, then deploy again.", commands.join(" and "))))
+    Err(Refusal::new(&codes::BINDING_REFUSED, text).instruct(format!("Run {}, then try again.", commands.join(" and "))))
 }
 
 fn check_secrets(conn: &Connection, service: &Service, declared: &Declared) -> Result<(), Refusal> {

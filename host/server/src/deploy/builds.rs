@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use futures::FutureExt;
-use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tovuk_kernel::codes;
 use tovuk_kernel::limits::BUILDS_RUNNING_ACCOUNT_MAX;
 
+use super::kept::{Kept, Names, Sweep};
 use crate::build::sandbox::SandboxConfig;
 use crate::control::{Control, Refusal};
 
@@ -37,8 +38,8 @@ pub(crate) struct Builds {
     turns: DashMap<i64, Arc<Mutex<()>>>,
     /// Whoever has many services does not keep the places from others.
     accounts: DashMap<i64, Arc<Semaphore>>,
-    /// Held by whoever has files that no row refers to yet; all of it by whoever removes such files.
-    files: Arc<RwLock<()>>,
+    /// What is on disk and no row refers to yet.
+    names: Names,
     cancels: Arc<DashMap<i64, CancellationToken>>,
     open: Arc<AtomicU64>,
     tasks: TaskTracker,
@@ -53,7 +54,7 @@ impl Builds {
             config,
             turns: DashMap::new(),
             accounts: DashMap::new(),
-            files: Arc::default(),
+            names: Names::default(),
             cancels: Arc::default(),
             open: Arc::default(),
             tasks: TaskTracker::new(),
@@ -80,14 +81,14 @@ impl Builds {
         self.open.load(Ordering::Acquire)
     }
 
-    /// Keeps files that no row refers to from being swept. Waits for a sweep that is under way.
-    pub async fn keep_files(&self) -> OwnedRwLockReadGuard<()> {
-        self.files.clone().read_owned().await
+    /// Keeps the files of this name from being swept while no row refers to them. Has to be there before the files are, or are looked for.
+    pub async fn keep(&self, name: &str) -> Kept {
+        self.names.keep(name).await
     }
 
-    /// The right to remove files that no row refers to; nothing while somebody has such files.
-    pub fn sweep_files(&self) -> Option<OwnedRwLockWriteGuard<()>> {
-        self.files.clone().try_write_owned().ok()
+    /// Begins to remove files that no row refers to.
+    pub(super) async fn sweep(&self) -> Option<Sweep<'_>> {
+        self.names.sweep().await
     }
 
     /// Forgets a service that was deleted.
@@ -113,7 +114,7 @@ impl Builds {
                     Some(turn) => turn,
                     None => turn.await,
                 };
-                (turn, own_places.acquire_owned().await, places.acquire_owned().await, control.builds().keep_files().await)
+                (turn, own_places.acquire_owned().await, places.acquire_owned().await)
             };
             let _held = cancel.run_until_cancelled(begin).await;
             super::run::build(&control, deploy, &cancel).await;
@@ -125,6 +126,11 @@ impl Builds {
         if let Some(cancel) = self.cancels.get(&deploy) {
             cancel.cancel();
         }
+    }
+
+    /// Does something to its end, also when nobody waits for it any more; the host waits for it when it ends.
+    pub(super) async fn to_the_end<T: Send + 'static>(&self, job: impl Future<Output = Result<T, Refusal>> + Send + 'static) -> Result<T, Refusal> {
+        self.tasks.spawn(job).await.unwrap_or_else(|error| Err(Refusal::internal(error)))
     }
 
     /// Stops all builds. What has not ended is begun again at the next start.

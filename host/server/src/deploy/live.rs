@@ -26,6 +26,7 @@ use crate::control::tokens::RUNTIME_TOKEN_PREFIX;
 use crate::control::urls::Urls;
 use crate::control::vault::Vault;
 use crate::control::{Control, Refusal};
+use crate::deploy::Air;
 use crate::edge::routes::{Routes, Site};
 use crate::logs::Logs;
 use crate::tls::acme::Acme;
@@ -235,26 +236,47 @@ impl Live {
         if version.suspended {
             return self.hide(service);
         }
-        match deployment {
-            Some(deployment) => {
-                control.tokens().insert_worker(&token, running.identity.id.clone(), running.identity.account.clone(), &deployment);
-                running.promote(deployment);
-            }
-            None => running.retire(),
-        }
-        for domain in &version.domains {
-            // A name that was verified is a host name; an order that fails is tried again by itself.
-            if let Some(Err(error)) = self.acme.as_ref().map(|acme| acme.want(domain)) {
-                tracing::warn!("no certificate for {domain}: {error}");
-            }
+        let has_worker = deployment.is_some();
+        if let Some(deployment) = deployment {
+            control.tokens().insert_worker(&token, running.identity.id.clone(), running.identity.account.clone(), &deployment);
+            running.promote(deployment);
         }
         let routes = &version.declared.service.routes;
-        let hosts = std::iter::once(self.urls.host(&service.slug)).chain(version.domains).collect();
+        let hosts = self.hosts(service, version.domains.clone());
         let public = !routes.is_empty() || assets.is_some();
         let id = &running.identity.id;
         let site = public.then(|| Site::new(id.clone(), version.declared.service.kind(), routes, assets));
         if let Err(taken) = self.routes.set(id, hosts, site) {
             tracing::error!("{id} cannot have all of its host names: {taken}");
+        }
+        // The worker goes after the last route to it, so that no request comes between and finds neither worker nor files.
+        if !has_worker {
+            running.retire();
+        }
+        self.want_certificates(&version.domains);
+    }
+
+    /// Makes these verified domains, and no others, lead to what a service has on the air. What runs is not touched: it keeps the secrets and bindings
+    /// that it began with.
+    pub fn set_domains(&self, _air: &Air<'_>, service: &Service, domains: Vec<String>) {
+        self.want_certificates(&domains);
+        let id = service.service_id();
+        if let Err(taken) = self.routes.set_hosts(&id, self.hosts(service, domains)) {
+            tracing::error!("{id} cannot have all of its host names: {taken}");
+        }
+    }
+
+    /// Every host name of a service.
+    fn hosts(&self, service: &Service, domains: Vec<String>) -> Vec<String> {
+        std::iter::once(self.urls.host(&service.slug)).chain(domains).collect()
+    }
+
+    /// A name that was verified is a host name; an order that fails is tried again by itself.
+    fn want_certificates(&self, domains: &[String]) {
+        for domain in domains {
+            if let Some(Err(error)) = self.acme.as_ref().map(|acme| acme.want(domain)) {
+                tracing::warn!("no certificate for {domain}: {error}");
+            }
         }
     }
 
@@ -284,8 +306,8 @@ impl Live {
 
     /// No certificate is needed for this host name any more.
     pub fn forget_domain(&self, hostname: &str) {
-        if let Some(Err(error)) = self.acme.as_ref().map(|acme| acme.forget(hostname)) {
-            tracing::warn!("the certificate of {hostname} could not be removed: {error}");
+        if let Some(acme) = &self.acme {
+            acme.forget(hostname);
         }
     }
 

@@ -102,13 +102,14 @@ struct Counted {
 
 /// Deploys what was built. On failure what ran before still runs.
 pub async fn put(control: &Control, deploy: LocalDeploy) -> Result<Missing, Refusal> {
-    // Its component has no row yet and must not be swept.
-    let _kept = control.builds().keep_files().await;
     let declared = declared(&deploy.name, &deploy.service)?;
+    let live = declared.clone();
     let account = control.read(account).await?;
     let mut output = Output { artifact: None, component_bytes: None, assets: None };
+    let mut keeping = None;
     if let Some(wasm) = deploy.component {
-        let (artifact, bytes) = run::prepare(control, account.plan, wasm).await?;
+        let (artifact, bytes, kept) = run::prepare(control, account.plan, wasm).await?;
+        keeping = Some(kept);
         output = Output { artifact: Some(artifact), component_bytes: Some(bytes), assets: None };
     }
     let _air = control.air().await;
@@ -119,9 +120,10 @@ pub async fn put(control: &Control, deploy: LocalDeploy) -> Result<Missing, Refu
         move |conn| record(&control, conn, &account, &declared, output, local, &nonce)
     });
     let Recorded { service, ready, log, missing } = recorded.await?;
+    drop(keeping);
     control.live().set_local(service.id, local);
     control.live().put(control, ready);
-    log.line(&format!("live at {}", control.urls().service(&service.slug)));
+    log.line(&live.place(&control.urls().service(&service.slug)));
     Ok(missing)
 }
 

@@ -2,12 +2,13 @@
 //! brings it back after a start. `local` is the other way in, for what its author has built on this machine.
 //!
 //! A deploy is acknowledged when its upload and its row are on disk; whatever the host does afterwards, the build is begun again until it has
-//! ended. What serves changes in one place, [`live::Live::put`], after the database has committed it.
+//! ended. What serves changes in one place, `live::Live::put`, after the database has committed it.
 
 pub(crate) mod accept;
 pub(crate) mod boot;
 pub mod builds;
 mod files;
+mod kept;
 pub(crate) mod live;
 pub mod local;
 mod log;
@@ -36,19 +37,14 @@ pub(crate) async fn restart(control: &Control, _air: &Air<'_>, service: i64) -> 
     Ok(())
 }
 
-/// The same, for a service that may have none.
-pub(crate) async fn restart_if_live(control: &Control, air: &Air<'_>, service: i64) -> Result<(), Refusal> {
-    match restart(control, air, service).await {
-        Err(refusal) if refusal.code == &codes::NOT_DEPLOYED => Ok(()),
-        other => other,
-    }
-}
-
-/// The same for several. One that fails does not keep the others from theirs.
+/// The same for several, of which some may have none. One that fails does not keep the others from theirs.
 pub(crate) async fn restart_all(control: &Control, air: &Air<'_>, services: &[Service]) {
     for service in services {
-        if let Err(refusal) = restart_if_live(control, air, service.id).await {
-            tracing::error!("service_{} ({}) could not be started anew: {refusal}", service.id, service.name);
+        match restart(control, air, service.id).await {
+            Err(refusal) if refusal.code != &codes::NOT_DEPLOYED => {
+                tracing::error!("service_{} ({}) could not be started anew: {refusal}", service.id, service.name);
+            }
+            _ => {}
         }
     }
 }

@@ -7,16 +7,17 @@ use http::{Request, header};
 use tokio_util::sync::CancellationToken;
 use tovuk_kernel::codes;
 use tovuk_kernel::limits::{DEPLOY_BODY_BYTES_MAX, HEALTH_TIMEOUT_MS, Plan};
-use tovuk_runtime::artifacts::{self, Artifact};
+use tovuk_runtime::artifacts::{self, Artifact, ArtifactId};
 use tovuk_runtime::body::Body;
 use tovuk_runtime::component::check_size;
 use tovuk_runtime::invoke::{Budget, Event};
 use tovuk_runtime::trace::TraceContext;
 
 use super::files::{self, Files};
+use super::kept::Kept;
 use super::live::{Ready, Version};
 use super::log::BuildLog;
-use super::{powers, uploads};
+use super::{accept, powers, uploads};
 use crate::control::store::deploys::{self, BuildStatus, Deploy, Product, Promotion};
 use crate::control::store::services;
 use crate::control::{Control, Refusal};
@@ -63,6 +64,10 @@ pub(super) async fn build(control: &Control, id: i64, cancel: &CancellationToken
         end(control, id, status(cancel), refusal).await;
     }
     finished(control, &deploy).await;
+    if result.is_err() {
+        // What it has built is no deploy's.
+        uploads::sweep(control).await;
+    }
 }
 
 fn status(cancel: &CancellationToken) -> BuildStatus {
@@ -86,7 +91,6 @@ async fn end(control: &Control, deploy: i64, status: BuildStatus, refusal: &Refu
 async fn finished(control: &Control, deploy: &Deploy) {
     if let Some(name) = deploy.upload.clone() {
         let data = control.config().data.clone();
-        // One that stays behind is swept at the next start.
         let _ = tokio::task::spawn_blocking(move || uploads::remove(&data, &name)).await;
     }
 }
@@ -99,9 +103,13 @@ pub(super) struct Output {
     pub assets: Option<String>,
 }
 
+/// Keeps what a build has left until a row refers to it.
+type Keeping = Vec<Kept>;
+
 /// A version that was checked and can be promoted.
 struct Attempted {
     output: Output,
+    keeping: Keeping,
     product: Product,
     started_ms: u64,
 }
@@ -110,24 +118,25 @@ struct Attempted {
 async fn attempt(control: &Control, version: &Version, log: &BuildLog, cancel: &CancellationToken) -> Result<Attempted, Refusal> {
     let started_ms = control.clock().monotonic_ms();
     log.line(&format!("building deploy_{} of {}", version.deploy.id, version.service.name));
-    let output = output(control, version, log, cancel).await?;
+    let (output, keeping) = output(control, version, log, cancel).await?;
     let product = product(control, version, &output, log).await?;
     if let Some(path) = &version.declared.service.health {
         let ready = control.live().assemble(version.clone(), output.artifact.clone(), None)?;
         healthy(control, &ready, &version.service.slug, path, log).await?;
     }
     log.flush().await;
-    Ok(Attempted { output, product, started_ms })
+    Ok(Attempted { output, keeping, product, started_ms })
 }
 
 /// Puts what was built on the air, with the secrets, bindings, domains and plan of this moment: those of the build's beginning may be long gone.
 async fn promote(control: &Control, id: i64, attempted: Attempted, log: &BuildLog) -> Result<(), Refusal> {
-    let Attempted { output, product, started_ms } = attempted;
+    let Attempted { output, keeping: _until_promoted, product, started_ms } = attempted;
     let gone = || Refusal::new(&codes::BUILD_FAILED, "the deploy was cancelled");
     let _air = control.air().await;
     let version = control.read(move |conn| deploys::get(conn, id)?.map(|deploy| Version::of(conn, deploy)).transpose()).await?;
     let version = version.ok_or_else(gone)?;
-    let (deploy, slug) = (version.deploy.clone(), version.service.slug.clone());
+    let (deploy, service) = (version.deploy.clone(), version.service.clone());
+    let place = version.declared.place(&control.urls().service(&version.service.slug));
     let (kind, capabilities) = (version.declared.service.kind(), version.declared.service.capabilities());
     let folder = output.assets.as_deref().map(|digest| uploads::assets_folder(&control.config().data, digest));
     let ready = control.live().assemble(version, output.artifact, folder)?;
@@ -136,6 +145,10 @@ async fn promote(control: &Control, id: i64, attempted: Attempted, log: &BuildLo
         .write(move |conn| {
             let promotion = deploys::promote(conn, &deploy, &product, now)?;
             if promotion == Promotion::Live {
+                if !kind.has_worker() {
+                    // Bindings can be made while it is built.
+                    accept::unbound(conn, &service)?;
+                }
                 services::describe(conn, deploy.service_id, kind, &capabilities)?;
             }
             Ok(promotion)
@@ -145,7 +158,7 @@ async fn promote(control: &Control, id: i64, attempted: Attempted, log: &BuildLo
         Promotion::Live => {
             control.live().put(control, ready);
             let took = control.clock().monotonic_ms().saturating_sub(started_ms);
-            log.line(&format!("live at {} after {took} ms", control.urls().service(&slug)));
+            log.line(&format!("{place}, after {took} ms"));
             Ok(())
         }
         Promotion::Ended => Err(gone()),
@@ -153,12 +166,13 @@ async fn promote(control: &Control, id: i64, attempted: Attempted, log: &BuildLo
     }
 }
 
-async fn output(control: &Control, version: &Version, log: &BuildLog, cancel: &CancellationToken) -> Result<Output, Refusal> {
+async fn output(control: &Control, version: &Version, log: &BuildLog, cancel: &CancellationToken) -> Result<(Output, Keeping), Refusal> {
     let data = control.config().data.clone();
     let Some(name) = version.deploy.upload.clone() else { return Err(Refusal::internal("a build without an upload")) };
     let read = tokio::task::spawn_blocking({
         let (data, name) = (data.clone(), name.clone());
         move || {
+            uploads::clear_workspace(&data, &name).map_err(uploads::not_stored)?;
             let read = |file| uploads::read(&data, &name, file).map_err(uploads::not_stored);
             Ok::<_, Refusal>((read(uploads::COMPONENT)?, read(uploads::ASSETS)?, read(uploads::SOURCE)?))
         }
@@ -167,43 +181,47 @@ async fn output(control: &Control, version: &Version, log: &BuildLog, cancel: &C
     if component.is_none() && archive.is_none() && source.is_none() {
         return Err(Refusal::new(&codes::BUILD_FAILED, "the upload was lost").instruct("Deploy again."));
     }
+    let workspace = uploads::workspace(&data, &name);
     let (component, static_files) = match source {
-        Some(source) => files::of_source(control, version, source, log, cancel).await?,
+        Some(source) => files::of_source(control, version, &workspace, source, log, cancel).await?,
         None => (component, archive.map(Files::Archive)),
     };
-    let (artifact, component_bytes) = match component {
-        Some(component) => {
-            let (artifact, bytes) = compile(control, version, component, log).await?;
-            (Some(artifact), Some(bytes))
-        }
-        None => (None, None),
-    };
-    let assets = match static_files {
-        Some(static_files) => Some(files::store(&data, static_files, log, cancel).await?),
-        None => None,
-    };
-    Ok(Output { artifact, component_bytes, assets })
+    let mut output = Output { artifact: None, component_bytes: None, assets: None };
+    let mut keeping = Keeping::new();
+    if let Some(component) = component {
+        let (artifact, bytes, kept) = compile(control, version, component, log).await?;
+        keeping.push(kept);
+        output = Output { artifact: Some(artifact), component_bytes: Some(bytes), assets: None };
+    }
+    if let Some(static_files) = static_files {
+        let (digest, kept) = files::store(control, workspace, static_files, log, cancel).await?;
+        keeping.push(kept);
+        output.assets = Some(digest);
+    }
+    Ok((output, keeping))
 }
 
-async fn compile(control: &Control, version: &Version, component: Vec<u8>, log: &BuildLog) -> Result<(Artifact, i64), Refusal> {
+async fn compile(control: &Control, version: &Version, component: Vec<u8>, log: &BuildLog) -> Result<(Artifact, i64, Kept), Refusal> {
     let started = control.clock().monotonic_ms();
     let wasm = if component.starts_with(&[0x1f, 0x8b]) { inflate(component).await? } else { component };
-    let (artifact, bytes) = prepare(control, version.plan, wasm).await?;
+    let (artifact, bytes, kept) = prepare(control, version.plan, wasm).await?;
     let took = control.clock().monotonic_ms().saturating_sub(started);
     log.line(&format!("component of {bytes} bytes, serves {}, compiled in {took} ms", artifact.description.world.interface()));
-    Ok((artifact, bytes))
+    Ok((artifact, bytes, kept))
 }
 
-/// Checks and compiles a component; the second figure is its size.
-pub(super) async fn prepare(control: &Control, plan: Plan, wasm: Vec<u8>) -> Result<(Artifact, i64), Refusal> {
+/// Checks and compiles a component, which is kept until a row refers to it; the figure is its size.
+pub(super) async fn prepare(control: &Control, plan: Plan, wasm: Vec<u8>) -> Result<(Artifact, i64, Kept), Refusal> {
     let refused = |refusal: tovuk_runtime::component::Refusal| Refusal::new(&codes::COMPONENT_REFUSED, refusal.to_string());
     let bytes = i64::try_from(wasm.len()).unwrap_or(i64::MAX);
-    let wasm = tokio::task::spawn_blocking(move || check_size(&wasm, plan).map(|()| wasm)).await.map_err(Refusal::internal)?.map_err(refused)?;
+    let checked = tokio::task::spawn_blocking(move || check_size(&wasm, plan).map(|()| (ArtifactId::of(&wasm), wasm)));
+    let (id, wasm) = checked.await.map_err(Refusal::internal)?.map_err(refused)?;
+    let kept = control.builds().keep(id.as_str()).await;
     let artifact = control.runtime().artifacts().prepare(&wasm).await.map_err(|error| match error {
         artifacts::Error::Refused(refusal) => refused(refusal),
         other => Refusal::internal(other),
     })?;
-    Ok((artifact, bytes))
+    Ok((artifact, bytes, kept))
 }
 
 async fn inflate(component: Vec<u8>) -> Result<Vec<u8>, Refusal> {

@@ -1,10 +1,12 @@
 //! What was uploaded, on disk until its build has ended, and folders that nothing refers to any more.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::control::store::deploys;
 use crate::control::{Control, Refusal};
 
 /// What came with a deploy.
@@ -18,12 +20,22 @@ pub(crate) struct Upload {
     pub source: Option<Vec<u8>>,
 }
 
+impl Upload {
+    /// What it takes on disk.
+    pub fn bytes(&self) -> u64 {
+        [&self.component, &self.assets, &self.source].into_iter().flatten().map(|bytes| bytes.len() as u64).sum()
+    }
+}
+
 /// The file of an uploaded component.
 pub(super) const COMPONENT: &str = "component.wasm";
 /// The file of uploaded static files.
 pub(super) const ASSETS: &str = "assets.tar.gz";
 /// The file of uploaded source.
 pub(super) const SOURCE: &str = "source.tar.gz";
+
+/// What the names of folders begin with that are being removed.
+const GONE: &str = "gone-";
 
 /// The folder with this upload.
 pub(super) fn folder(data: &Path, name: &str) -> PathBuf {
@@ -59,65 +71,93 @@ pub(super) fn read(data: &Path, name: &str, file: &str) -> io::Result<Option<Vec
     }
 }
 
-/// Removes an upload whose build has ended. One that cannot be removed now is swept later.
-pub(super) fn remove(data: &Path, name: &str) {
-    let _ = fs::remove_dir_all(folder(data, name));
+/// How large these uploads are together. Blocks.
+pub(super) fn bytes(data: &Path, names: &[String]) -> u64 {
+    let files = names.iter().flat_map(|name| [COMPONENT, ASSETS, SOURCE].map(|file| folder(data, name).join(file)));
+    files.filter_map(|file| fs::metadata(file).ok()).map(|metadata| metadata.len()).sum()
 }
 
-/// Removes uploads, components and static files that no deploy refers to. Left to the next time while deploys come in or builds run, because what is
-/// theirs is not referred to yet.
+/// The folder in which an upload is unpacked and built. It is removed with the upload.
+pub(super) fn workspace(data: &Path, name: &str) -> PathBuf {
+    folder(data, name).join("work")
+}
+
+/// Removes what an earlier attempt to build an upload has left. Blocks.
+pub(super) fn clear_workspace(data: &Path, name: &str) -> io::Result<()> {
+    unless_absent(fs::remove_dir_all(workspace(data, name)))
+}
+
+/// Removes an upload whose build has ended. One that cannot be removed now is swept later. Blocks.
+pub(super) fn remove(data: &Path, name: &str) {
+    let folder = folder(data, name);
+    let _ = fs::remove_dir_all(take_away(&folder).unwrap_or(folder));
+}
+
+/// Renames a folder that is going to be removed; where it is now. What still uses it, such as a job of a cancelled build, finds all of it or nothing.
+fn take_away(folder: &Path) -> Option<PathBuf> {
+    let mut name = OsString::from(GONE);
+    name.push(folder.file_name().unwrap_or_default());
+    let gone = folder.with_file_name(name);
+    fs::rename(folder, &gone).is_ok().then_some(gone)
+}
+
+/// Removes uploads, components and static files that no deploy refers to and none that is under way keeps.
 pub(crate) async fn sweep(control: &Control) {
-    let Some(_alone) = control.builds().sweep_files() else { return };
-    let referenced = control.read(|conn| {
-        let uploads: Vec<String> = conn
-            .prepare(
-                "select d.upload from deploys d join builds b on b.deploy_id = d.id where b.status in ('queued', 'running') and d.upload is not null",
-            )?
-            .query_map([], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        Ok((uploads, crate::control::store::deploys::referenced(conn)?))
-    });
-    let data = control.config().data.clone();
-    let result = match referenced.await {
-        Ok((uploads, contents)) => tokio::task::spawn_blocking(move || remove_all_but(&data, &uploads, contents)).await,
-        Err(refusal) => return tracing::warn!("what is no longer used could not be found out: {refusal}"),
-    };
-    if let Ok(Err(error)) = result {
-        tracing::warn!("what is no longer used could not be removed: {error}");
+    let own = control.clone();
+    match control.builds().to_the_end(async move { take_away_unused(&own).await }).await {
+        // The slow part, for which nobody has to wait who has files under way.
+        Ok(gone) => drop(tokio::task::spawn_blocking(move || gone.iter().for_each(|folder| warn(folder, fs::remove_dir_all(folder)))).await),
+        Err(refusal) => tracing::warn!("what is no longer used could not be removed: {refusal}"),
     }
 }
 
-fn remove_all_but(data: &Path, uploads: &[String], contents: Vec<String>) -> io::Result<()> {
-    let uploads: HashSet<_> = uploads.iter().cloned().collect();
-    let contents: HashSet<_> = contents.into_iter().collect();
-    each(&data.join("uploads"), |name, path| if uploads.contains(name) { Ok(()) } else { fs::remove_dir_all(path) })?;
-    each(&data.join("assets"), |name, path| match contents.contains(name.split('.').next().unwrap_or_default()) {
-        true => Ok(()),
-        false if path.is_dir() => fs::remove_dir_all(path),
-        false => fs::remove_file(path),
-    })?;
-    // `<sha256>.wasm`, `<sha256>-<compatibility>.cwasm` and `….json`.
-    each(&data.join("artifacts"), |name, path| {
-        let id = name.split(['.', '-']).next().unwrap_or_default();
-        if id.len() != 64 || contents.contains(id) || !path.is_file() { Ok(()) } else { fs::remove_file(path) }
-    })
+/// Takes everything away that is not used; the folders that are left to be removed.
+async fn take_away_unused(control: &Control) -> Result<Vec<PathBuf>, Refusal> {
+    let Some(mut sweep) = control.builds().sweep().await else { return Ok(Vec::new()) };
+    let mut used = std::mem::take(&mut sweep.names);
+    used.extend(control.read(|conn| Ok([deploys::open_uploads(conn, None)?, deploys::referenced(conn)?].concat())).await?);
+    let (data, names) = (control.config().data.clone(), used.clone());
+    let gone = tokio::task::spawn_blocking(move || {
+        let mut gone = Vec::new();
+        for home in ["uploads", "assets"].map(|home| data.join(home)) {
+            warn(&home, unless_absent(each_unused(&home, &names, &mut gone)));
+        }
+        gone
+    });
+    let gone = gone.await.map_err(Refusal::internal)?;
+    if let Err(error) = control.runtime().artifacts().remove_all_but(used).await {
+        tracing::warn!("components that are no longer used could not be removed: {error}");
+    }
+    Ok(gone)
 }
 
-fn each(folder: &Path, mut act: impl FnMut(&str, &Path) -> io::Result<()>) -> io::Result<()> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        if let Some(name) = entry.file_name().to_str() {
-            match act(name, &entry.path()) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+fn each_unused(home: &Path, used: &HashSet<String>, gone: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(home)? {
+        let path = entry?.path();
+        // `upload-<number>`, `<digest>` and `<digest>.index.json`.
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('.').next());
+        match name {
+            Some(name) if used.contains(name) => {}
+            // A sweep that was cut short has left it.
+            Some(name) if name.starts_with(GONE) => gone.push(path),
+            _ if path.is_dir() => match take_away(&path) {
+                Some(path) => gone.push(path),
+                None => warn(&path, fs::remove_dir_all(&path)),
+            },
+            _ => warn(&path, fs::remove_file(&path)),
         }
     }
     Ok(())
+}
+
+fn unless_absent(result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+fn warn(path: &Path, result: io::Result<()>) {
+    if let Err(error) = unless_absent(result) {
+        tracing::warn!("{} is no longer used and could not be removed: {error}", path.display());
+    }
 }
 
 /// A failure to store an upload, for whoever sent it.

@@ -1,5 +1,7 @@
 //! The control API as the front door knows it: under which authority workers reach it, and whether it is served here as well.
 
+use std::net::IpAddr;
+
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 
@@ -19,8 +21,8 @@ pub struct Api {
 impl Api {
     /// Served by a listener of its own.
     pub fn elsewhere(control: Control) -> Self {
-        let api = control.urls().api.to_ascii_lowercase();
-        let authority = api.split_once("://").map_or(api.as_str(), |(_, rest)| rest).split('/').next().unwrap_or_default().to_owned();
+        let url = control.urls().api.parse::<http::Uri>().unwrap_or_default();
+        let authority = url.authority().map(|authority| plain_authority(authority, url.scheme_str())).unwrap_or_default();
         Self { control, authority, here: false }
     }
 
@@ -29,9 +31,9 @@ impl Api {
         Self { here: true, ..Self::elsewhere(control) }
     }
 
-    /// Whether a worker's call leads here.
-    pub(super) fn owns(&self, authority: &Authority) -> bool {
-        authority.as_str().eq_ignore_ascii_case(&self.authority)
+    /// Whether a worker's call of this plain authority leads here.
+    pub(super) fn owns(&self, authority: &str) -> bool {
+        authority == self.authority
     }
 
     /// Whether a request from outside is for the API. A page of another origin that a browser has open must not reach a development host, so its
@@ -44,9 +46,20 @@ impl Api {
         origin.as_bytes().strip_prefix(b"http://").is_some_and(|rest| rest.eq_ignore_ascii_case(host.as_bytes()))
     }
 
-    /// Answers it.
-    pub(super) async fn respond(&self, request: Request<Body>) -> Response<Body> {
-        self.control.respond(request).await
+    /// Answers it, for a client at this address; a worker's call has none.
+    pub(super) async fn respond(&self, request: Request<Body>, client: Option<IpAddr>) -> Response<Body> {
+        self.control.respond(request, client).await
+    }
+}
+
+/// An authority in the one spelling that is compared: lower case, without the dot that ends a full name, without the port that is the scheme's own.
+pub(super) fn plain_authority(authority: &Authority, scheme: Option<&str>) -> String {
+    let host = authority.host().to_ascii_lowercase();
+    let host = host.strip_suffix('.').unwrap_or(&host);
+    let own_port = if scheme == Some("https") { 443 } else { 80 };
+    match authority.port_u16().filter(|port| *port != own_port) {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
     }
 }
 
@@ -60,7 +73,21 @@ fn is_loopback(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_loopback;
+    use super::{is_loopback, plain_authority};
+
+    #[test]
+    fn an_authority_is_compared_in_one_spelling() {
+        for (spelling, scheme, plain) in [
+            ("Shop.Example.COM.", "https", "shop.example.com"),
+            ("shop.example.com:443", "https", "shop.example.com"),
+            ("shop.example.com.:80", "http", "shop.example.com"),
+            ("shop.example.com:443", "http", "shop.example.com:443"),
+            ("shop.localhost:8787", "http", "shop.localhost:8787"),
+            ("[::1]:8787", "http", "[::1]:8787"),
+        ] {
+            assert_eq!(spelling.parse().ok().map(|authority| plain_authority(&authority, Some(scheme))).as_deref(), Some(plain), "{spelling}");
+        }
+    }
 
     #[test]
     fn loopback_names_are_known_with_and_without_port() {

@@ -18,7 +18,7 @@ use tovuk_runtime::trace::TraceContext;
 
 use crate::listen::{Answer, Peer};
 
-use super::api::Api;
+use super::api::{Api, plain_authority};
 use super::files;
 use super::respond;
 use super::respond::Audience;
@@ -68,8 +68,10 @@ impl Edge {
         if peer.is_some_and(|peer| !peer.may_ask(host.to_str().unwrap_or_default())) {
             return Err(Failure::refused(&codes::MISDIRECTED_REQUEST, "the TLS handshake was made for another host"));
         }
-        if let Some(api) = self.0.api.as_ref().filter(|api| peer.is_some() && api.takes(&host, &parts.headers)) {
-            return Ok(api.respond(Request::from_parts(parts, body)).await);
+        if let Some(peer) = peer
+            && let Some(api) = self.0.api.as_ref().filter(|api| api.takes(&host, &parts.headers))
+        {
+            return Ok(api.respond(Request::from_parts(parts, body), Some(peer.address())).await);
         }
         if matches!(body, Body::Stream(_)) {
             unframe(&mut parts.headers)?;
@@ -146,10 +148,10 @@ fn unframe(headers: &mut HeaderMap) -> Result<(), Failure> {
 }
 
 impl OwnDoor for Inner {
-    fn owns(&self, name: &Authority, _scheme: Option<&str>) -> bool {
-        let authority = name.as_str().to_ascii_lowercase();
+    fn owns(&self, authority: &Authority, scheme: Option<&str>) -> bool {
+        let authority = plain_authority(authority, scheme);
         let is_slug = authority.strip_suffix(&self.public_authority).is_some_and(|rest| rest.ends_with('.'));
-        let is_api = self.api.as_ref().is_some_and(|api| api.owns(name));
+        let is_api = self.api.as_ref().is_some_and(|api| api.owns(&authority));
         // A custom domain leads here too; a chain that went out and came back would begin to count anew.
         let port = |authority: &str| authority.rsplit_once(':').map(|(_, port)| port.to_owned());
         is_slug || is_api || (port(&authority) == port(&self.public_authority) && self.routes.find(&authority).is_some())
@@ -162,8 +164,9 @@ impl OwnDoor for Inner {
         request.headers_mut().insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
         async move {
             let audience = self.audience;
-            if let Some(api) = self.api.as_ref().filter(|api| request.uri().authority().is_some_and(|authority| api.owns(authority))) {
-                return api.respond(request).await;
+            let authority = request.uri().authority().map(|authority| plain_authority(authority, request.uri().scheme_str()));
+            if let Some(api) = self.api.as_ref().filter(|api| authority.is_some_and(|authority| api.owns(&authority))) {
+                return api.respond(request, None).await;
             }
             Edge(self).dispatch(request, budget, None).await.unwrap_or_else(|failure| respond::failure(&failure, context.trace, audience))
         }

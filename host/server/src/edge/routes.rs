@@ -100,6 +100,16 @@ impl Routes {
         Ok(())
     }
 
+    /// Makes these host names, and no others, lead to the site that the service has; to nothing, if it has none.
+    pub fn set_hosts(&self, service: &ServiceId, hosts: Vec<String>) -> Result<(), HostTaken> {
+        let _change = self.0.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = Table::clone(&self.0.table.load());
+        let site = table.hosts.get(service).and_then(|hosts| hosts.first()).and_then(|host| table.sites.get(host)).map(|site| Site::clone(site));
+        table.set(service.clone(), hosts, site)?;
+        self.0.table.store(Arc::new(table));
+        Ok(())
+    }
+
     /// Takes a service's host names away.
     pub fn remove(&self, service: &ServiceId) {
         let _change = self.0.change.lock().unwrap_or_else(PoisonError::into_inner);

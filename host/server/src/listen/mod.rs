@@ -19,8 +19,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use tovuk_kernel::clock::Clock;
+use tovuk_kernel::limits::{
+    BODY_STALL_SECONDS_MAX, CONNECTION_IDLE_SECONDS_MAX, CONNECTIONS_CLIENT_MAX, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_SECONDS_MAX, HTTP2_RESETS_MAX,
+    HTTP2_STREAMS_MAX, TLS_HANDSHAKE_SECONDS_MAX,
+};
 use tovuk_runtime::body::Body;
 
+pub(crate) use peer::client_of;
 pub use peer::{Peer, Scheme};
 
 use crate::tls::Tls;
@@ -64,15 +69,15 @@ pub struct ListenConfig {
 impl Default for ListenConfig {
     fn default() -> Self {
         Self {
-            connections_max: 16_384,
-            connections_per_client_max: 1_024,
-            head_timeout: Duration::from_secs(30),
-            head_bytes_max: 64 << 10,
-            idle_timeout: Duration::from_secs(90),
-            stall_timeout: Duration::from_secs(60),
-            streams_max: 128,
-            resets_max: 20,
-            handshake_timeout: Duration::from_secs(10),
+            connections_max: CONNECTIONS_MAX,
+            connections_per_client_max: CONNECTIONS_CLIENT_MAX,
+            head_timeout: Duration::from_secs(HEAD_SECONDS_MAX),
+            head_bytes_max: HEAD_BYTES_MAX,
+            idle_timeout: Duration::from_secs(CONNECTION_IDLE_SECONDS_MAX),
+            stall_timeout: Duration::from_secs(BODY_STALL_SECONDS_MAX),
+            streams_max: HTTP2_STREAMS_MAX,
+            resets_max: HTTP2_RESETS_MAX,
+            handshake_timeout: Duration::from_secs(TLS_HANDSHAKE_SECONDS_MAX),
             drain_timeout: Duration::from_secs(30),
             tls: None,
         }

@@ -75,7 +75,7 @@ impl Peer {
 }
 
 /// What counts as one client when connections are counted. Networks give whoever asks 2^64 addresses of IPv6.
-pub(super) fn client_of(address: IpAddr) -> IpAddr {
+pub(crate) fn client_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
         address => address,

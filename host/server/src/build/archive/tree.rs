@@ -15,6 +15,7 @@ enum Node {
 #[derive(Default)]
 pub(super) struct Tree {
     nodes: HashMap<Box<str>, Node>,
+    folders: u64,
 }
 
 impl Tree {
@@ -26,11 +27,16 @@ impl Tree {
             match self.nodes.insert(path.into(), Node::Folder) {
                 Some(Node::File) => return Err(Problem::Duplicate),
                 Some(Node::Folder) => return Ok(()),
-                None => {}
+                None => self.folders += 1,
             }
             let Some((above, _)) = path.rsplit_once('/') else { return Ok(()) };
             path = above;
         }
+    }
+
+    /// How many folders there are, named by an entry or only above one.
+    pub(super) fn folders(&self) -> u64 {
+        self.folders
     }
 
     /// A file, with the folders above it.

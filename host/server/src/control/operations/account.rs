@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tovuk_kernel::codes;
-use tovuk_kernel::limits::Plan;
+use tovuk_kernel::limits::{DISPLAY_NAME_CHARS_MAX, Plan};
 use tovuk_kernel::names::check_handle;
 use tovuk_kernel::operation::{Argument, Command, Form, Method, Operation, PAGE_ARGUMENTS, Request};
 
@@ -99,9 +99,6 @@ pub struct Update {
     pub display_name: Option<String>,
 }
 
-/// Longest display name, in characters.
-const DISPLAY_NAME_CHARS_MAX: usize = 100;
-
 impl Request for Update {
     const OPERATION: Operation = Operation::new("account.update", Method::Put, "/v1/account", "Change handle and display name")
         .errors(&[&codes::INVALID_NAME, &codes::HANDLE_TAKEN, &codes::ACCOUNT_NOT_FOUND])
@@ -114,13 +111,19 @@ impl Request for Update {
     type Response = AccountResponse;
 }
 
+/// The display name that was given, or the handle.
+pub(super) fn display_name_of(given: Option<String>, handle: &str) -> Result<String, Refusal> {
+    let name = given.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| handle.to_owned());
+    if name.chars().count() > DISPLAY_NAME_CHARS_MAX {
+        return Err(Refusal::new(&codes::INVALID_NAME, format!("the display name may have {DISPLAY_NAME_CHARS_MAX} characters")));
+    }
+    Ok(name)
+}
+
 impl Handler for Update {
     async fn run(self, control: Control, caller: Caller) -> Result<AccountResponse, Refusal> {
         check_handle(&self.handle)?;
-        let display_name = self.display_name.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| self.handle.clone());
-        if display_name.chars().count() > DISPLAY_NAME_CHARS_MAX {
-            return Err(Refusal::new(&codes::INVALID_NAME, format!("the display name may have {DISPLAY_NAME_CHARS_MAX} characters")));
-        }
+        let display_name = display_name_of(self.display_name, &self.handle)?;
         let now = control.now_ms();
         let account = control
             .write(move |conn| {

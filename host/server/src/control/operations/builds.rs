@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tovuk_kernel::codes;
 use tovuk_kernel::ids::number;
+use tovuk_kernel::limits::BUILD_WAIT_SECONDS_MAX;
 use tovuk_kernel::operation::{Method, Operation, Request};
 
 use super::deploys::find as deploy_of;
@@ -60,9 +61,6 @@ pub struct Show {
     pub wait_seconds: Option<u32>,
 }
 
-/// Longest wait for the end of a build, in s: shorter than what clients and proxies wait for an answer.
-const WAIT_SECONDS_MAX: u32 = 20;
-
 /// A build.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct BuildResponse {
@@ -79,7 +77,7 @@ impl Handler for Show {
     async fn run(self, control: Control, caller: Caller) -> Result<BuildResponse, Refusal> {
         // Subscribed before the first look, so that an end between the two is not missed.
         let mut ended = control.builds().ended();
-        let wait = Duration::from_secs(self.wait_seconds.unwrap_or(0).min(WAIT_SECONDS_MAX).into());
+        let wait = Duration::from_secs(self.wait_seconds.unwrap_or(0).min(BUILD_WAIT_SECONDS_MAX).into());
         let until_ended = async {
             loop {
                 let build = find(&control, &caller, self.build.clone()).await?;

@@ -175,7 +175,7 @@ impl Handler for Verify {
         let air = control.air().await;
         // Somebody who asks and is told that the record is gone does not lose the domain by asking, nor puts off the daily look, which decides that.
         let (now, id, name, text) = (control.now_ms(), domain.id, hostname.clone(), problem.clone());
-        let domain = control
+        let (hosts, service, domain) = control
             .write(move |conn| {
                 if text.is_none() && domains::owner(conn, &name)?.is_some_and(|owner| owner != service.id) {
                     return Err(Refusal::new(&codes::DOMAIN_TAKEN, format!("`{name}` belongs to another service")));
@@ -185,18 +185,25 @@ impl Handler for Verify {
                     Some(problem) => domains::not_verified(conn, id, problem, now)?,
                 }
                 note(conn, &caller, Self::OPERATION.name, Some(service.id), &name, now)?;
-                domains::find(conn, service.id, &name)?.ok_or_else(|| unknown(&service.name, &name))
+                let domain = domains::find(conn, service.id, &name)?.ok_or_else(|| unknown(&service.name, &name))?;
+                Ok((domains::verified_names(conn, service.id)?, service, domain))
             })
             .await?;
+        let entry = DomainEntry::of(record, domain);
         if let Some(problem) = problem {
-            let refusal = Refusal::new(&codes::DOMAIN_NOT_VERIFIED, problem).instruct(record.agent_instruction.clone());
+            let record = entry.record;
+            let refusal = Refusal::new(&codes::DOMAIN_NOT_VERIFIED, problem).instruct(record.agent_instruction);
             return Err(refusal
+                .detail("domain", entry.domain)
+                .detail("status", entry.status)
+                .detail("verified", entry.verified)
                 .detail("dns_record_type", record.dns_record_type)
                 .detail("dns_record_name", record.dns_record_name)
-                .detail("dns_record_value", record.dns_record_value));
+                .detail("dns_record_value", record.dns_record_value)
+                .detail("dns_setup_url", record.dns_setup_url));
         }
-        crate::deploy::restart_if_live(&control, &air, service.id).await?;
-        Ok(DomainEntry::of(record, domain))
+        control.live().set_domains(&air, &service, hosts);
+        Ok(entry)
     }
 }
 
@@ -234,21 +241,23 @@ impl Handler for Delete {
         let hostname = self.domain.trim_end_matches('.').to_ascii_lowercase();
         let (now, records, name) = (control.now_ms(), control.records(), hostname.clone());
         let air = control.air().await;
-        let (service, deleted) = control
+        let (service, hosts, deleted) = control
             .write(move |conn| {
                 let service = service_of(conn, caller.account_number(), &self.service)?;
-                if !domains::delete(conn, service.id, &hostname)? {
-                    return Err(unknown(&service.name, &hostname));
-                }
+                let domain = domains::delete(conn, service.id, &hostname)?.ok_or_else(|| unknown(&service.name, &hostname))?;
                 note(conn, &caller, Self::OPERATION.name, Some(service.id), &hostname, now)?;
                 let left = domains::list(conn, service.id)?;
                 let domains = left.into_iter().map(|domain| DomainEntry::of(records.of(service.id, &domain.hostname), domain)).collect();
                 let resources = ResourcesResponse::of(conn, &service)?;
-                Ok((service.id, Deleted { domains, resources }))
+                let hosts = domain.verified_ms.is_some().then(|| domains::verified_names(conn, service.id)).transpose()?;
+                Ok((service, hosts, Deleted { domains, resources }))
             })
             .await?;
-        crate::deploy::restart_if_live(&control, &air, service).await?;
-        control.live().forget_domain(&name);
+        // A claim that was never verified led nowhere, and the name may be another service's.
+        if let Some(hosts) = hosts {
+            control.live().set_domains(&air, &service, hosts);
+            control.live().forget_domain(&name);
+        }
         Ok(deleted)
     }
 }

@@ -7,6 +7,7 @@ use tovuk_kernel::limits::{ENV_VALUE_BYTES_MAX, ENV_VARIABLES_MAX};
 use tovuk_kernel::names::check_variable_name;
 use tovuk_kernel::operation::{Argument, Command, Form, Method, Operation, Request};
 
+use super::services::ResourcesResponse;
 use super::{note, timestamp};
 use crate::control::handler::Handler;
 use crate::control::store::{bindings, env};
@@ -122,19 +123,30 @@ pub struct Delete {
     pub name: String,
 }
 
+/// What a service still has.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "SecretDeleted")]
+pub struct Deleted {
+    /// The secrets that are left.
+    pub env: Vec<Secret>,
+    /// The resources of the service, with what has to be done for its worker to see the change.
+    #[serde(flatten)]
+    pub resources: ResourcesResponse,
+}
+
 impl Request for Delete {
     const OPERATION: Operation = Operation::new("env.delete", Method::Delete, "/v1/services/{service}/env/{name}", "Delete a secret")
         .errors(&[&codes::ENV_NOT_FOUND])
         .commands(&[Command::new("env delete")
             .arguments(&[Argument::positional("name", "The variable")])
             .examples(&["tovuk env delete STRIPE_KEY --service shop"])]);
-    type Response = Secrets;
+    type Response = Deleted;
 }
 
 impl Handler for Delete {
-    async fn run(self, control: Control, caller: Caller) -> Result<Secrets, Refusal> {
+    async fn run(self, control: Control, caller: Caller) -> Result<Deleted, Refusal> {
         let now = control.now_ms();
-        let (service, secrets) = control
+        let (secrets, resources) = control
             .write(move |conn| {
                 let service = service_of(conn, caller.account_number(), &self.service)?;
                 if !env::delete(conn, service.id, &self.name)? {
@@ -142,10 +154,13 @@ impl Handler for Delete {
                 }
                 note(conn, &caller, Self::OPERATION.name, Some(service.id), &self.name, now)?;
                 let secrets = env::list(conn, service.id)?;
-                Ok((service, secrets))
+                let mut resources = ResourcesResponse::of(conn, &service)?;
+                resources.next_actions = restart_hint(&service.name, service.live_deploy_id);
+                Ok((secrets, resources))
             })
             .await?;
-        Ok(Secrets { env: secrets.into_iter().map(Secret::from).collect(), next_actions: restart_hint(&service.name, service.live_deploy_id) })
+        let env = secrets.into_iter().map(Secret::from).collect();
+        Ok(Deleted { env, resources })
     }
 }
 

@@ -3,14 +3,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tovuk_kernel::codes;
-use tovuk_kernel::limits::{API_PUBLIC_BODY_BYTES_MAX, LOGIN_EXPIRY_SECONDS, LOGIN_INTERVAL_SECONDS, LOGINS_OPEN_MAX};
+use tovuk_kernel::limits::{API_PUBLIC_BODY_BYTES_MAX, LOGIN_EXPIRY_SECONDS, LOGIN_INTERVAL_SECONDS, LOGINS_OPEN_CLIENT_MAX, LOGINS_OPEN_MAX};
 use tovuk_kernel::operation::{Access, Argument, Command, Method, Operation, Request};
 
 use super::{Done, note};
+use crate::control::caller::Credential;
 use crate::control::handler::Handler;
 use crate::control::store::{accounts, logins};
 use crate::control::vault::{new_token, random, token_digest};
 use crate::control::{Caller, Control, Refusal, Scope};
+use crate::listen::client_of;
 
 /// Begins a login.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -61,18 +63,25 @@ fn user_code() -> Result<String, Refusal> {
 }
 
 impl Handler for Start {
-    async fn run(self, control: Control, _caller: Caller) -> Result<Started, Refusal> {
+    async fn run(self, control: Control, caller: Caller) -> Result<Started, Refusal> {
+        let client = match caller.credential {
+            Credential::Anonymous(Some(address)) => client_of(address).to_string(),
+            _ => String::new(),
+        };
         let (device_code, user_code) = (new_token("").map_err(Refusal::internal)?, user_code()?);
         let now = control.now_ms();
         let (digest, code) = (token_digest(&device_code), user_code.clone());
         control
             .write(move |conn| {
                 logins::expire(conn, now)?;
-                if logins::count(conn)? >= LOGINS_OPEN_MAX {
-                    return Err(Refusal::new(&codes::TOO_MANY_REQUESTS, format!("{LOGINS_OPEN_MAX} logins are open")));
+                let (all, own) = logins::count(conn, &client)?;
+                if all >= LOGINS_OPEN_MAX || own >= LOGINS_OPEN_CLIENT_MAX {
+                    let text =
+                        format!("{all} logins are open, {own} of them begun by this client; they end {LOGIN_EXPIRY_SECONDS} s after they began");
+                    return Err(Refusal::new(&codes::TOO_MANY_REQUESTS, text));
                 }
                 let expires_ms = now + i64::try_from(LOGIN_EXPIRY_SECONDS).unwrap_or(0) * 1_000;
-                Ok(logins::add(conn, &digest, &code, expires_ms)?)
+                Ok(logins::add(conn, &digest, &code, &client, expires_ms)?)
             })
             .await?;
         Ok(Started {
@@ -105,6 +114,9 @@ pub struct Polled {
     /// The handle of the account.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handle: Option<String>,
+    /// The same, under the name that clients of the hosted service read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
     /// How often to ask.
     pub interval_seconds: u64,
 }
@@ -120,12 +132,18 @@ impl Handler for Poll {
     async fn run(self, control: Control, _caller: Caller) -> Result<Polled, Refusal> {
         let (now, digest) = (control.now_ms(), token_digest(&self.device_code));
         let login = control.read(move |conn| Ok(logins::get(conn, &digest)?.filter(|login| login.expires_ms > now))).await?;
-        let pending = |status| Polled { status, token: None, handle: None, interval_seconds: LOGIN_INTERVAL_SECONDS };
+        let pending = |status| Polled { status, token: None, handle: None, email: None, interval_seconds: LOGIN_INTERVAL_SECONDS };
         let Some(login) = login else { return Ok(pending("expired")) };
         let Some((sealed, handle)) = login.completed else { return Ok(pending("pending")) };
         let token = control.vault().open(&context(&digest), &sealed).and_then(|token| String::from_utf8(token).ok());
         let token = token.ok_or_else(|| Refusal::internal("the token of a login does not open"))?;
-        Ok(Polled { status: "complete", token: Some(token), handle: Some(handle), interval_seconds: LOGIN_INTERVAL_SECONDS })
+        Ok(Polled {
+            status: "complete",
+            token: Some(token),
+            email: Some(handle.clone()),
+            handle: Some(handle),
+            interval_seconds: LOGIN_INTERVAL_SECONDS,
+        })
     }
 }
 

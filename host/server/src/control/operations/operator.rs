@@ -7,7 +7,7 @@ use tovuk_kernel::limits::Plan;
 use tovuk_kernel::names::check_handle;
 use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, Request};
 
-use super::account::{Account, AccountResponse};
+use super::account::{Account, AccountResponse, display_name_of};
 use super::note;
 use crate::control::handler::Handler;
 use crate::control::store::{accounts, services};
@@ -145,12 +145,12 @@ impl Request for CreateAccount {
 impl Handler for CreateAccount {
     async fn run(self, control: Control, caller: Caller) -> Result<CreatedAccount, Refusal> {
         check_handle(&self.handle)?;
+        let display_name = display_name_of(self.display_name, &self.handle)?;
         let now = control.now_ms();
         let tokens = control.tokens().clone();
         let (account, text) = control
             .write(move |conn| {
-                let display_name = self.display_name.as_deref().unwrap_or(&self.handle);
-                let account = accounts::create(conn, &self.handle, display_name, self.plan.unwrap_or_default(), now)?
+                let account = accounts::create(conn, &self.handle, &display_name, self.plan.unwrap_or_default(), now)?
                     .ok_or_else(|| Refusal::new(&codes::HANDLE_TAKEN, format!("the handle `{}` belongs to another account", self.handle)))?;
                 let (_, text) = tokens.create(conn, account.id, "first", Scope::Account, now, None)?;
                 note(conn, &caller, Self::OPERATION.name, None, &self.handle, now)?;

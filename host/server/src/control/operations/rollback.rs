@@ -15,6 +15,7 @@ use crate::control::store::deploys::{self, NewDeploy, Product};
 use crate::control::store::services;
 use crate::control::vault::random;
 use crate::control::{Caller, Control, Refusal};
+use crate::deploy::accept::unbound;
 use crate::deploy::live::Version;
 
 /// Brings an earlier deploy back.
@@ -40,7 +41,7 @@ impl Request for Rollback {
     const OPERATION: Operation =
         Operation::new("deploy.rollback", Method::Post, "/v1/deploys/{deploy}/rollback", "Bring an earlier deploy back, as a new one")
             .described("Component, static files, routes and limits are those of that deploy; secrets, bindings and data are today's.")
-            .errors(&[&codes::DEPLOY_NOT_FOUND, &codes::ROLLBACK_REFUSED])
+            .errors(&[&codes::DEPLOY_NOT_FOUND, &codes::ROLLBACK_REFUSED, &codes::BINDING_REFUSED])
             .commands(&[Command::new("deploy rollback")
                 .arguments(&[Argument::positional("deploy", "Its id")])
                 .examples(&["tovuk deploy rollback deploy_1"])]);
@@ -52,20 +53,26 @@ impl Handler for Rollback {
         if control.is_draining() {
             return Err(Refusal::new(&codes::HOST_DRAINING, "the node takes no new deploys"));
         }
-        // What is brought back must not be swept while nothing else refers to it, and must be able to run before anything changes.
-        let _kept = control.builds().keep_files().await;
-        let _air = control.air().await;
         let (account, id) = (caller.account_number(), self.deploy.clone());
         let version = control.read(move |conn| Version::of(conn, find_promoted(conn, account, &id)?)).await?;
-        let (service, kind, capabilities) = (version.service.id, version.declared.service.kind(), version.declared.service.capabilities());
+        if let Some(artifact) = version.deploy.artifact.as_deref() {
+            // After a change of the engine only what is live was compiled anew.
+            control.runtime().artifacts().revive(artifact).await.map_err(Refusal::internal)?;
+        }
+        // What is brought back must be able to run before anything changes. No sweep comes between: the earlier deploy refers to it until the new one does.
+        let _air = control.air().await;
+        let (service, kind, capabilities) = (version.service.clone(), version.declared.service.kind(), version.declared.service.capabilities());
         control.live().ready(&control, version)?;
         let (now, nonce, urls) = (control.now_ms(), random::<16>().map_err(Refusal::internal)?, control.urls().clone());
         let (version, response) = control
             .write(move |conn| {
                 let earlier = find_promoted(conn, account, &self.deploy)?;
+                if !kind.has_worker() {
+                    unbound(conn, &service)?;
+                }
                 let deploy = bring_back(conn, &earlier, &nonce, now)?;
-                services::describe(conn, service, kind, &capabilities)?;
-                note(conn, &caller, Self::OPERATION.name, Some(service), &self.deploy, now)?;
+                services::describe(conn, service.id, kind, &capabilities)?;
+                note(conn, &caller, Self::OPERATION.name, Some(service.id), &self.deploy, now)?;
                 let version = Version::of(conn, deploy.clone())?;
                 let entry = ServiceEntry::of(conn, &version.service, &urls, false)?;
                 let DeployResponse { deploy, build_job, .. } = with_build(conn, deploy)?;

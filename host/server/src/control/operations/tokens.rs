@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tovuk_kernel::codes;
 use tovuk_kernel::ids::number;
-use tovuk_kernel::limits::API_TOKENS_MAX;
+use tovuk_kernel::limits::{API_TOKENS_MAX, TOKEN_NAME_CHARS_MAX};
 use tovuk_kernel::operation::{Argument, Command, Form, Method, Operation, Request};
 
 use super::{note, timestamp};
@@ -80,8 +80,8 @@ impl Request for Create {
 impl Handler for Create {
     async fn run(self, control: Control, caller: Caller) -> Result<CreatedToken, Refusal> {
         let name = self.name.trim().to_owned();
-        if name.is_empty() || name.chars().count() > 100 {
-            return Err(Refusal::new(&codes::INVALID_NAME, "a token's name has 1 to 100 characters"));
+        if name.is_empty() || name.chars().count() > TOKEN_NAME_CHARS_MAX {
+            return Err(Refusal::new(&codes::INVALID_NAME, format!("a token's name has 1 to {TOKEN_NAME_CHARS_MAX} characters")));
         }
         let scope = self.scope.unwrap_or(Scope::Account);
         if scope == Scope::Operator && !caller.is_operator() {

@@ -246,6 +246,13 @@ pub fn count_open(conn: &Connection, account_id: i64) -> rusqlite::Result<u64> {
     conn.prepare_cached(sql)?.query_row([account_id], |row| row.get(0)).map(i64::cast_unsigned)
 }
 
+/// The uploads of builds that have not ended: of one account, or of all.
+pub fn open_uploads(conn: &Connection, account_id: Option<i64>) -> rusqlite::Result<Vec<String>> {
+    let sql = "select d.upload from builds b join deploys d on d.id = b.deploy_id join services s on s.id = d.service_id
+        where b.status in ('queued', 'running') and d.upload is not null and (?1 is null or s.account_id = ?1)";
+    conn.prepare_cached(sql)?.query_map([account_id], |row| row.get(0))?.collect()
+}
+
 /// Puts a build that the host has stopped back where it was before it began.
 pub fn interrupted(conn: &Connection, deploy_id: i64) -> rusqlite::Result<()> {
     let sql = "update builds set status = 'queued', attempts = attempts - 1, started_ms = null where deploy_id = ?1 and status = 'running'";

@@ -78,9 +78,18 @@ pub fn lost(conn: &Connection, id: i64, problem: &str, now_ms: i64) -> rusqlite:
     Ok(conn.prepare_cached(sql)?.execute(params![id, now_ms, problem])? == 1)
 }
 
-/// Gives a name up; false when it was not claimed.
-pub fn delete(conn: &Connection, service_id: i64, hostname: &str) -> rusqlite::Result<bool> {
-    Ok(conn.prepare_cached("delete from domains where service_id = ?1 and hostname = ?2")?.execute(params![service_id, hostname])? == 1)
+/// Gives a name up, and answers with what it was; nothing when it was not claimed.
+pub fn delete(conn: &Connection, service_id: i64, hostname: &str) -> rusqlite::Result<Option<Domain>> {
+    conn.prepare_cached("delete from domains where service_id = ?1 and hostname = ?2 returning *")?
+        .query_row(params![service_id, hostname], domain)
+        .optional()
+}
+
+/// The verified names of a service.
+pub fn verified_names(conn: &Connection, service_id: i64) -> rusqlite::Result<Vec<String>> {
+    conn.prepare_cached("select hostname from domains where service_id = ?1 and verified_ms is not null order by hostname")?
+        .query_map([service_id], |row| row.get(0))?
+        .collect()
 }
 
 /// The verified names that were last looked up before this.

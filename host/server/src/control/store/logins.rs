@@ -12,9 +12,9 @@ pub struct Login {
 }
 
 /// Adds one that waits.
-pub fn add(conn: &Connection, device_digest: &[u8; 32], user_code: &str, expires_ms: i64) -> rusqlite::Result<()> {
-    let sql = "insert into logins (device_digest, user_code, expires_ms) values (?1, ?2, ?3)";
-    conn.prepare_cached(sql)?.execute(params![device_digest, user_code, expires_ms]).map(drop)
+pub fn add(conn: &Connection, device_digest: &[u8; 32], user_code: &str, client: &str, expires_ms: i64) -> rusqlite::Result<()> {
+    let sql = "insert into logins (device_digest, user_code, client, expires_ms) values (?1, ?2, ?3, ?4)";
+    conn.prepare_cached(sql)?.execute(params![device_digest, user_code, client, expires_ms]).map(drop)
 }
 
 /// Forgets those that have ended.
@@ -22,9 +22,10 @@ pub fn expire(conn: &Connection, now_ms: i64) -> rusqlite::Result<()> {
     conn.prepare_cached("delete from logins where expires_ms <= ?1")?.execute([now_ms]).map(drop)
 }
 
-/// How many are open.
-pub fn count(conn: &Connection) -> rusqlite::Result<u64> {
-    conn.prepare_cached("select count(*) from logins")?.query_row([], |row| row.get(0)).map(i64::cast_unsigned)
+/// How many are open, and how many of them this client has begun.
+pub fn count(conn: &Connection, client: &str) -> rusqlite::Result<(u64, u64)> {
+    conn.prepare_cached("select count(*), count(*) filter (where client = ?1) from logins")?
+        .query_row([client], |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned())))
 }
 
 /// The login of this device.

@@ -119,5 +119,7 @@ create table logins (
     user_code text not null unique,
     sealed_token blob,
     handle text,
+    -- The network that began it, so that one cannot begin them all.
+    client text not null,
     expires_ms integer not null
 ) without rowid;

@@ -1,6 +1,7 @@
 //! What ACME keeps on disk: the account with its key, each host name's certificate with its key, and what has failed, so that a host that starts
 //! again and again asks no more often than one that runs. Every file is replaced whole, and only its owner can read it.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,14 @@ use sha2::{Digest, Sha256};
 use tovuk_kernel::clock::UnixMs;
 
 use crate::tls::certificate::{Validity, validity};
+
+const CERTIFICATE: &str = ".pem";
+const FAILURES: &str = ".failed.json";
+const TEMPORARY: &str = ".tmp";
+/// Names of files have at most 255 bytes on the file systems in use.
+const STEM_BYTES_MAX: usize = 200;
+/// How long failures count after the time of their next attempt, in milliseconds: a week.
+const FAILURES_KEPT_MS: UnixMs = 7 * 24 * 3_600 * 1_000;
 
 /// A certificate that can be shown.
 #[derive(Clone)]
@@ -75,8 +84,7 @@ impl Disk {
     }
 
     pub fn failures(&self, hostname: &str) -> Failures {
-        let text = read(&self.failures_path(hostname)).ok().flatten();
-        text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+        failures(&self.failures_path(hostname))
     }
 
     pub fn set_failures(&self, hostname: &str, failures: Option<&Failures>) -> io::Result<()> {
@@ -86,29 +94,51 @@ impl Disk {
         }
     }
 
-    /// Removes all that is kept of a host name.
-    pub fn forget(&self, hostname: &str) -> io::Result<()> {
-        remove(&self.certificate_path(hostname))?;
-        remove(&self.failures_path(hostname))
+    /// Removes certificates that have expired and failures that no longer keep anybody from trying, as names leave that were given up.
+    pub fn sweep(&self, now: UnixMs) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let is_over = if name.ends_with(CERTIFICATE) {
+                read(&path)?.is_none_or(|pem| issued(&pem).is_ok_and(|issued| issued.validity.expires_at <= now))
+            } else if name.ends_with(FAILURES) {
+                failures(&path).next_attempt_at <= now.saturating_sub(FAILURES_KEPT_MS)
+            } else {
+                name.starts_with(TEMPORARY)
+            };
+            if is_over {
+                remove(&path)?;
+            }
+        }
+        Ok(())
     }
 
-    // Host names have no separators, so they are safe as names of files.
     fn certificate_path(&self, hostname: &str) -> PathBuf {
-        self.folder.join(format!("{hostname}.pem"))
+        self.folder.join(format!("{}{CERTIFICATE}", file_stem(hostname)))
     }
 
     fn failures_path(&self, hostname: &str) -> PathBuf {
-        self.folder.join(format!("{hostname}.failed.json"))
+        self.folder.join(format!("{}{FAILURES}", file_stem(hostname)))
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         // Temporary files are their owner's alone, and stay so under their new name.
-        let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
+        let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(&self.folder)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(path)?;
         File::open(&self.folder)?.sync_all()
     }
+}
+
+/// A host name as the name of a file. It has no separators; one that leaves no room for an ending goes by its digest.
+fn file_stem(hostname: &str) -> Cow<'_, str> {
+    if hostname.len() <= STEM_BYTES_MAX { hostname.into() } else { hex::encode(Sha256::digest(hostname.as_bytes())).into() }
+}
+
+fn failures(path: &Path) -> Failures {
+    let text = read(path).ok().flatten();
+    text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
 fn issued(pem: &[u8]) -> io::Result<Issued> {
@@ -141,7 +171,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn what_is_kept_is_its_owners_alone_and_is_gone_when_forgotten() {
+    fn what_is_kept_is_its_owners_alone_and_is_gone_when_it_is_over() {
         let folder = tempfile::tempdir().unwrap();
         let disk = Disk::open(&folder.path().join("acme"), "https://acme.example/directory").unwrap();
         let key = rcgen::KeyPair::generate().unwrap();
@@ -154,8 +184,23 @@ mod tests {
         for entry in std::fs::read_dir(folder.path().join("acme")).unwrap() {
             assert_eq!(entry.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
         }
-        disk.forget("shop.example.org").unwrap();
-        assert_eq!(std::fs::read_dir(folder.path().join("acme")).unwrap().count(), 0);
+        let count = || std::fs::read_dir(folder.path().join("acme")).unwrap().count();
+        disk.sweep(FAILURES_KEPT_MS).unwrap();
+        assert_eq!(count(), 2);
+        disk.sweep(FAILURES_KEPT_MS + 7).unwrap();
+        assert_eq!(count(), 1, "the failure counts no more");
+        disk.sweep(disk.certificate("shop.example.org").unwrap().validity.expires_at).unwrap();
+        assert_eq!(count(), 0);
+    }
+
+    #[test]
+    fn the_longest_host_name_has_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path(), "https://acme.example/directory").unwrap();
+        let hostname = ["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61)].join(".");
+        let failures = Failures { count: 1, reason: "no".to_owned(), next_attempt_at: 7 };
+        disk.set_failures(&hostname, Some(&failures)).unwrap();
+        assert_eq!(disk.failures(&hostname), failures);
     }
 
     #[test]

@@ -113,12 +113,15 @@ struct Host {
     status: HostStatus,
     /// Whether an order runs.
     running: bool,
+    /// Whether somebody still wants it. A name that was given up stays until its order has ended, so that a second one does not begin beside it.
+    wanted: bool,
 }
 
 impl Acme {
     /// Starts with no host name. What is kept in the folder of those that will be wanted is used again.
     pub fn start(config: AcmeConfig, store: CertificateStore, clock: Clock) -> io::Result<Self> {
         let disk = Disk::open(&config.folder, &config.directory_url)?;
+        disk.sweep(clock.now_unix_ms())?;
         let shown = Shown { proof: config.proof, store, http: HttpChallenges::default() };
         let (account, hosts, changed) = (tokio::sync::Mutex::default(), Mutex::default(), Notify::new());
         let inner = Arc::new(Inner { config, disk, shown, clock, account, hosts, changed, updates: watch::Sender::new(0) });
@@ -139,34 +142,38 @@ impl Acme {
             return Err(NotAHostname(hostname));
         }
         let inner = &self.0.inner;
-        let mut hosts = inner.hosts();
-        if hosts.contains_key(&hostname) {
+        if inner.hosts().get(&hostname).is_some_and(|host| host.wanted) {
             return Ok(());
         }
+        // Read before the table is locked: what a disk is slow with must not keep others from their names.
         let kept = inner.disk.certificate(&hostname);
         let failures = inner.disk.failures(&hostname);
+        let mut hosts = inner.hosts();
         if let Some(issued) = &kept {
             inner.shown.store.set_host(&hostname, Some(issued.key.clone()));
         }
-        hosts.insert(hostname, Host { status: status(kept.as_ref(), &failures), running: false });
+        let host = hosts.entry(hostname).or_insert_with(|| Host { status: status(kept.as_ref(), &failures), running: false, wanted: true });
+        host.wanted = true;
         inner.changed.notify_one();
         Ok(())
     }
 
-    /// From now on this host name has no certificate, and none is ordered.
-    pub fn forget(&self, hostname: &str) -> io::Result<()> {
+    /// From now on no certificate is shown for this host name, and none is ordered. What is kept on disk stays until it is of no more use, so that
+    /// somebody who gives a name up and takes it back, over and over, does not use up the orders that the authority allows this host.
+    pub fn forget(&self, hostname: &str) {
         let hostname = hostname.to_ascii_lowercase();
         let mut hosts = self.0.inner.hosts();
-        if hosts.remove(&hostname).is_none() {
-            return Ok(());
-        }
         self.0.inner.shown.store.set_host(&hostname, None);
-        self.0.inner.disk.forget(&hostname)
+        match hosts.get_mut(&hostname) {
+            Some(host) if host.running => host.wanted = false,
+            _ => drop(hosts.remove(&hostname)),
+        }
     }
 
     /// How a host name stands, if it is wanted.
     pub fn status(&self, hostname: &str) -> Option<HostStatus> {
-        self.0.inner.hosts().get(&hostname.to_ascii_lowercase()).map(|host| host.status.clone())
+        let hosts = self.0.inner.hosts();
+        hosts.get(&hostname.to_ascii_lowercase()).filter(|host| host.wanted).map(|host| host.status.clone())
     }
 
     /// Changes whenever an order has ended.
@@ -241,30 +248,34 @@ impl Inner {
     async fn attempt(&self, hostname: String) {
         let result = self.clock.timeout(ORDER_TIMEOUT, self.order(&hostname)).await.unwrap_or(Err(OrderError::Timeout));
         let now = self.clock.now_unix_ms();
-        let mut hosts = self.hosts();
-        // Nobody wants it any more.
-        let Some(host) = hosts.get_mut(&hostname) else { return };
-        host.running = false;
+        // Written before the table is locked, and also when nobody wants it any more: somebody may again.
         let kept = result.and_then(|pem| Ok(self.disk.set_certificate(&hostname, &pem)?));
-        let written = match kept {
-            Ok(issued) => {
-                self.shown.store.set_host(&hostname, Some(issued.key.clone()));
-                tracing::info!("{hostname} has a new certificate");
-                host.status = status(Some(&issued), &Failures::default());
-                host.status.next_attempt_at = host.status.next_attempt_at.max(now + ms(RENEW_AFTER_MIN));
-                self.disk.set_failures(&hostname, None)
-            }
+        let failures = match &kept {
+            Ok(_) => None,
             Err(error) => {
-                let count = host.status.failures.saturating_add(1);
-                let failures = Failures { count, reason: with_causes(&error), next_attempt_at: now + ms(retry_after(count)) };
+                let count = self.hosts().get(&hostname).map_or(0, |host| host.status.failures).saturating_add(1);
+                let failures = Failures { count, reason: with_causes(error), next_attempt_at: now + ms(retry_after(count)) };
                 tracing::warn!("{hostname} has no new certificate: {}", failures.reason);
-                host.status.state = HostState::Failed(failures.reason.clone());
-                (host.status.next_attempt_at, host.status.failures) = (failures.next_attempt_at, count);
-                self.disk.set_failures(&hostname, Some(&failures))
+                Some(failures)
             }
         };
-        if let Err(error) = written {
+        if let Err(error) = self.disk.set_failures(&hostname, failures.as_ref()) {
             tracing::error!("what came of the order for {hostname} could not be written: {error}");
+        }
+        let mut hosts = self.hosts();
+        if let Some(host) = hosts.get_mut(&hostname).filter(|host| host.wanted) {
+            host.running = false;
+            if let Ok(issued) = &kept {
+                self.shown.store.set_host(&hostname, Some(issued.key.clone()));
+                tracing::info!("{hostname} has a new certificate");
+                host.status = status(Some(issued), &Failures::default());
+                host.status.next_attempt_at = host.status.next_attempt_at.max(now + ms(RENEW_AFTER_MIN));
+            } else if let Some(failures) = failures {
+                (host.status.next_attempt_at, host.status.failures) = (failures.next_attempt_at, failures.count);
+                host.status.state = HostState::Failed(failures.reason);
+            }
+        } else {
+            hosts.remove(&hostname);
         }
         drop(hosts);
         self.updates.send_modify(|count| *count += 1);

@@ -1,12 +1,14 @@
-//! Finds and reads `tovuk.toml`, fills in what only the file system knows, and shows problems with their place in the file. What the file may
-//! say is decided in `kernel::project`; nothing is built or started here.
+//! Finds and reads `tovuk.toml`, and fills in what only the file system knows. What the file may say is decided in `kernel::project`, how its problems
+//! are told in `report`; nothing is built or started here.
 
-use std::fmt;
-use std::io::IsTerminal;
+mod report;
+
 use std::path::{Path, PathBuf};
 
-use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 use tovuk_kernel::project::{self, DEFAULT_WORKER_BUILD, FILE_NAME, Kind, Parsed, Problem, Project, Service, Severity};
+
+pub use self::report::Style;
+use self::report::{count, render_problems};
 
 /// A project file that can be used, with its defaults filled in.
 #[derive(Clone, Debug)]
@@ -71,26 +73,6 @@ pub enum LoadError {
         /// All of them, at least one of which is an error.
         problems: Vec<Problem>,
     },
-}
-
-impl LoadError {
-    /// The whole message for a person, one or more lines.
-    pub fn render(&self, style: Style) -> String {
-        match self {
-            Self::Missing { .. } => {
-                format!("error: {self}\n  help: make a project with `tovuk new <dir>`, or name the folder that has one, as in `tovuk dev <dir>`\n")
-            }
-            Self::Unreadable { .. } => format!("error: {self}\n  help: the file must be readable and UTF-8\n"),
-            Self::Invalid { path, text, problems } => format!("{}{self}\n", render_problems(path, text, problems, style)),
-        }
-    }
-}
-
-fn count(problems: &[Problem]) -> String {
-    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
-    let warnings = problems.len() - errors;
-    let noun = |number: usize, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
-    if warnings == 0 { noun(errors, "error") } else { format!("{} and {}", noun(errors, "error"), noun(warnings, "warning")) }
 }
 
 /// Reads the project file of a folder. The folder may also be given as the path of the file itself.
@@ -198,86 +180,6 @@ fn missing_parts(name: &str, service: &Service, folder: &Path) -> Vec<(&'static 
     missing
 }
 
-/// How problems are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    /// With colours and lines drawn in Unicode.
-    Fancy,
-    /// In ASCII without colours, for logs and for other programs.
-    Plain,
-}
-
-impl Style {
-    /// What suits standard error: fancy on a terminal unless `NO_COLOR` is set.
-    pub fn of_stderr() -> Self {
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        if std::io::stderr().is_terminal() && !no_color { Self::Fancy } else { Self::Plain }
-    }
-}
-
-/// Shows problems one after another, each with `file:line:column`, the lines of the file it is in, and what to write instead.
-pub fn render_problems(path: &Path, text: &str, problems: &[Problem], style: Style) -> String {
-    let theme = match style {
-        Style::Fancy => GraphicalTheme::unicode(),
-        Style::Plain => GraphicalTheme::none(),
-    };
-    // Messages are written for lines of any length; wrapping them to the terminal would break paths that are meant to be copied.
-    let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_width(400).with_context_lines(1);
-    let name = path.strip_prefix(".").unwrap_or(path).display().to_string();
-    let source = NamedSource::new(&name, text.to_owned());
-    let mut shown = String::new();
-    for problem in problems {
-        let diagnostic = Diagnostic { problem, source: &source };
-        // Writing into a String cannot fail; should the handler give up, the bare message is still shown.
-        if handler.render_report(&mut shown, &diagnostic).is_err() {
-            shown.push_str(&problem.message);
-        }
-        shown.push('\n');
-    }
-    shown
-}
-
-/// A problem as miette wants it.
-#[derive(Debug)]
-struct Diagnostic<'a> {
-    problem: &'a Problem,
-    source: &'a NamedSource<String>,
-}
-
-impl fmt::Display for Diagnostic<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let severity = match self.problem.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-        };
-        write!(f, "{severity}: {}", self.problem.message)
-    }
-}
-
-impl std::error::Error for Diagnostic<'_> {}
-
-impl miette::Diagnostic for Diagnostic<'_> {
-    fn severity(&self) -> Option<miette::Severity> {
-        Some(match self.problem.severity {
-            Severity::Error => miette::Severity::Error,
-            Severity::Warning => miette::Severity::Warning,
-        })
-    }
-
-    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.problem.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
-    }
-
-    fn source_code(&self) -> Option<&dyn SourceCode> {
-        self.problem.span.is_some().then_some(self.source as &dyn SourceCode)
-    }
-
-    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let span = self.problem.span.clone()?;
-        Some(Box::new(std::iter::once(LabeledSpan::underline(span))))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
@@ -323,15 +225,6 @@ mod tests {
         error: there is no tovuk.toml in `DIR`
           help: make a project with `tovuk new <dir>`, or name the folder that has one, as in `tovuk dev <dir>`
         "#);
-    }
-
-    #[test]
-    fn colours_and_unicode_are_for_terminals_only() {
-        let problem = Problem { severity: Severity::Error, message: "wrong".to_owned(), help: None, span: Some(0..1), path: String::new() };
-        let plain = render_problems(Path::new("tovuk.toml"), "x = 1\n", std::slice::from_ref(&problem), Style::Plain);
-        assert!(plain.is_ascii() && plain.contains("tovuk.toml:1:1"), "{plain}");
-        let fancy = render_problems(Path::new("tovuk.toml"), "x = 1\n", &[problem], Style::Fancy);
-        assert!(fancy.contains("\u{1b}[") && fancy.contains("tovuk.toml:1:1"), "{fancy}");
     }
 
     #[test]
