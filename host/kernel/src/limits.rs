@@ -153,6 +153,27 @@ pub const fn custom_domains_max(plan: Plan) -> u64 {
         Plan::Pro => 100,
     }
 }
+/// Objects of all services of one account together, open uploads included, in bytes.
+pub const fn object_storage_account_bytes(plan: Plan) -> u64 {
+    match plan {
+        Plan::Free => 10_000_000_000,
+        Plan::Pro => 10_000_000_000_000,
+    }
+}
+/// Largest SQLite database, in bytes; its backups are not part of it.
+pub const fn sqlite_database_bytes(plan: Plan) -> u64 {
+    match plan {
+        Plan::Free => 500 << 20,
+        Plan::Pro => 10 << 30,
+    }
+}
+/// Steps of SQLite's virtual machine that one query or batch may take.
+pub const fn sqlite_vm_steps(plan: Plan) -> u64 {
+    match plan {
+        Plan::Free => 50_000_000,
+        Plan::Pro => 1_000_000_000,
+    }
+}
 /// A limit that differs between plans and that no project file sets.
 pub struct PlanLimit {
     /// Its name.
@@ -164,10 +185,17 @@ pub struct PlanLimit {
 }
 
 /// The limits that differ between plans and that no project file sets.
-pub const BY_PLAN: [PlanLimit; 3] = [
+pub const BY_PLAN: [PlanLimit; 6] = [
     PlanLimit { name: "component_gzip_bytes", figure: component_gzip_bytes, doc: "Largest component, in bytes compressed with gzip." },
     PlanLimit { name: "services_max", figure: services_max, doc: "Services that one account may have." },
     PlanLimit { name: "custom_domains_max", figure: custom_domains_max, doc: "Custom domains that one service may have." },
+    PlanLimit {
+        name: "object_storage_account_bytes",
+        figure: object_storage_account_bytes,
+        doc: "Objects of all services of one account together, open uploads included, in bytes.",
+    },
+    PlanLimit { name: "sqlite_database_bytes", figure: sqlite_database_bytes, doc: "Largest SQLite database, in bytes; its backups are not part of it." },
+    PlanLimit { name: "sqlite_vm_steps", figure: sqlite_vm_steps, doc: "Steps of SQLite's virtual machine that one query or batch may take." },
 ];
 
 /// A limit that is the same for every plan and service.
@@ -289,6 +317,88 @@ pub const TLS_HANDSHAKE_SECONDS_MAX: u64 = 10;
 pub const LOG_EVENT_BYTES: usize = 256 << 10;
 /// Messages of one page of log lines, in bytes. A page that would have more ends before, and has at least one line.
 pub const LOG_PAGE_BYTES_MAX: usize = 4 << 20;
+/// Longest key of KV, in bytes of UTF-8.
+pub const KV_KEY_BYTES_MAX: usize = 512;
+/// Largest value of KV, in bytes.
+pub const KV_VALUE_BYTES_MAX: usize = 25 << 20;
+/// Largest metadata of a KV key, in bytes of JSON.
+pub const KV_METADATA_BYTES_MAX: usize = 1_024;
+/// How far ahead the expiration of a KV key has to lie at least, in s.
+pub const KV_EXPIRATION_SECONDS_MIN: u64 = 30;
+/// The latest expiration of a KV key, in s since the UNIX epoch: the end of the year 9999.
+pub const KV_EXPIRATION_UNIX_MAX: u64 = 253_402_300_799;
+/// Keys of one page of a KV list.
+pub const KV_PAGE_KEYS_MAX: usize = 1_000;
+/// Keys of a KV list that is not asked for in pages.
+pub const KV_LIST_KEYS_MAX: usize = 100_000;
+/// Keys of one bulk read of KV.
+pub const KV_BULK_READ_KEYS_MAX: usize = 100;
+/// Keys of one bulk write or bulk removal of KV.
+pub const KV_BULK_WRITE_KEYS_MAX: usize = 10_000;
+/// Keys, values and metadata of one bulk request of KV together, in bytes, and of the answer to a bulk read.
+pub const KV_BULK_BYTES_MAX: usize = 100_000_000;
+/// Longest path of an object, in bytes.
+pub const OBJECT_PATH_BYTES_MAX: usize = 1_024;
+/// Longest content type of an object, in bytes.
+pub const OBJECT_CONTENT_TYPE_BYTES_MAX: usize = 255;
+/// Largest object, in bytes.
+pub const OBJECT_BYTES_MAX: u64 = 5_237_760 << 20;
+/// Largest object that is sent as a whole, and largest part of one that is sent in parts, in bytes.
+pub const OBJECT_SINGLE_BYTES_MAX: u64 = 5_115 << 20;
+/// Part of an object that is sent in parts when the client names no size, in bytes. Clients send larger objects in parts.
+pub const OBJECT_PART_BYTES: u64 = 100 << 20;
+/// Smallest part that a client may ask for, in bytes; the last part of an object may be smaller.
+pub const OBJECT_PART_BYTES_MIN: u64 = 5 << 20;
+/// Parts of one object. Where there would be more, each is made larger than asked for.
+pub const OBJECT_PARTS_MAX: u64 = 10_000;
+/// Uploads of one service that are open at a time.
+pub const OBJECT_UPLOADS_OPEN_MAX: u64 = 1_000;
+/// How long an upload may be open, in s. What was sent for it is then removed.
+pub const OBJECT_UPLOAD_SECONDS_MAX: u64 = 86_400;
+/// How long the URL of a download, or of an upload as a whole, is valid, in s.
+pub const OBJECT_URL_SECONDS: u64 = 900;
+/// How long the URLs of an upload in parts are valid, in s.
+pub const OBJECT_PART_URL_SECONDS: u64 = 86_400;
+/// Objects of a list that is not asked for in pages.
+pub const OBJECT_LIST_MAX: u64 = 100_000;
+/// How long one SQLite query or batch may run, in ms.
+pub const SQLITE_QUERY_MS_MAX: u64 = 25_000;
+/// Largest result of a SQLite query or batch that is not streamed, in bytes: values, and the names of their columns for each row.
+pub const SQLITE_RESULT_BYTES_MAX: usize = 10 << 20;
+/// Memory that SQLite may take for one query or batch beyond what its connection has, in bytes.
+pub const SQLITE_HEAP_BYTES_MAX: usize = 64 << 20;
+/// Largest text, blob or row in a SQLite database, in bytes.
+pub const SQLITE_VALUE_BYTES_MAX: u32 = 2 << 20;
+/// Longest SQL of one statement or migration, in bytes.
+pub const SQLITE_SQL_BYTES_MAX: u32 = 256 << 10;
+/// Parameters of one SQLite statement.
+pub const SQLITE_PARAMS_MAX: u32 = 32_766;
+/// Columns of a SQLite table or result.
+pub const SQLITE_COLUMNS_MAX: u32 = 500;
+/// Longest pattern of LIKE and GLOB, in bytes.
+pub const SQLITE_LIKE_PATTERN_BYTES_MAX: u32 = 100;
+/// Statements of one SQLite batch.
+pub const SQLITE_BATCH_STATEMENTS_MAX: usize = 1_000;
+/// How long an interactive transaction or a streamed result may be open, in ms.
+pub const SQLITE_TRANSACTION_MS_MAX: u64 = 30_000;
+/// How long an interactive transaction may be open without a statement that runs, in ms: other writers wait for it.
+pub const SQLITE_TRANSACTION_IDLE_MS_MAX: u64 = 5_000;
+/// Size from which a piece of a streamed result ends, in bytes.
+pub const SQLITE_CHUNK_BYTES: usize = 256 << 10;
+/// Statements of one SQLite database that read at a time. One more writes.
+pub const SQLITE_READERS_MAX: usize = 4;
+/// Statements of all SQLite databases that run at a time.
+pub const SQLITE_RUNNING_MAX: usize = 32;
+/// Calls of one SQLite database that run or wait at a time.
+pub const SQLITE_WAITING_MAX: usize = 256;
+/// SQLite databases that are held open. The ones that were used least recently make room.
+pub const SQLITE_OPEN_MAX: usize = 1_000;
+/// Backups of one SQLite database that are kept. The oldest make room.
+pub const SQLITE_BACKUPS_KEPT: usize = 30;
+/// Migrations of one SQLite database.
+pub const SQLITE_MIGRATIONS_MAX: usize = 10_000;
+/// Longest name of a migration, in bytes.
+pub const SQLITE_MIGRATION_NAME_BYTES_MAX: usize = 255;
 }
 
 /// The figures that apply to one deploy of one service, after plan and project file.

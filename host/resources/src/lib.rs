@@ -3,3 +3,4 @@
 
 pub mod bindings;
 pub mod database;
+pub mod objects;
