@@ -249,6 +249,8 @@ pub const BUILD_WAIT_SECONDS_MAX: u32 = 20;
 pub const DISPLAY_NAME_CHARS_MAX: usize = 100;
 /// Longest name of a token, in characters.
 pub const TOKEN_NAME_CHARS_MAX: usize = 100;
+/// Largest body of an API request that writes to KV, in bytes: what a bulk request may have, written as base64, with room for the rest.
+pub const API_KV_BODY_BYTES_MAX: u64 = 140_000_000;
 /// Largest `config` of a deploy, in bytes of JSON.
 pub const DEPLOY_CONFIG_BYTES_MAX: usize = 1 << 20;
 /// Longest name of a commit, in bytes.
@@ -359,6 +361,10 @@ pub const OBJECT_UPLOAD_SECONDS_MAX: u64 = 86_400;
 pub const OBJECT_URL_SECONDS: u64 = 900;
 /// How long the URLs of an upload in parts are valid, in s.
 pub const OBJECT_PART_URL_SECONDS: u64 = 86_400;
+/// Memory for objects that are being received, in MiB. More uploads wait before they are read.
+pub const OBJECT_BUFFERS_MIB_MAX: u32 = 512;
+/// How much of that one service may take, in MiB.
+pub const OBJECT_BUFFERS_SERVICE_MIB_MAX: u32 = 128;
 /// Objects of a list that is not asked for in pages.
 pub const OBJECT_LIST_MAX: u64 = 100_000;
 /// How long one SQLite query or batch may run, in ms.

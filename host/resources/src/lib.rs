@@ -4,3 +4,4 @@
 pub mod bindings;
 pub mod database;
 pub mod objects;
+pub mod sqlite;

@@ -1,0 +1,268 @@
+//! Databases of tenants: one SQLite file each, under the number that the control database gave it. SQL comes in from workers and the API, results
+//! and their costs go out; everything that a statement may use up or reach is checked here.
+//!
+//! - What only reads runs beside others on one of a few connections for each database, and sees one state.
+//! - What writes is queued and committed in groups with `synchronous=FULL`; it is answered after the sync.
+//! - Whoever needs a database for longer (an interactive transaction, a stream) has it for a bounded time, and dropping it rolls back.
+//! - Work runs on a bounded number of blocking threads, of which one database has a few at the most.
+//! - Connections of databases that were not used for longest are closed when many are open.
+
+mod advice;
+mod backup;
+mod confine;
+mod error;
+mod group;
+mod heap;
+mod hold;
+mod link;
+mod migrate;
+mod raw;
+mod restore;
+mod run;
+mod session;
+mod slot;
+mod stream;
+mod types;
+mod value;
+mod watchdog;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Semaphore, oneshot};
+use tovuk_kernel::clock::Clock;
+use tovuk_kernel::limits;
+
+pub use error::{Budget, Error};
+pub use session::Transaction;
+pub use stream::Rows;
+pub use types::{Allowance, Answer, Backup, BackupKind, Columns, Counts, Migrated, Migration, Outcome, Statement};
+pub use value::{Params, Value};
+
+use group::Job;
+use link::Link;
+use run::Run;
+use slot::Slot;
+use watchdog::Watchdog;
+
+/// Only the host's user may look into the folders.
+const FOLDER_MODE: u32 = 0o700;
+
+/// The databases of one host. Clones share them.
+#[derive(Clone)]
+pub struct Sqlites(Arc<Inner>);
+
+struct Inner {
+    folder: PathBuf,
+    clock: Clock,
+    slots: Mutex<HashMap<u64, Arc<Slot>>>,
+    /// One for each thread that may work.
+    threads: Arc<Semaphore>,
+    watchdog: Watchdog,
+    /// Counts uses, to know which was last.
+    uses: AtomicU64,
+    open_max: usize,
+}
+
+impl Sqlites {
+    /// Opens the store in `<folder>/sqlite`, which is made if need be. Blocks; for the start of the host.
+    pub fn open(folder: &Path, clock: Clock) -> io::Result<Self> {
+        Self::open_with(folder, clock, limits::SQLITE_OPEN_MAX)
+    }
+
+    fn open_with(folder: &Path, clock: Clock, open_max: usize) -> io::Result<Self> {
+        if !heap::installed() {
+            return Err(io::Error::other("SQLite took memory before its limits were in place"));
+        }
+        let folder = std::path::absolute(folder)?.join("sqlite");
+        fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder.join("backups"))?;
+        restore::sweep(&folder)?;
+        let threads = Arc::new(Semaphore::new(limits::SQLITE_RUNNING_MAX));
+        let watchdog = Watchdog::start()?;
+        Ok(Self(Arc::new(Inner { folder, clock, slots: Mutex::default(), threads, watchdog, uses: AtomicU64::new(0), open_max })))
+    }
+
+    /// Makes an empty database. One that is there stays as it is, so that this can be repeated.
+    pub async fn create(&self, number: u64) -> Result<(), Error> {
+        let slot = self.slot(number);
+        let exclusive = slot.exclusive().await?;
+        self.blocking(move || {
+            let _exclusive = exclusive;
+            link::create(&slot.path)
+        })
+        .await
+    }
+
+    /// Removes a database with its backups, and returns how many bytes they were. Work that runs ends first; what waits is refused. One that
+    /// does not exist is none to remove.
+    pub async fn delete(&self, number: u64) -> Result<u64, Error> {
+        let slot = self.slot(number);
+        slot.end();
+        let mut exclusive = slot.exclusive().await?;
+        let removed = self.blocking(move || {
+            slot.close(&mut exclusive);
+            restore::remove(&slot)
+        });
+        let removed = removed.await?;
+        self.slots().remove(&number);
+        Ok(removed)
+    }
+
+    /// The size of a database with its backups, in bytes.
+    pub async fn storage(&self, number: u64) -> Result<u64, Error> {
+        self.read(number, |slot, link| slot.storage(link)).await
+    }
+
+    /// Runs one statement. What it wrote is on disk when this returns; on an error nothing of it is left.
+    pub async fn query(&self, number: u64, allowance: Allowance, statement: Statement) -> Result<Outcome, Error> {
+        self.batch(number, allowance, vec![statement]).await
+    }
+
+    /// Runs statements in one transaction.
+    pub async fn batch(&self, number: u64, allowance: Allowance, statements: Vec<Statement>) -> Result<Outcome, Error> {
+        if statements.is_empty() || statements.len() > limits::SQLITE_BATCH_STATEMENTS_MAX {
+            return Err(Error::query(format!("a batch has 1 to {} statements", limits::SQLITE_BATCH_STATEMENTS_MAX)));
+        }
+        let slot = self.slot(number);
+        let _waiting = slot.wait()?;
+        let mut statements = statements;
+        if statements.iter().all(|statement| run::may_read_only(&statement.sql)) {
+            match self.read_batch(number, allowance, statements).await? {
+                Ok(outcome) => return Ok(outcome),
+                Err(back) => statements = back,
+            }
+        }
+        let (answer, answered) = oneshot::channel();
+        slot.queue().push_back(Job { statements, allowance, answer });
+        // Not in the caller's future: if that goes away, others may have joined the group.
+        let store = self.clone();
+        tokio::spawn(async move { store.lead(&slot).await });
+        answered.await.unwrap_or_else(|_| Err(Error::host(&"the query was lost")))
+    }
+
+    /// Runs statements on a connection that reads. Gives them back when one of them writes.
+    async fn read_batch(&self, number: u64, allowance: Allowance, statements: Vec<Statement>) -> Result<Result<Outcome, Vec<Statement>>, Error> {
+        let store = self.clone();
+        self.read(number, move |slot, link| {
+            let mut run = Run::begin(link, allowance, &store.0.watchdog, None);
+            link.run("BEGIN")?;
+            let mut results = Vec::with_capacity(statements.len());
+            for (index, statement) in statements.iter().enumerate() {
+                let located = |error| group::locate(error, index, statements.len());
+                let prepared = run.prepare(link, statement).map_err(located)?;
+                let reads_only = prepared.reads_only();
+                link.give(&statement.sql, prepared);
+                if !reads_only {
+                    return Ok(Err(statements));
+                }
+                results.push(run.statement(link, statement).map_err(located)?);
+            }
+            link.monitor.end();
+            link.run("COMMIT")?;
+            let storage_bytes = slot.storage(link)?;
+            Ok(Ok(Outcome { results, counts: run.counts, storage_bytes, duration_ms: run.duration_ms(), next_actions: run.advice }))
+        })
+        .await
+    }
+
+    /// Writes a group of what waits, unless somebody else did.
+    async fn lead(&self, slot: &Arc<Slot>) {
+        let mut place = slot.writer.clone().lock_owned().await;
+        if slot.queue().is_empty() {
+            return;
+        }
+        let (store, slot) = (self.clone(), slot.clone());
+        let work = self.blocking(move || {
+            match slot.writer(&mut place) {
+                Ok(mut link) => {
+                    group::write(&slot, &mut link, &store.0.watchdog);
+                    slot.give_writer(&mut place, link);
+                }
+                Err(error) => group::refuse(&slot, &error),
+            }
+            Ok(())
+        });
+        // Its own failures are answered where they happen; what is left is a runtime that is shutting down.
+        let _ = work.await;
+    }
+
+    /// Runs work on a connection that reads, and takes it back.
+    async fn read<T, F>(&self, number: u64, work: F) -> Result<T, Error>
+    where
+        F: FnOnce(&Slot, &mut Link) -> Result<T, Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let slot = self.slot(number);
+        let permit = slot.readers.clone().acquire_owned().await.map_err(|_| Error::NotFound)?;
+        let gone = hold::Gone::default();
+        let _guard = gone.guard();
+        let work = self.blocking(move || {
+            let mut link = slot.reader()?;
+            gone.watch(&link.monitor);
+            let result = work(&slot, &mut link);
+            gone.end();
+            slot.give_reader(link);
+            drop(permit);
+            result
+        });
+        work.await
+    }
+
+    /// Runs work on one of the threads.
+    async fn blocking<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        F: FnOnce() -> Result<T, Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let permit = self.0.threads.clone().acquire_owned().await.map_err(|error| Error::host(&error))?;
+        let work = tokio::task::spawn_blocking(move || {
+            let result = work();
+            drop(permit);
+            result
+        });
+        work.await.unwrap_or_else(|error| Err(Error::host(&error)))
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<u64, Arc<Slot>>> {
+        self.0.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The place of a database, which may not exist.
+    fn slot(&self, number: u64) -> Arc<Slot> {
+        let now = self.0.uses.fetch_add(1, Ordering::Relaxed);
+        let mut slots = self.slots();
+        let slot = slots.entry(number).or_insert_with(|| {
+            let path = self.0.folder.join(format!("{number}.db"));
+            Arc::new(Slot::new(path, self.0.folder.join("backups").join(number.to_string())))
+        });
+        slot.used.store(now, Ordering::Relaxed);
+        let slot = slot.clone();
+        if !slot.is_open() {
+            self.make_room(&mut slots);
+        }
+        slot
+    }
+
+    /// Closes databases that were not used for longest, if too many are open. The closing itself is done elsewhere.
+    fn make_room(&self, slots: &mut HashMap<u64, Arc<Slot>>) {
+        let mut open: Vec<_> = slots.values().filter(|slot| slot.is_open()).cloned().collect();
+        if open.len() < self.0.open_max {
+            return;
+        }
+        open.sort_unstable_by_key(|slot| slot.used.load(Ordering::Relaxed));
+        // Some more than needed, so that this is not done for each.
+        let surplus = open.len() + 1 - self.0.open_max + self.0.open_max / 16;
+        for slot in open.into_iter().take(surplus) {
+            let Some(mut exclusive) = slot.try_exclusive() else { continue };
+            tokio::task::spawn_blocking(move || slot.close(&mut exclusive));
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Interactive transactions: a worker's statements one by one, with the writer of the database held for them meanwhile.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use super::error::Error;
+use super::hold::{Held, Lease, Place};
+use super::raw;
+use super::run::Run;
+use super::types::{Allowance, Outcome, Statement};
+use super::{Slot, Sqlites};
+
+/// A transaction that writes. Dropped without a commit it is rolled back, as it is when it was idle for
+/// [`SQLITE_TRANSACTION_IDLE_MS_MAX`](tovuk_kernel::limits::SQLITE_TRANSACTION_IDLE_MS_MAX) or open for
+/// [`SQLITE_TRANSACTION_MS_MAX`](tovuk_kernel::limits::SQLITE_TRANSACTION_MS_MAX).
+pub struct Transaction {
+    store: Sqlites,
+    held: Arc<Held>,
+    allowance: Allowance,
+}
+
+impl Sqlites {
+    /// Begins a transaction. Other writers of this database wait until it ends.
+    pub async fn begin(&self, number: u64, allowance: Allowance) -> Result<Transaction, Error> {
+        let slot = self.slot(number);
+        let waiting = slot.wait()?;
+        let mut place = slot.writer.clone().lock_owned().await;
+        let runtime = Handle::current();
+        let lease = self.blocking(move || {
+            let link = slot.writer(&mut place)?;
+            let mut lease = Lease::new(slot, link, Place::Writer(place), runtime, waiting);
+            let link = lease.link()?;
+            link.bound(allowance.database_bytes)?;
+            link.run("BEGIN IMMEDIATE")?;
+            Ok(lease)
+        });
+        let held = Held::new(self, lease.await?);
+        Ok(Transaction { store: self.clone(), held, allowance })
+    }
+}
+
+impl Transaction {
+    /// Runs one statement. After an error of the statement alone (a constraint, a mistake in it) the transaction goes on without it; after any
+    /// other it has ended.
+    pub async fn query(&self, statement: Statement) -> Result<Outcome, Error> {
+        let (store, allowance, until) = (self.store.clone(), self.allowance, self.held.until);
+        let work = move |lease: &mut Lease| {
+            let slot = lease.slot.clone();
+            let result = lease.link().and_then(|link| {
+                let mut run = Run::begin(link, allowance, &store.0.watchdog, Some(until));
+                let answer = run.statement(link, &statement);
+                link.monitor.end();
+                let results = vec![answer?];
+                let storage_bytes = slot.storage(link)?;
+                Ok(Outcome { results, counts: run.counts, storage_bytes, duration_ms: run.duration_ms(), next_actions: run.advice })
+            });
+            let over = lease.link().map_or(true, |link| link.connection().is_autocommit());
+            let goes_on = matches!(result, Ok(_) | Err(Error::Query(_) | Error::Constraint(_) | Error::Forbidden(_)));
+            (result, (over || !goes_on).then_some("a statement failed"))
+        };
+        self.held.with(&self.store, work).await
+    }
+
+    /// Commits. Everything is on disk when this returns; on an error nothing of it is left. Returns the size of the database and its backups, in
+    /// bytes.
+    pub async fn commit(self) -> Result<u64, Error> {
+        let work = |lease: &mut Lease| {
+            let slot = lease.slot.clone();
+            let result = lease.link().and_then(|link| {
+                if raw::deferred_constraints(link.connection()) {
+                    return Err(Error::Constraint("FOREIGN KEY constraint failed".into()));
+                }
+                if let Err(error) = link.run("COMMIT") {
+                    return Err(commit_failed(&slot, error));
+                }
+                if let Err(error) = link.tidy() {
+                    tracing::warn!(%error, "the write-ahead log of a tenant's database could not be copied");
+                }
+                slot.storage(link)
+            });
+            (result, Some("it was committed"))
+        };
+        self.held.with(&self.store, work).await
+    }
+
+    /// Rolls back, and returns when that is done.
+    pub async fn rollback(self) -> Result<(), Error> {
+        let work = |lease: &mut Lease| (lease.link().and_then(|link| Ok(link.run("ROLLBACK")?)), Some("it was rolled back"));
+        self.held.with(&self.store, work).await
+    }
+}
+
+/// Notes what a failed commit means for those that follow.
+pub(super) fn commit_failed(slot: &Slot, error: rusqlite::Error) -> Error {
+    if super::error::poisons(&error) {
+        slot.poison();
+    }
+    error.into()
+}
