@@ -26,6 +26,8 @@ const LOCAL_CHUNK_BYTES: usize = 1 << 20;
 const REMOTE_CHUNK_BYTES: usize = 8 << 20;
 /// What is read from a disk at a time.
 const READ_BYTES: usize = 256 << 10;
+/// Chunks of one write that are in memory: one that goes out, and one that comes in and may be copied while it grows.
+const CHUNKS_IN_MEMORY: u64 = 3;
 /// How long a store may be silent in the middle of an answer.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
@@ -79,6 +81,12 @@ impl Blobs {
     #[cfg(test)]
     pub fn over(store: Arc<dyn ObjectStore>) -> Self {
         Self { store, folder: None, chunk_bytes: REMOTE_CHUNK_BYTES }
+    }
+
+    /// What a write of at most so many bytes takes of memory, in bytes.
+    pub fn memory_for(&self, bytes: Option<u64>) -> u64 {
+        let most = CHUNKS_IN_MEMORY * self.chunk_bytes as u64;
+        bytes.map_or(most, |bytes| most.min(bytes))
     }
 
     /// Writes what comes in. When this succeeds, all of it is durable. At most three chunks are in memory.

@@ -18,6 +18,16 @@ pub(super) enum Expected {
     Growing(Room),
 }
 
+impl Expected {
+    /// How many may come at most, if that is known.
+    pub fn at_most(&self) -> Option<u64> {
+        match self {
+            Self::Exactly(bytes) => Some(*bytes),
+            Self::Growing(_) => None,
+        }
+    }
+}
+
 pub(super) struct Incoming<S> {
     body: S,
     /// What has come and is part of the next chunk.

@@ -65,12 +65,14 @@ impl Objects {
         .into_stream()
     }
 
-    /// Removes the object of a path, and ends open uploads to it. Who reads it goes on reading.
+    /// Removes the object of a path, and ends uploads to it that a client has begun. Who reads it goes on reading, and a `put` that runs at the same
+    /// time counts as later.
     pub async fn delete(&self, service: i64, path: &str) -> Result<Deleted, Error> {
         let path = path.to_owned();
         let delete = move |tx: &rusqlite::Transaction<'_>| {
             let mut deleted = Deleted::default();
-            let uploads = rows::uploads_of(tx, service, &path)?;
+            let mut uploads = rows::uploads_of(tx, service, &path)?;
+            uploads.retain(|upload| !upload.direct);
             for upload in &uploads {
                 rows::end_upload(tx, upload)?;
                 deleted.uploads += 1;

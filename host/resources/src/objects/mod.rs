@@ -16,6 +16,7 @@
 //! - Every limit is checked here, once, for all doors. [`Class`] says what each operation is metered as.
 
 mod blobs;
+mod budget;
 mod conditions;
 mod downloads;
 mod error;
@@ -56,6 +57,7 @@ pub use types::{
 };
 
 use blobs::Blobs;
+use budget::Budget;
 use garbage::Names;
 use pins::Pins;
 use receiving::Receiving;
@@ -106,6 +108,7 @@ struct Inner {
     names: Names,
     pins: Pins,
     receiving: Receiving,
+    budget: Budget,
     /// Told when there may be bytes to remove.
     work: Arc<Notify>,
     /// Bytes are removed by one at a time.
@@ -134,6 +137,7 @@ impl Objects {
             names: Names::new(work.clone()),
             pins: Pins::new(work.clone()),
             receiving: Receiving::default(),
+            budget: Budget::new(limits::OBJECT_BUFFERS_MIB_MAX, limits::OBJECT_BUFFERS_SERVICE_MIB_MAX),
             work: work.clone(),
             collecting: tokio::sync::Mutex::default(),
         }));

@@ -117,11 +117,16 @@ impl Objects {
         let name = self.0.names.hold(&self.0.database).await?;
         let body = Box::pin(body.map(|chunk| chunk.map_err(|error| Error::Interrupted(error.to_string()))));
         let public_type = (row.public && part == 1).then(|| row.content_type.clone());
+        let memory = self.0.blobs.memory_for(expected.at_most());
         let mut incoming = Incoming::new(body, expected, public_type);
+        let write = async {
+            let _share = self.0.budget.take(row.service, memory).await;
+            self.0.blobs.write(&name, &mut incoming).await
+        };
         tokio::select! {
             biased;
             () = attempt.wait() => return Err(Error::Superseded),
-            written = self.0.blobs.write(&name, &mut incoming) => written?,
+            written = write => written?,
         }
         let (size, digest) = incoming.summary();
         let segment = Segment { part, size, digest, blob: name.name() };

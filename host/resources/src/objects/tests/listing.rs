@@ -1,5 +1,7 @@
 //! Lists, deletion, usage, and what is swept.
 
+use futures::SinkExt;
+
 use super::*;
 
 on_both! {
@@ -59,6 +61,20 @@ async fn deletion_says_what_it_removed(fixture: Fixture) {
     assert!(!objects.delete(SERVICE + 1, "x").await.unwrap().any());
     assert_eq!(objects.delete(SERVICE, "x").await.unwrap(), Deleted { objects: 1, bytes: 5, uploads: 1 });
     assert_eq!(objects.delete(SERVICE, "x").await.unwrap(), Deleted::default());
+    // A put that runs meanwhile is not disturbed.
+    let (mut sender, receiver) = futures::channel::mpsc::channel::<Result<Bytes, String>>(0);
+    let put = PutObject { path: "x".into(), content_type: String::new(), size_bytes: None, public_read: false };
+    let running = tokio::spawn({
+        let objects = objects.clone();
+        async move { objects.put(TENANT, put, held(receiver)).await }
+    });
+    sender.send(Ok(Bytes::from_static(b"l"))).await.unwrap();
+    sender.send(Ok(Bytes::from_static(b"ater"))).await.unwrap();
+    assert!(!objects.delete(SERVICE, "x").await.unwrap().any());
+    drop(sender);
+    running.await.unwrap().unwrap();
+    assert_eq!(fixture.get("x").await.unwrap(), b"later");
+    objects.delete(SERVICE, "x").await.unwrap();
     assert_eq!(objects.usage(SERVICE).await.unwrap(), Usage::default());
     assert_eq!(fixture.blobs().await.len(), 0);
 }
