@@ -3,5 +3,6 @@
 
 pub mod bindings;
 pub mod database;
+pub mod kv;
 pub mod objects;
 pub mod sqlite;

@@ -1,0 +1,246 @@
+//! KV: namespaces of keys with values, metadata and expiration. Doors (the worker's import, the API, the command line) call the operations
+//! of [`Kv`]; each checks every limit of its request, and its answer has what doors show and meters count.
+//!
+//! - **Acknowledged means on disk.** A write is answered after the commit of its group with `synchronous=FULL`. A bulk request is one transaction.
+//! - **Linearizable per key.** Hot keys are answered from memory; `cache.rs` argues why that cannot be told from asking the database.
+//! - **Expired is gone.** Every read compares with the clock. What has expired, or was in a dropped namespace, is removed later, in
+//!   small steps, and its space is used again or given back (`sweep.rs`).
+//! - **One shard, one writer.** `shards.rs` says which file a namespace is in, `store.rs` has the statements.
+
+mod cache;
+mod error;
+mod list;
+mod shards;
+mod store;
+mod sweep;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tovuk_kernel::clock::Clock;
+use tovuk_kernel::limits::{KV_BULK_BYTES_MAX, KV_BULK_READ_KEYS_MAX, KV_BULK_WRITE_KEYS_MAX};
+
+pub use error::Error;
+pub use list::Pages;
+pub use types::{Deleted, Entry, List, Listed, Namespace, Page, Put, Usage, Written};
+
+use cache::Cache;
+use shards::Shards;
+use store::Change;
+use types::{check_key, check_put};
+
+/// What may differ between two hosts.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Memory for hot keys, in bytes.
+    pub cache_bytes: u64,
+    /// How often expired keys are removed.
+    pub sweep_every: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { cache_bytes: 64 << 20, sweep_every: Duration::from_secs(10) }
+    }
+}
+
+/// The open store. Clones share it.
+#[derive(Clone)]
+pub struct Kv {
+    store: Arc<Store>,
+    sweeper: Arc<Sweeper>,
+}
+
+/// What the sweeper shares with the operations.
+struct Store {
+    shards: Shards,
+    cache: Arc<Cache>,
+    clock: Clock,
+    options: Options,
+    /// Told when a namespace was dropped.
+    dropped: Notify,
+}
+
+/// The task that sweeps. It ends with the last handle of the store.
+struct Sweeper(AbortHandle);
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Kv {
+    /// Opens the store in a folder, which is created if need be, and begins to sweep.
+    pub async fn open(folder: &Path, clock: Clock) -> Result<Self, Error> {
+        Self::open_with(folder, clock, Options::default()).await
+    }
+
+    /// The same with other figures.
+    pub async fn open_with(folder: &Path, clock: Clock, options: Options) -> Result<Self, Error> {
+        let shards = Shards::open(folder).await?;
+        let cache = Cache::new(options.cache_bytes);
+        let store = Arc::new(Store { shards, cache, clock, options, dropped: Notify::new() });
+        let sweeper = Arc::new(Sweeper(tokio::spawn(sweep::run(store.clone())).abort_handle()));
+        Ok(Self { store, sweeper })
+    }
+
+    /// Writes what is queued and closes the files. Whoever comes later gets an error. Fails when a file could not be brought up to date; then
+    /// nothing is lost, and the next start does it.
+    pub async fn close(&self) -> Result<(), Error> {
+        self.sweeper.0.abort();
+        let mut closed = Ok(());
+        for database in self.store.shards.all() {
+            closed = closed.and(database.close().await.map_err(Error::from));
+        }
+        closed
+    }
+
+    /// What is stored under a key. A hot key costs well under a microsecond and does not wait.
+    pub async fn get(&self, namespace: Namespace, key: &str) -> Result<Option<Arc<Entry>>, Error> {
+        check_key(key)?;
+        match self.store.cache.get(namespace, key) {
+            Some(found) => Ok(self.live(found)),
+            None => {
+                let mut found = self.read(namespace, vec![key.to_owned()]).await?;
+                Ok(found.pop().flatten())
+            }
+        }
+    }
+
+    /// What is stored under each of at most 100 keys, in their order. The values may have 100 MB together.
+    pub async fn bulk_get(&self, namespace: Namespace, keys: Vec<String>) -> Result<Vec<Option<Arc<Entry>>>, Error> {
+        check_bulk(keys.len(), KV_BULK_READ_KEYS_MAX)?;
+        keys.iter().try_for_each(|key| check_key(key))?;
+        let mut found: Vec<_> = keys.iter().map(|key| self.store.cache.get(namespace, key)).collect();
+        let missed = keys.into_iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(key, _)| key).collect::<Vec<_>>();
+        if !missed.is_empty() {
+            let mut read = self.read(namespace, missed).await?.into_iter();
+            for entry in found.iter_mut().filter(|entry| entry.is_none()) {
+                *entry = read.next();
+            }
+        }
+        let entries: Vec<_> = found.into_iter().map(|entry| self.live(entry.flatten())).collect();
+        check_bulk_bytes(entries.iter().flatten().map(|entry| entry.value.len()))?;
+        Ok(entries)
+    }
+
+    /// Writes a key, with its metadata and its expiration. What was there before is replaced.
+    pub async fn put(&self, namespace: Namespace, put: Put) -> Result<Written, Error> {
+        self.bulk_put(namespace, vec![put]).await
+    }
+
+    /// Writes at most 10,000 keys with at most 100 MB together: all of them or, after an error, none. Of entries with one key the last counts.
+    pub async fn bulk_put(&self, namespace: Namespace, puts: Vec<Put>) -> Result<Written, Error> {
+        check_bulk(puts.len(), KV_BULK_WRITE_KEYS_MAX)?;
+        let now_ms = self.store.clock.now_unix_ms();
+        let puts = puts.into_iter().map(|put| check_put(put, now_ms)).collect::<Result<Vec<_>, _>>()?;
+        let bytes = check_bulk_bytes(puts.iter().map(types::Checked::bytes))?;
+        let cache = self.store.cache.clone();
+        let work = self.store.shards.of(namespace).await?.write(move |tx| {
+            let writing = cache.writing(puts.iter().map(|put| (namespace, put.key.as_str())));
+            let mut change = Change::default();
+            for put in &puts {
+                change.add(store::put(tx, namespace, put)?);
+            }
+            let usage = store::count(tx, namespace, change)?;
+            Ok::<_, Error>((Written { keys: u64::try_from(puts.len()).unwrap_or(u64::MAX), bytes, usage }, writing))
+        });
+        let (written, writing) = work.await?;
+        // Committed: from here on readers may keep what they find.
+        drop(writing);
+        Ok(written)
+    }
+
+    /// Removes a key. It is no error if it is not there.
+    pub async fn delete(&self, namespace: Namespace, key: &str) -> Result<Deleted, Error> {
+        self.bulk_delete(namespace, vec![key.to_owned()]).await
+    }
+
+    /// Removes at most 10,000 keys: all of them or, after an error, none.
+    pub async fn bulk_delete(&self, namespace: Namespace, keys: Vec<String>) -> Result<Deleted, Error> {
+        check_bulk(keys.len(), KV_BULK_WRITE_KEYS_MAX)?;
+        keys.iter().try_for_each(|key| check_key(key))?;
+        let (cache, now_ms) = (self.store.cache.clone(), self.store.clock.now_unix_ms());
+        let Some(database) = self.store.shards.existing(namespace) else {
+            return Ok(Deleted { keys: u64::try_from(keys.len()).unwrap_or(u64::MAX), existed: 0, usage: Usage::default() });
+        };
+        let work = database.write(move |tx| {
+            let writing = cache.writing(keys.iter().map(|key| (namespace, key.as_str())));
+            let (mut change, mut existed) = (Change::default(), 0);
+            for key in &keys {
+                let (removed, was_there) = store::delete(tx, namespace, key.as_bytes(), now_ms)?;
+                change.add(removed);
+                existed += u64::from(was_there);
+            }
+            let usage = store::count(tx, namespace, change)?;
+            Ok::<_, Error>((Deleted { keys: u64::try_from(keys.len()).unwrap_or(u64::MAX), existed, usage }, writing))
+        });
+        let (deleted, writing) = work.await?;
+        drop(writing);
+        Ok(deleted)
+    }
+
+    /// Drops a namespace with all that it holds, and says how much that was. Afterwards every operation on it fails with [`Error::Dropped`],
+    /// but for this one. Its entries are removed and their space is given back in the background, also after the next start.
+    pub async fn drop_namespace(&self, namespace: Namespace) -> Result<Usage, Error> {
+        let cache = self.store.cache.clone();
+        let work = self.store.shards.of(namespace).await?.write(move |tx| {
+            let writing = cache.dropping(namespace);
+            let usage = store::drop_namespace(tx, namespace)?;
+            Ok::<_, Error>((usage, writing))
+        });
+        let (usage, writing) = work.await?;
+        drop(writing);
+        self.store.dropped.notify_one();
+        Ok(usage)
+    }
+
+    /// What a namespace holds.
+    pub async fn usage(&self, namespace: Namespace) -> Result<Usage, Error> {
+        match self.store.shards.existing(namespace) {
+            Some(database) => database.read(move |connection| store::usage(connection, namespace)).await,
+            None => Ok(Usage::default()),
+        }
+    }
+
+    /// Reads keys from the database, and keeps what it finds in memory.
+    async fn read(&self, namespace: Namespace, keys: Vec<String>) -> Result<Vec<Option<Arc<Entry>>>, Error> {
+        let Some(database) = self.store.shards.existing(namespace) else { return Ok(vec![None; keys.len()]) };
+        let tickets: Vec<_> = keys.iter().map(|key| self.store.cache.ticket(namespace, key)).collect();
+        let cache = self.store.cache.clone();
+        let entries = database.read(move |connection| {
+            let entries = store::get(connection, namespace, &keys)?;
+            for ((key, entry), ticket) in keys.iter().zip(&entries).zip(tickets) {
+                if let Some(ticket) = ticket {
+                    cache.fill(ticket, namespace, key, entry.clone());
+                }
+            }
+            Ok::<_, Error>(entries)
+        });
+        Ok(entries.await?.into_iter().map(|entry| self.live(entry)).collect())
+    }
+
+    /// The entry, if it has not expired.
+    fn live(&self, entry: Option<Arc<Entry>>) -> Option<Arc<Entry>> {
+        // Most entries never expire, and asking for the time costs more than finding one.
+        entry.filter(|entry| entry.expiration.is_none() || entry.is_live(self.store.clock.now_unix_ms()))
+    }
+}
+
+fn check_bulk(keys: usize, keys_max: usize) -> Result<(), Error> {
+    if keys <= keys_max { Ok(()) } else { Err(Error::BulkKeys { keys, keys_max }) }
+}
+
+/// The sum, if it is no more than one request may have.
+fn check_bulk_bytes(mut each: impl Iterator<Item = usize>) -> Result<u64, Error> {
+    let sum = each.try_fold(0_usize, usize::checked_add).filter(|sum| *sum <= KV_BULK_BYTES_MAX);
+    sum.and_then(|sum| u64::try_from(sum).ok()).ok_or(Error::BulkBytes)
+}
