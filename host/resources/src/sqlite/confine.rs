@@ -54,8 +54,9 @@ pub(super) const MODULES: &[&str] = &["fts5", "fts5vocab"];
 /// Tables that are part of the library and show more than rows: pages of the file, or other connections' statements.
 const TABLES_REFUSED: &[&str] =
     &["dbstat", "sqlite_dbpage", "sqlite_dbdata", "sqlite_dbptr", "sqlite_stmt", "fts3tokenize", "bytecode", "tables_used"];
-/// Functions that reach outside the file, or take pointers as values.
-const FUNCTIONS_REFUSED: &[&str] = &["load_extension", "fts3_tokenizer", "readfile", "writefile", "edit", "fts5", "rtreecheck", "sqlite_log"];
+/// Functions that reach outside the file, take pointers as values, or take time with the square of their arguments and cannot be interrupted.
+const FUNCTIONS_REFUSED: &[&str] =
+    &["load_extension", "fts3_tokenizer", "readfile", "writefile", "edit", "fts5", "rtreecheck", "sqlite_log", "json_patch", "jsonb_patch"];
 
 /// Sets what does not depend on the statement.
 pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {

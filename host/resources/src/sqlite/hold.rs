@@ -96,7 +96,7 @@ impl Drop for Lease {
 }
 
 enum State {
-    Open(Lease),
+    Open(Box<Lease>),
     Ended(&'static str),
 }
 
@@ -117,7 +117,7 @@ impl Held {
         let begun = clock.monotonic_ms();
         let now = Instant::now();
         let until = now.checked_add(Duration::from_millis(SQLITE_TRANSACTION_MS_MAX)).unwrap_or(now);
-        let held = Arc::new(Self { state: AsyncMutex::new(State::Open(lease)), used: AtomicU64::new(begun), begun, until });
+        let held = Arc::new(Self { state: AsyncMutex::new(State::Open(Box::new(lease))), used: AtomicU64::new(begun), begun, until });
         let weak = Arc::downgrade(&held);
         tokio::spawn(async move {
             loop {

@@ -14,6 +14,7 @@ use rusqlite::{Connection, InterruptHandle, OpenFlags};
 
 use super::confine;
 use super::error::Error;
+use super::functions;
 use super::raw::{self, Statement};
 
 /// Only the host's user may read what tenants keep.
@@ -163,6 +164,7 @@ impl Link {
         connection.busy_timeout(LOCK_WAIT)?;
         connection.set_prepared_statement_cache_capacity(8);
         confine::configure(&connection)?;
+        functions::register(&connection)?;
         // Checkpoints are the host's: SQLite keeps quiet about their errors when it makes them after a commit.
         let only = role == Role::Reader;
         connection.execute_batch(&format!(

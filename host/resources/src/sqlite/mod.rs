@@ -11,6 +11,7 @@ mod advice;
 mod backup;
 mod confine;
 mod error;
+mod functions;
 mod group;
 mod heap;
 mod hold;

@@ -66,6 +66,8 @@ const REFUSED: &[&str] = &[
     "select * from sqlite_dbpage",
     "select * from sqlite_stmt",
     "select * from fts3tokenize('simple', 'x')",
+    "select json_patch('{}', '{}')",
+    "select unhex('00', ' ')",
     "select readfile('/etc/passwd')",
     "select writefile('/tmp/tovuk-escape.db', 'x')",
     "begin",
