@@ -5,6 +5,7 @@
 //! reserved many at a time, so that an upload pays for no commit of its own.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::params;
@@ -40,6 +41,8 @@ impl Shared {
 /// A name that is held until this is gone.
 pub(super) struct Held {
     name: Name,
+    /// Whether something refers to it now, so that there is nothing to remove.
+    kept: AtomicBool,
     names: std::sync::Weak<Shared>,
 }
 
@@ -47,13 +50,20 @@ impl Held {
     pub fn name(&self) -> Name {
         self.name
     }
+
+    /// Says that a commit refers to the name.
+    pub fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some(names) = self.names.upgrade() {
             names.held().remove(&self.name);
-            names.work.notify_one();
+            if !self.kept.load(Ordering::Relaxed) {
+                names.work.notify_one();
+            }
         }
     }
 }
@@ -73,7 +83,7 @@ impl Names {
         for _ in 0..RESERVED {
             let name = Name::random()?;
             self.0.held().insert(name);
-            fresh.push(Arc::new(Held { name, names: Arc::downgrade(&self.0) }));
+            fresh.push(Arc::new(Held { name, kept: AtomicBool::new(false), names: Arc::downgrade(&self.0) }));
         }
         let names: Vec<Name> = fresh.iter().map(|held| held.name).collect();
         let written: Result<(), Error> = database

@@ -135,10 +135,10 @@ impl Objects {
             let row = rows::find_upload(tx, service, upload)?.ok_or(Error::UploadNotFound)?;
             place(tx, &row, &segment)
         };
-        let committed = self.0.database.write(commit).await;
-        // Until now it was held, so that it could not be taken for garbage.
-        drop(name);
-        committed
+        // Until this is answered the name is held, so that it cannot be taken for garbage.
+        let committed = self.0.database.write(commit).await?;
+        name.keep();
+        Ok(committed)
     }
 
     /// Makes an upload as a whole the object of its path. Of several that have arrived, the one begun last; asked again soon after, it answers the same.
@@ -197,9 +197,15 @@ impl Objects {
         F: FnOnce(&rusqlite::Transaction<'_>) -> Result<Object, Error> + Send + 'static,
     {
         let object = self.0.database.write(complete).await?;
-        // What it has replaced may go.
-        self.0.work.notify_one();
+        self.collect_replaced(&object);
         Ok(object)
+    }
+
+    /// What an object has replaced may go. One that has replaced another in the same millisecond leaves it to the next occasion.
+    fn collect_replaced(&self, object: &Object) {
+        if object.created_ms != object.updated_ms {
+            self.0.work.notify_one();
+        }
     }
 
     /// Ends an upload without an object. False when there is none of that id and path, or no longer.
@@ -240,7 +246,7 @@ impl Objects {
         };
         let object = self.write_segment(&row, 1, expected, body, publish).await?;
         unfinished.objects = None;
-        self.0.work.notify_one();
+        self.collect_replaced(&object);
         Ok(object)
     }
 }

@@ -137,6 +137,7 @@ async fn serve_s3(root: &Path) -> Place {
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             let service = service.clone();
+            socket.set_nodelay(true).unwrap();
             tokio::spawn(async move { auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await });
         }
     });
