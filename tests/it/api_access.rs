@@ -30,6 +30,8 @@ impl World {
         host.secret(&alice, "shop", "ALICES_SECRET", "alices-value").await;
         host.ok_as(&alice, "POST", "/v1/services/shop/service-bindings", Some(json!({"bindingName": "ALICES_AUTH", "targetService": "auth"}))).await;
         host.ok_as(&alice, "POST", "/v1/services/shop/domains", Some(json!({"domain": "alice.example.com"}))).await;
+        host.ok_as(&alice, "POST", "/v1/services/shop/kv/namespaces", Some(json!({"name": "ALICES_CACHE"}))).await;
+        host.ok_as(&alice, "PUT", "/v1/services/shop/kv/ALICES_CACHE/values/alices-key", Some(json!({"value": "alices-value"}))).await;
         let read = host.ok_as(&alice, "POST", "/v1/tokens", Some(json!({"name": "alices-token", "scope": "read"}))).await;
         let deployed = host.deploy(&alice, "shop", "own_api", json!({"routes": ["/*"]})).await;
         host.deploy(&alice, "auth", "own_api", json!({"routes": ["/*"]})).await;
@@ -47,6 +49,8 @@ impl World {
             ("name", "ALICES_SECRET".to_owned()),
             ("binding", "ALICES_AUTH".to_owned()),
             ("domain", "alice.example.com".to_owned()),
+            ("namespace", "ALICES_CACHE".to_owned()),
+            ("key", "alices-key".to_owned()),
         ];
         Self { read: id(&read["token"]), host, alice, bob, suspended, shop_worker, auth_worker, ids }
     }
@@ -66,6 +70,10 @@ impl World {
             "env.set" => json!({"name": "A", "value": "b"}),
             "binding.create" => json!({"bindingName": "A", "targetService": "auth"}),
             "domain.add" => json!({"domain": "other.example.com"}),
+            "kv.create" => json!({"name": "OTHER"}),
+            "kv.put" => json!({"value": "x"}),
+            "kv.bulk.put" => json!({"entries": [{"key": "k", "value": "x"}]}),
+            "kv.bulk.get" | "kv.bulk.delete" => json!({"keys": ["k"]}),
             _ => json!({}),
         };
         let body = operation.method.has_body().then_some(body);

@@ -8,6 +8,7 @@ mod api_deploys;
 mod api_domains;
 mod api_env;
 mod api_http;
+mod api_kv;
 mod api_operator;
 mod api_races;
 mod api_runtime;

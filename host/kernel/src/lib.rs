@@ -12,3 +12,4 @@ pub mod operation;
 pub mod outbound;
 pub mod paths;
 pub mod project;
+pub mod resource;

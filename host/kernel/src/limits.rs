@@ -1,7 +1,11 @@
 //! The one table of limits on workers: name, unit, default by plan, ceiling and a sentence for each. Handlers and documentation read it;
 //! no limit is a literal elsewhere. Limits of resource kinds stand with their kinds.
 
+mod fixed;
+
 use serde::{Deserialize, Serialize};
+
+pub use fixed::*;
 
 /// What an account has subscribed to. Operators may change the figures of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -194,7 +198,11 @@ pub const BY_PLAN: [PlanLimit; 6] = [
         figure: object_storage_account_bytes,
         doc: "Objects of all services of one account together, open uploads included, in bytes.",
     },
-    PlanLimit { name: "sqlite_database_bytes", figure: sqlite_database_bytes, doc: "Largest SQLite database, in bytes; its backups are not part of it." },
+    PlanLimit {
+        name: "sqlite_database_bytes",
+        figure: sqlite_database_bytes,
+        doc: "Largest SQLite database, in bytes; its backups are not part of it.",
+    },
     PlanLimit { name: "sqlite_vm_steps", figure: sqlite_vm_steps, doc: "Steps of SQLite's virtual machine that one query or batch may take." },
 ];
 
@@ -206,205 +214,6 @@ pub struct Fixed {
     pub value: u64,
     /// Its documentation.
     pub doc: &'static str,
-}
-
-/// Constants, and the table of them, from one place.
-macro_rules! fixed {
-    ($(#[doc = $doc:literal] pub const $name:ident: $type:ty = $value:expr;)*) => {
-        $(#[doc = $doc] pub const $name: $type = $value;)*
-        /// The limits that are the same for every plan and service.
-        pub const FIXED: &[Fixed] = &[$(Fixed { name: stringify!($name), value: $name as u64, doc: $doc }),*];
-    };
-}
-
-// Not indented, so that a row reads like any other constant.
-fixed! {
-/// Invocations that one request from outside may cause, itself included. The same for every plan.
-pub const CHAIN_INVOCATIONS: u32 = 32;
-/// Top-level requests of all services of one account that run at a time.
-pub const ACCOUNT_CONCURRENCY: u32 = 512;
-/// Wall clock of an invocation started by an event (queue batch, cron tick, alarm).
-pub const EVENT_WALL_MS: u64 = 900_000;
-/// Tokens that one account may have at a time.
-pub const API_TOKENS_MAX: u64 = 100;
-/// Secrets of one service.
-pub const ENV_VARIABLES_MAX: u64 = 64;
-/// Largest value of a secret, in bytes.
-pub const ENV_VALUE_BYTES_MAX: usize = 5 << 10;
-/// Largest body of a deploy, in bytes: a component and an archive of files, both written in base64.
-pub const DEPLOY_BODY_BYTES_MAX: u64 = 160 << 20;
-/// Largest archive of source or static files, compressed.
-pub const ARCHIVE_GZIP_BYTES: u64 = 50_331_648;
-/// Bodies of API requests that are held at a time by all clients together, in MiB.
-pub const API_BODIES_MIB_MAX: u32 = 512;
-/// How much of that the bodies of one account may take, in MiB: more than the largest deploy, and less than all.
-pub const API_BODIES_ACCOUNT_MIB_MAX: u32 = 256;
-/// Largest body of an operation that needs no token, in bytes.
-pub const API_PUBLIC_BODY_BYTES_MAX: u64 = 64 << 10;
-/// How fast the body of an API request has to arrive on the whole, in bytes/s, after a first minute: memory is held for it meanwhile.
-pub const API_BODY_BYTES_PER_SECOND_MIN: u64 = 128 << 10;
-/// Longest wait for the end of a build, in s: shorter than what clients and proxies wait for an answer.
-pub const BUILD_WAIT_SECONDS_MAX: u32 = 20;
-/// Longest display name of an account, in characters.
-pub const DISPLAY_NAME_CHARS_MAX: usize = 100;
-/// Longest name of a token, in characters.
-pub const TOKEN_NAME_CHARS_MAX: usize = 100;
-/// Largest body of an API request that writes to KV, in bytes: what a bulk request may have, written as base64, with room for the rest.
-pub const API_KV_BODY_BYTES_MAX: u64 = 140_000_000;
-/// Largest `config` of a deploy, in bytes of JSON.
-pub const DEPLOY_CONFIG_BYTES_MAX: usize = 1 << 20;
-/// Longest name of a commit, in bytes.
-pub const COMMIT_SHA_BYTES_MAX: usize = 128;
-/// Builds of one account that wait or run at a time.
-pub const BUILDS_OPEN_ACCOUNT_MAX: u64 = 500;
-/// What was uploaded for builds of one account that wait or run, in bytes.
-pub const UPLOADS_OPEN_ACCOUNT_BYTES_MAX: u64 = 2 << 30;
-/// Builds of one account that run at a time where the host runs more.
-pub const BUILDS_RUNNING_ACCOUNT_MAX: usize = 2;
-/// How long a deploy waits for the answer to its health request, in ms.
-pub const HEALTH_TIMEOUT_MS: u64 = 30_000;
-/// Deploys of one service that are kept for history and rollback. The live one is kept in any case.
-pub const DEPLOYS_KEPT: u32 = 50;
-/// The same where the author's own builds are deployed on every change.
-pub const LOCAL_DEPLOYS_KEPT: u32 = 5;
-/// How often a build is tried anew when the host ended while it ran.
-pub const BUILD_ATTEMPTS_MAX: u32 = 3;
-/// How long a login by device code is open, in s.
-pub const LOGIN_EXPIRY_SECONDS: u64 = 600;
-/// How often a client asks whether a login is complete, in s.
-pub const LOGIN_INTERVAL_SECONDS: u64 = 5;
-/// Logins that are open at a time. Anybody can begin one.
-pub const LOGINS_OPEN_MAX: u64 = 1_000;
-/// Logins that one client has open at a time: one IPv4 address, or the 64 bits of an IPv6 address that a network gives to one customer.
-pub const LOGINS_OPEN_CLIENT_MAX: u64 = 50;
-/// Largest form of the login page, in bytes.
-pub const LOGIN_FORM_BYTES_MAX: u64 = 16 << 10;
-/// How long somebody stays signed in at the host's pages, in s.
-pub const BROWSER_SESSION_SECONDS: u64 = 43_200;
-/// Browsers that are signed in to one account at a time. The one that has been for longest makes room.
-pub const BROWSER_SESSIONS_MAX: usize = 10;
-/// How long the activity of an account is kept, in days.
-pub const ACTIVITY_DAYS: u64 = 90;
-/// Entries of a list when the request does not say.
-pub const PAGE_DEFAULT: u32 = 100;
-/// Most entries of one page of a list.
-pub const PAGE_MAX: u32 = 1_000;
-/// Static files of one deploy.
-pub const STATIC_ASSET_FILES_PER_VERSION: usize = 20_000;
-/// Largest static file, in bytes.
-pub const STATIC_ASSET_FILE_BYTES: u64 = 25 << 20;
-/// How long a request from outside waits for its turn when its service, its account or the host is busy, in ms.
-pub const ADMISSION_WAIT_MS: u64 = 5_000;
-/// How many requests from outside may wait for an instance slot at a time.
-pub const ADMISSION_QUEUE_MAX: usize = 8_192;
-/// Connections of one listener at a time. More wait unaccepted.
-pub const CONNECTIONS_MAX: usize = 16_384;
-/// Connections of one client at a time: of one IPv4 address, or of the 64 bits of an IPv6 address that a network gives to one customer. More are closed.
-pub const CONNECTIONS_CLIENT_MAX: usize = 1_024;
-/// How long a client may take to send a request's head, and how long an HTTP/1 connection may be without a request, in s.
-pub const HEAD_SECONDS_MAX: u64 = 30;
-/// Largest head of a request, in bytes.
-pub const HEAD_BYTES_MAX: usize = 64 << 10;
-/// How long an HTTP/2 connection may be without a request, in s.
-pub const CONNECTION_IDLE_SECONDS_MAX: u64 = 90;
-/// How long a body may stand still because the client neither sends nor reads, in s.
-pub const BODY_STALL_SECONDS_MAX: u64 = 60;
-/// Requests of one HTTP/2 connection at a time.
-pub const HTTP2_STREAMS_MAX: u32 = 128;
-/// Requests that a client of HTTP/2 may take back before they are looked at. More end its connection.
-pub const HTTP2_RESETS_MAX: usize = 20;
-/// How long a TLS handshake may take, in s.
-pub const TLS_HANDSHAKE_SECONDS_MAX: u64 = 10;
-/// Longest line of a worker's log, in bytes. A longer one is cut and marked.
-pub const LOG_EVENT_BYTES: usize = 256 << 10;
-/// Messages of one page of log lines, in bytes. A page that would have more ends before, and has at least one line.
-pub const LOG_PAGE_BYTES_MAX: usize = 4 << 20;
-/// Longest key of KV, in bytes of UTF-8.
-pub const KV_KEY_BYTES_MAX: usize = 512;
-/// Largest value of KV, in bytes.
-pub const KV_VALUE_BYTES_MAX: usize = 25 << 20;
-/// Largest metadata of a KV key, in bytes of JSON.
-pub const KV_METADATA_BYTES_MAX: usize = 1_024;
-/// How far ahead the expiration of a KV key has to lie at least, in s.
-pub const KV_EXPIRATION_SECONDS_MIN: u64 = 30;
-/// The latest expiration of a KV key, in s since the UNIX epoch: the end of the year 9999.
-pub const KV_EXPIRATION_UNIX_MAX: u64 = 253_402_300_799;
-/// Keys of one page of a KV list.
-pub const KV_PAGE_KEYS_MAX: usize = 1_000;
-/// Keys of a KV list that is not asked for in pages.
-pub const KV_LIST_KEYS_MAX: usize = 100_000;
-/// Keys of one bulk read of KV.
-pub const KV_BULK_READ_KEYS_MAX: usize = 100;
-/// Keys of one bulk write or bulk removal of KV.
-pub const KV_BULK_WRITE_KEYS_MAX: usize = 10_000;
-/// Keys, values and metadata of one bulk request of KV together, in bytes, and of the answer to a bulk read.
-pub const KV_BULK_BYTES_MAX: usize = 100_000_000;
-/// Longest path of an object, in bytes.
-pub const OBJECT_PATH_BYTES_MAX: usize = 1_024;
-/// Longest content type of an object, in bytes.
-pub const OBJECT_CONTENT_TYPE_BYTES_MAX: usize = 255;
-/// Largest object, in bytes.
-pub const OBJECT_BYTES_MAX: u64 = 5_237_760 << 20;
-/// Largest object that is sent as a whole, and largest part of one that is sent in parts, in bytes.
-pub const OBJECT_SINGLE_BYTES_MAX: u64 = 5_115 << 20;
-/// Part of an object that is sent in parts when the client names no size, in bytes. Clients send larger objects in parts.
-pub const OBJECT_PART_BYTES: u64 = 100 << 20;
-/// Smallest part that a client may ask for, in bytes; the last part of an object may be smaller.
-pub const OBJECT_PART_BYTES_MIN: u64 = 5 << 20;
-/// Parts of one object. Where there would be more, each is made larger than asked for.
-pub const OBJECT_PARTS_MAX: u64 = 10_000;
-/// Uploads of one service that are open at a time.
-pub const OBJECT_UPLOADS_OPEN_MAX: u64 = 1_000;
-/// How long an upload may be open, in s. What was sent for it is then removed.
-pub const OBJECT_UPLOAD_SECONDS_MAX: u64 = 86_400;
-/// How long the URL of a download, or of an upload as a whole, is valid, in s.
-pub const OBJECT_URL_SECONDS: u64 = 900;
-/// How long the URLs of an upload in parts are valid, in s.
-pub const OBJECT_PART_URL_SECONDS: u64 = 86_400;
-/// Memory for objects that are being received, in MiB. More uploads wait before they are read.
-pub const OBJECT_BUFFERS_MIB_MAX: u32 = 512;
-/// How much of that one service may take, in MiB.
-pub const OBJECT_BUFFERS_SERVICE_MIB_MAX: u32 = 128;
-/// Objects of a list that is not asked for in pages.
-pub const OBJECT_LIST_MAX: u64 = 100_000;
-/// How long one SQLite query or batch may run, in ms.
-pub const SQLITE_QUERY_MS_MAX: u64 = 25_000;
-/// Largest result of a SQLite query or batch that is not streamed, in bytes: values, and the names of their columns for each row.
-pub const SQLITE_RESULT_BYTES_MAX: usize = 10 << 20;
-/// Memory that SQLite may take for one query or batch beyond what its connection has, in bytes.
-pub const SQLITE_HEAP_BYTES_MAX: usize = 64 << 20;
-/// Largest text, blob or row in a SQLite database, in bytes.
-pub const SQLITE_VALUE_BYTES_MAX: u32 = 2 << 20;
-/// Longest SQL of one statement or migration, in bytes.
-pub const SQLITE_SQL_BYTES_MAX: u32 = 256 << 10;
-/// Parameters of one SQLite statement.
-pub const SQLITE_PARAMS_MAX: u32 = 32_766;
-/// Columns of a SQLite table or result.
-pub const SQLITE_COLUMNS_MAX: u32 = 500;
-/// Longest pattern of LIKE and GLOB, in bytes.
-pub const SQLITE_LIKE_PATTERN_BYTES_MAX: u32 = 100;
-/// Statements of one SQLite batch.
-pub const SQLITE_BATCH_STATEMENTS_MAX: usize = 1_000;
-/// How long an interactive transaction or a streamed result may be open, in ms.
-pub const SQLITE_TRANSACTION_MS_MAX: u64 = 30_000;
-/// How long an interactive transaction may be open without a statement that runs, in ms: other writers wait for it.
-pub const SQLITE_TRANSACTION_IDLE_MS_MAX: u64 = 5_000;
-/// Size from which a piece of a streamed result ends, in bytes.
-pub const SQLITE_CHUNK_BYTES: usize = 256 << 10;
-/// Statements of one SQLite database that read at a time. One more writes.
-pub const SQLITE_READERS_MAX: usize = 4;
-/// Statements of all SQLite databases that run at a time.
-pub const SQLITE_RUNNING_MAX: usize = 32;
-/// Calls of one SQLite database that run or wait at a time.
-pub const SQLITE_WAITING_MAX: usize = 256;
-/// SQLite databases that are held open. The ones that were used least recently make room.
-pub const SQLITE_OPEN_MAX: usize = 1_000;
-/// Backups of one SQLite database that are kept. The oldest make room.
-pub const SQLITE_BACKUPS_KEPT: usize = 30;
-/// Migrations of one SQLite database.
-pub const SQLITE_MIGRATIONS_MAX: usize = 10_000;
-/// Longest name of a migration, in bytes.
-pub const SQLITE_MIGRATION_NAME_BYTES_MAX: usize = 255;
 }
 
 /// The figures that apply to one deploy of one service, after plan and project file.

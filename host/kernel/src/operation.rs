@@ -234,6 +234,11 @@ pub enum Form {
     Words,
     /// All words that are left, as a list.
     List,
+    /// The same; one word that is a JSON array, or an object with a member of the argument's name, stands for its strings.
+    Keys,
+    /// JSON of keys and values: an array of entries as it is, an object with a member of the argument's name as that, any other object as one entry for
+    /// each of its members.
+    Entries,
     /// `KEY=value`: the part before the first `=` sets the argument's field, the rest sets the named one.
     KeyValue(&'static str),
     /// A flag without a value, which sets the field to `true`.
@@ -265,6 +270,14 @@ impl Argument {
     /// What the command always sends.
     pub const fn constant(field: &'static str, value: bool) -> Self {
         Self { field, place: Place::Positional, form: Form::Always(value), required: false, help: "" }
+    }
+
+    /// A flag that has these other names.
+    pub const fn also(mut self, others: &'static [&'static str]) -> Self {
+        if let Place::Flag(flag, _) = self.place {
+            self.place = Place::Flag(flag, others);
+        }
+        self
     }
 
     /// Whose text is read so.

@@ -88,7 +88,7 @@ fn positional(argument: &Argument, required: bool) -> Arg {
         _ => value_name(argument.field),
     };
     let arg = Arg::new(argument.field).value_name(name).help(argument.help).required(required).allow_negative_numbers(true);
-    if matches!(argument.form, Form::Words | Form::List) { arg.num_args(1..) } else { arg }
+    if matches!(argument.form, Form::Words | Form::List | Form::Keys | Form::Entries) { arg.num_args(1..) } else { arg }
 }
 
 /// `displayName` as `DISPLAY_NAME`.
@@ -134,7 +134,7 @@ fn fields(row: &Row, matches: &ArgMatches) -> Result<Fields, Failure> {
         if fields.contains_key(argument.field) || words.peek().is_none() {
             continue;
         }
-        let whole = matches!(argument.form, Form::Words | Form::List);
+        let whole = matches!(argument.form, Form::Words | Form::List | Form::Keys | Form::Entries);
         let taken = if whole { words.by_ref().collect() } else { words.next().into_iter().collect() };
         set(&mut fields, argument, taken)?;
     }
@@ -178,6 +178,8 @@ fn set(fields: &mut Fields, argument: &Argument, words: Vec<String>) -> Result<(
     let value = match argument.form {
         Form::Text | Form::Words => Value::String(text),
         Form::List => Value::Array(words.into_iter().map(Value::String).collect()),
+        Form::Keys => keys(argument.field, words).map_err(|text| refused(format!("{} {text}", name())))?,
+        Form::Entries => entries(argument.field, &text).map_err(|text| refused(format!("{} {text}", name())))?,
         Form::Integer => text.parse::<i64>().map(Value::from).map_err(|_| refused(format!("{} must be a whole number, and is `{text}`", name())))?,
         Form::Json => serde_json::from_str(&text).map_err(|error| refused(format!("{} must be JSON: {error}", name())))?,
         Form::True | Form::Always(true) => Value::Bool(true),
@@ -194,6 +196,37 @@ fn set(fields: &mut Fields, argument: &Argument, words: Vec<String>) -> Result<(
     };
     fields.insert(argument.field.to_owned(), value);
     Ok(())
+}
+
+/// Words, or one word of JSON that stands for them.
+fn keys(field: &str, words: Vec<String>) -> Result<Value, String> {
+    let json = match words.as_slice() {
+        [only] if only.starts_with(['[', '{']) => serde_json::from_str::<Value>(only).ok(),
+        _ => None,
+    };
+    let Some(json) = json else { return Ok(Value::Array(words.into_iter().map(Value::String).collect())) };
+    let list = match json {
+        Value::Object(mut object) => object.remove(field).unwrap_or_default(),
+        other => other,
+    };
+    let is_list_of_keys = list.as_array().is_some_and(|list| list.iter().all(|key| key.as_str().is_some_and(|key| !key.trim().is_empty())));
+    if is_list_of_keys { Ok(list) } else { Err(format!("must be a list of keys, or {{\"{field}\": [...]}}")) }
+}
+
+/// Entries from JSON.
+fn entries(field: &str, text: &str) -> Result<Value, String> {
+    match serde_json::from_str(text).map_err(|error| format!("must be JSON: {error}"))? {
+        list @ Value::Array(_) => Ok(list),
+        Value::Object(mut object) if object.contains_key(field) => Ok(object.remove(field).unwrap_or_default()),
+        Value::Object(object) => {
+            let entry = |(key, value): (String, Value)| {
+                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                serde_json::json!({"key": key, "value": text, "encoding": "text"})
+            };
+            Ok(Value::Array(object.into_iter().map(entry).collect()))
+        }
+        _ => Err("must be a list of entries or an object of keys and values".to_owned()),
+    }
 }
 
 #[cfg(test)]

@@ -27,7 +27,9 @@ use rusqlite::Connection;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_util::task::TaskTracker;
 use tovuk_kernel::clock::Clock;
+use tovuk_kernel::resource::Kind;
 use tovuk_resources::database::{self, Database, Options};
+use tovuk_resources::kv::{self, Kv};
 use tovuk_runtime::body::Body;
 use tovuk_runtime::runtime::Runtime;
 
@@ -67,6 +69,9 @@ pub enum OpenError {
     /// Its database.
     #[error(transparent)]
     Database(#[from] database::Error),
+    /// KV.
+    #[error(transparent)]
+    Kv(#[from] kv::Error),
     /// Its key.
     #[error(transparent)]
     Vault(#[from] vault::Error),
@@ -101,6 +106,7 @@ struct Inner {
     tokens: Tokens,
     live: Live,
     builds: Builds,
+    kv: Kv,
     logs: Logs,
     config: ControlConfig,
     draining: AtomicBool,
@@ -135,6 +141,7 @@ impl Control {
         let tokens = Tokens::load(&db).await?;
         let live = Live::new(runtime.clone(), routes, vault.clone(), logs.clone(), config.urls.clone(), config.acme.clone());
         let builds = Builds::new(config.builds.clone());
+        let kv = Kv::open(&config.data.join("kv"), runtime.clock().clone()).await?;
         let records = Records { key: vault.derive(&[b"domains"]).into(), public_domain: config.urls.public_domain.as_str().into() };
         let control = Self(Arc::new(Inner {
             records,
@@ -144,6 +151,7 @@ impl Control {
             tokens,
             live,
             builds,
+            kv,
             logs,
             config,
             draining: AtomicBool::new(false),
@@ -153,6 +161,7 @@ impl Control {
             pages: pages::Pages::default(),
         }));
         crate::deploy::boot::put_on_air(&control).await?;
+        control.remove_data().await;
         Ok(control)
     }
 
@@ -239,6 +248,28 @@ impl Control {
         self.0.air.lock().await
     }
 
+    /// KV.
+    pub(crate) fn kv(&self) -> &Kv {
+        &self.0.kv
+    }
+
+    /// Removes the data that nothing names any more. What cannot be removed now is tried again, at the latest after the next start.
+    pub(crate) async fn remove_data(&self) {
+        if let Err(refusal) = self.try_remove_data().await {
+            tracing::warn!("data that was deleted is still there: {refusal}");
+        }
+    }
+
+    async fn try_remove_data(&self) -> Result<(), Refusal> {
+        for (kind, number) in self.read(|conn| Ok(store::resources::removals(conn)?)).await? {
+            if Kind::named(&kind) == Some(Kind::Kv) {
+                self.0.kv.drop_namespace(kv::Namespace(number)).await?;
+                self.write(move |conn| Ok(store::resources::removed(conn, &kind, number)?)).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// What URLs that are given out begin with.
     pub fn urls(&self) -> &Urls {
         &self.0.config.urls
@@ -266,6 +297,9 @@ impl Control {
         self.0.operations.wait().await;
         self.0.builds.stop().await;
         self.0.logs.close().await;
+        if let Err(error) = self.0.kv.close().await {
+            tracing::warn!("KV was not closed cleanly: {error}");
+        }
         if let Err(error) = self.0.db.close().await {
             tracing::warn!("the control database was not closed cleanly: {error}");
         }

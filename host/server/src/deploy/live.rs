@@ -10,6 +10,7 @@ use tovuk_kernel::ids::ServiceId;
 use tovuk_kernel::limits::{Plan, WorkerLimits};
 use tovuk_kernel::outbound::Allowlist;
 use tovuk_kernel::project;
+use tovuk_kernel::resource::Kind;
 use tovuk_resources::bindings::{Binding, Bindings};
 use tovuk_runtime::artifacts::Artifact;
 use tovuk_runtime::record::Identity;
@@ -20,6 +21,7 @@ use super::accept::{Declared, kept};
 use crate::assets::{AssetStore, AssetStoreConfig, Assets};
 use crate::control::operations::env::context;
 use crate::control::store::deploys::Deploy;
+use crate::control::store::resources::{self, Resource};
 use crate::control::store::services::Service;
 use crate::control::store::{accounts, bindings, deploys, domains, env, services};
 use crate::control::tokens::RUNTIME_TOKEN_PREFIX;
@@ -69,6 +71,7 @@ pub(crate) struct Version {
     pub deploy: Deploy,
     pub declared: Declared,
     bindings: Vec<bindings::Binding>,
+    resources: Vec<Resource>,
     sealed: Vec<(String, Vec<u8>)>,
     domains: Vec<String>,
 }
@@ -84,6 +87,7 @@ impl Version {
             plan: account.plan,
             declared: kept(&deploy.config)?,
             bindings: bindings::list(conn, service.id)?,
+            resources: Kind::ALL.into_iter().map(|kind| resources::list(conn, service.id, kind)).collect::<Result<Vec<_>, _>>()?.concat(),
             sealed: env::sealed(conn, service.id)?,
             domains: domains.collect(),
             deploy,
@@ -224,7 +228,8 @@ impl Live {
         ];
         let (ids, urls): (Vec<_>, Vec<_>) = bindings.env().iter().cloned().partition(|(name, _)| name.starts_with("TOVUK_"));
         let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
-        own.chain(ids).chain(secrets.iter().cloned()).chain(urls).collect()
+        let data = version.resources.iter().map(|resource| (resource.kind.variable(&resource.name), resource.id()));
+        own.chain(ids).chain(data).chain(secrets.iter().cloned()).chain(urls).collect()
     }
 
     /// Puts a version on the air. Requests that run finish on what they began with.

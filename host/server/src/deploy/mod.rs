@@ -82,5 +82,6 @@ pub(crate) async fn removed(control: &Control, air: Air<'_>, removed: Vec<Remove
             tracing::warn!("the log of {} could not be deleted: {error}", service.service_id());
         }
     }
+    control.remove_data().await;
     uploads::sweep(control).await;
 }

@@ -6,7 +6,6 @@ use serde::Deserialize;
 use tovuk_kernel::codes;
 use tovuk_kernel::names::{check_resource_name, check_variable_name, env_suffix};
 use tovuk_kernel::operation::{Argument, Command, Method, Operation, Request};
-use tovuk_kernel::project::BOUND_RESOURCES_MAX;
 
 use super::env::restart_hint;
 use super::note;
@@ -103,11 +102,7 @@ pub(crate) fn ensure(conn: &Connection, service: &Service, name: &str, target: &
             return Err(Refusal::new(&codes::RESOURCE_EXISTS, text));
         }
         Some(_) => {}
-        None if bindings::count(conn, service.id)? >= BOUND_RESOURCES_MAX as u64 => {
-            let text = format!("`{}` has {BOUND_RESOURCES_MAX} databases, namespaces, queues, State classes and bindings", service.name);
-            return Err(Refusal::new(&codes::RESOURCE_LIMIT, text));
-        }
-        None => {}
+        None => super::resources::check_room(conn, service)?,
     }
     Ok(bindings::put(conn, service.id, name, target.id, url_env, now_ms)?)
 }

@@ -10,13 +10,15 @@ use tovuk_kernel::names::check_service_name;
 use tovuk_kernel::names::env_suffix;
 use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, Request};
 use tovuk_kernel::project::{Capabilities, Kind};
+use tovuk_kernel::resource;
 use tovuk_resources::bindings::INTERNAL_DOMAIN;
 
+use super::resources::{ResourceEntry, entries};
 use super::snapshot::Snapshot;
 use super::{Done, note, timestamp};
 use crate::control::handler::Handler;
 use crate::control::store::services::Service;
-use crate::control::store::{accounts, bindings, domains, env, services};
+use crate::control::store::{accounts, bindings, domains, env, resources, services};
 use crate::control::urls::Urls;
 use crate::control::{Caller, Control, Refusal, service_of};
 use crate::deploy::Removed;
@@ -79,9 +81,9 @@ impl ServiceEntry {
             runtime_status: runtime_status(service, suspended),
             url: urls.service(&service.slug),
             resources: Counts {
-                sqlite_databases: 0,
+                sqlite_databases: resources::count_of(conn, service.id, resource::Kind::Sqlite)?,
                 storage_objects: 0,
-                kv_namespaces: 0,
+                kv_namespaces: resources::count_of(conn, service.id, resource::Kind::Kv)?,
                 queues: 0,
                 cron_triggers: 0,
                 state_namespaces: 0,
@@ -249,9 +251,9 @@ pub struct BindingEntry {
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
     /// SQLite databases.
-    pub sqlite_databases: Vec<Value>,
+    pub sqlite_databases: Vec<ResourceEntry>,
     /// KV namespaces.
-    pub kv_namespaces: Vec<Value>,
+    pub kv_namespaces: Vec<ResourceEntry>,
     /// Queues.
     pub queues: Vec<Value>,
     /// Cron triggers.
@@ -275,7 +277,12 @@ impl Resources {
             url_env: binding.url_env,
             created_at: timestamp(binding.created_ms),
         };
-        Ok(Self { service_bindings: bindings::list(conn, service.id)?.into_iter().map(entry).collect(), ..Self::default() })
+        Ok(Self {
+            sqlite_databases: entries(conn, service.id, resource::Kind::Sqlite)?,
+            kv_namespaces: entries(conn, service.id, resource::Kind::Kv)?,
+            service_bindings: bindings::list(conn, service.id)?.into_iter().map(entry).collect(),
+            ..Self::default()
+        })
     }
 }
 

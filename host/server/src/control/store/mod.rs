@@ -8,7 +8,8 @@ pub(crate) mod deploys;
 pub(crate) mod domains;
 pub(crate) mod env;
 pub(crate) mod logins;
+pub(crate) mod resources;
 pub(crate) mod services;
 
 /// The steps that lead to today's tables.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("resources.sql")];

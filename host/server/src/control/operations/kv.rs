@@ -1,0 +1,433 @@
+//! KV namespaces of a service, and what is in them. The store checks every limit; here names become numbers, and JSON becomes bytes.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tovuk_kernel::codes::{self, Code};
+use tovuk_kernel::limits::API_KV_BODY_BYTES_MAX;
+use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, PAGE_ARGUMENTS, Request};
+use tovuk_kernel::resource::Kind;
+use tovuk_resources::kv;
+
+use super::env::restart_hint;
+use super::note;
+use super::resources::{self, ResourceEntry};
+use super::services::ResourcesResponse;
+use crate::control::handler::Handler;
+use crate::control::store::resources as rows;
+use crate::control::{Caller, Control, Refusal, service_of};
+
+impl From<kv::Error> for Refusal {
+    fn from(error: kv::Error) -> Self {
+        match error {
+            kv::Error::Database(error) => {
+                tracing::error!("KV failed: {error}");
+                Self::new(&codes::STORAGE_FAILED, codes::STORAGE_FAILED.message)
+            }
+            error => Self::new(error.code(), error.to_string()),
+        }
+    }
+}
+
+/// Makes a namespace.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Create {
+    /// The service.
+    pub service: String,
+    /// What its worker calls the namespace. `TOVUK_KV_<NAME>` receives its id.
+    pub name: String,
+}
+
+/// A namespace that was made.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "KvNamespaceCreated")]
+pub struct Created {
+    /// The namespace.
+    pub namespace: ResourceEntry,
+    /// The resources of the service.
+    #[serde(flatten)]
+    pub resources: ResourcesResponse,
+}
+
+impl Request for Create {
+    const OPERATION: Operation = Operation::new("kv.create", Method::Post, "/v1/services/{service}/kv/namespaces", "Make a KV namespace")
+        .described("The worker finds it from its next deploy or restart on.")
+        .status(201)
+        .errors(&[&codes::INVALID_NAME, &codes::RESOURCE_EXISTS, &codes::RESOURCE_LIMIT])
+        .commands(&[Command::new("kv create")
+            .arguments(&[Argument::positional("name", "What the worker calls it, for example CACHE")])
+            .examples(&["tovuk kv create --service service_1 CACHE"])]);
+    type Response = Created;
+}
+
+impl Handler for Create {
+    async fn run(self, control: Control, caller: Caller) -> Result<Created, Refusal> {
+        let now = control.now_ms();
+        let work = control.write(move |conn| {
+            let service = service_of(conn, caller.account_number(), &self.service)?;
+            let namespace = resources::create(conn, &service, Kind::Kv, &self.name, now)?;
+            note(conn, &caller, Self::OPERATION.name, Some(service.id), &self.name, now)?;
+            let mut resources = ResourcesResponse::of(conn, &service)?;
+            resources.next_actions = restart_hint(&service.name, service.live_deploy_id);
+            Ok(Created { namespace: namespace.into(), resources })
+        });
+        work.await
+    }
+}
+
+/// Deletes a namespace with all its keys.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Delete {
+    /// The service.
+    pub service: String,
+    /// The namespace, by name or id.
+    pub namespace: String,
+}
+
+impl Request for Delete {
+    const OPERATION: Operation = Operation::new(
+        "kv.namespace.delete",
+        Method::Delete,
+        "/v1/services/{service}/kv/namespaces/{namespace}",
+        "Delete a KV namespace with all its keys",
+    )
+    .described("Answers with what the service still has. The space comes back soon after.")
+    .errors(&[&codes::RESOURCE_NOT_FOUND])
+    .commands(&[Command::new("kv namespace delete")
+        .arguments(&[Argument::positional("namespace", "Its name or id")])
+        .examples(&["tovuk kv namespace delete --service service_1 CACHE"])]);
+    type Response = ResourcesResponse;
+}
+
+impl Handler for Delete {
+    async fn run(self, control: Control, caller: Caller) -> Result<ResourcesResponse, Refusal> {
+        let now = control.now_ms();
+        let work = control.write(move |conn| {
+            let (service, namespace) = resources::find(conn, caller.account_number(), &self.service, Kind::Kv, &self.namespace)?;
+            rows::delete(conn, Kind::Kv, namespace.number)?;
+            note(conn, &caller, Self::OPERATION.name, Some(service.id), &namespace.name, now)?;
+            let mut resources = ResourcesResponse::of(conn, &service)?;
+            resources.next_actions = restart_hint(&service.name, service.live_deploy_id);
+            Ok(resources)
+        });
+        let resources = work.await?;
+        control.remove_data().await;
+        Ok(resources)
+    }
+}
+
+/// The number of a namespace that the caller may use.
+pub(super) async fn namespace(control: &Control, caller: &Caller, service: &str, name: String) -> Result<kv::Namespace, Refusal> {
+    let service = control.service(caller, service).await?;
+    let account = caller.account_number();
+    let found = control.read(move |conn| Ok(resources::find(conn, account, service.service_id().as_str(), Kind::Kv, &name)?.1)).await?;
+    Ok(kv::Namespace(found.number))
+}
+
+/// How a value is written in JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// As it is.
+    #[default]
+    Text,
+    /// In base64.
+    Base64,
+}
+
+/// A value to write.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "KvValue")]
+pub struct ValueToPut {
+    /// The value: text, or with `encoding` bytes in base64. Any other JSON is stored as its text.
+    pub value: Value,
+    /// How the value is written; `text` when absent.
+    #[serde(default)]
+    pub encoding: Encoding,
+    /// A JSON object of at most 1,024 bytes that lists show.
+    pub metadata: Option<Value>,
+    /// When it expires, in seconds of Unix time, at least 30 s ahead.
+    pub expiration: Option<u64>,
+    /// In how many seconds it expires, at least 30. It wins over `expiration`.
+    pub expiration_ttl_seconds: Option<u64>,
+}
+
+impl ValueToPut {
+    pub(super) fn into_put(self, key: String) -> Result<kv::Put, Refusal> {
+        let value = match (self.value, self.encoding) {
+            (Value::String(text), Encoding::Text) => Bytes::from(text),
+            (Value::String(text), Encoding::Base64) => {
+                let bytes =
+                    STANDARD.decode(text).map_err(|error| Refusal::new(&codes::INVALID_REQUEST, format!("the value is no base64: {error}")))?;
+                bytes.into()
+            }
+            (other, _) => Bytes::from(other.to_string()),
+        };
+        let metadata = self.metadata.filter(|metadata| !metadata.is_null()).map(|metadata| metadata.to_string());
+        Ok(kv::Put { key, value, metadata, expiration: self.expiration, ttl_seconds: self.expiration_ttl_seconds })
+    }
+}
+
+/// A key with its value.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "KvEntry")]
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: String,
+    /// How it is written: `base64` where it is no text.
+    pub encoding: Encoding,
+    /// Its metadata.
+    pub metadata: Option<Value>,
+    /// When it expires, in seconds of Unix time.
+    pub expiration: Option<u64>,
+}
+
+impl Entry {
+    pub(super) fn of(key: String, entry: &kv::Entry) -> Self {
+        let (value, encoding) = match std::str::from_utf8(&entry.value) {
+            Ok(text) => (text.to_owned(), Encoding::Text),
+            Err(_) => (STANDARD.encode(&entry.value), Encoding::Base64),
+        };
+        let metadata = entry.metadata.as_ref().and_then(|metadata| serde_json::from_str(metadata).ok());
+        Self { key, value, encoding, metadata, expiration: entry.expiration }
+    }
+}
+
+const KEY_ERRORS: &[&Code] = &[&codes::RESOURCE_NOT_FOUND, &codes::KV_KEY_INVALID, &codes::KV_KEY_NOT_FOUND];
+pub(super) const PUT_ERRORS: &[&Code] = &[
+    &codes::RESOURCE_NOT_FOUND,
+    &codes::KV_KEY_INVALID,
+    &codes::KV_VALUE_TOO_LARGE,
+    &codes::KV_METADATA_INVALID,
+    &codes::KV_EXPIRATION_TOO_SOON,
+    &codes::KV_BULK_TOO_LARGE,
+];
+pub(super) const NAMESPACE: Argument = Argument::positional("namespace", "The namespace, by name or id");
+const KEY: Argument = Argument::positional("key", "The key");
+
+/// Writes a value.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Put {
+    /// The service.
+    pub service: String,
+    /// The namespace, by name or id.
+    pub namespace: String,
+    /// The key, 1 to 512 bytes.
+    pub key: String,
+    /// What is written.
+    #[serde(flatten)]
+    pub put: ValueToPut,
+}
+
+/// What a namespace holds after a write.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "KvWritten")]
+pub struct Written {
+    /// True: it is on disk.
+    pub ok: bool,
+    /// How many keys were written.
+    pub written: u64,
+    /// How many keys the namespace has.
+    pub keys: u64,
+    /// How many bytes they have, with values and metadata.
+    pub storage_bytes: u64,
+}
+
+impl From<kv::Written> for Written {
+    fn from(written: kv::Written) -> Self {
+        Self { ok: true, written: written.keys, keys: written.usage.keys, storage_bytes: written.usage.bytes }
+    }
+}
+
+impl Request for Put {
+    const OPERATION: Operation = Operation::new("kv.put", Method::Put, "/v1/services/{service}/kv/{namespace}/values/{key}", "Write a value")
+        .access(Access::Runtime)
+        .body_bytes_max(API_KV_BODY_BYTES_MAX)
+        .errors(PUT_ERRORS)
+        .commands(&[Command::new("kv put")
+            .arguments(&[
+                NAMESPACE,
+                KEY,
+                Argument::either("value", "value", "The value").form(Form::Words),
+                Argument::flag("metadata", "metadata", "A JSON object that lists show").form(Form::Json),
+                Argument::flag("expirationTtlSeconds", "ttl", "In how many seconds it expires").form(Form::Integer).also(&["expiration-ttl-seconds"]),
+                Argument::flag("expiration", "expiration", "When it expires, in seconds of Unix time").form(Form::Integer),
+                Argument::flag("encoding", "encoding", "`base64` when the value is given so"),
+            ])
+            .examples(&["tovuk kv put --service service_1 CACHE user:1 '{\"name\":\"Ada\"}' --metadata '{\"kind\":\"profile\"}' --ttl 3600"])]);
+    type Response = Written;
+}
+
+impl Handler for Put {
+    async fn run(self, control: Control, caller: Caller) -> Result<Written, Refusal> {
+        let namespace = namespace(&control, &caller, &self.service, self.namespace).await?;
+        Ok(control.kv().put(namespace, self.put.into_put(self.key)?).await?.into())
+    }
+}
+
+/// Reads a value.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Get {
+    /// The service.
+    pub service: String,
+    /// The namespace, by name or id.
+    pub namespace: String,
+    /// The key.
+    pub key: String,
+}
+
+fn no_key(key: &str) -> Refusal {
+    Refusal::new(&codes::KV_KEY_NOT_FOUND, format!("there is no key `{}`", key.escape_debug()))
+}
+
+impl Request for Get {
+    const OPERATION: Operation = Operation::new("kv.get", Method::Get, "/v1/services/{service}/kv/{namespace}/values/{key}", "Read a value")
+        .access(Access::Runtime)
+        .errors(KEY_ERRORS)
+        .commands(&[Command::new("kv get").arguments(&[NAMESPACE, KEY]).examples(&["tovuk kv get --service service_1 CACHE user:1"])]);
+    type Response = Entry;
+}
+
+impl Handler for Get {
+    async fn run(self, control: Control, caller: Caller) -> Result<Entry, Refusal> {
+        let namespace = namespace(&control, &caller, &self.service, self.namespace).await?;
+        let entry = control.kv().get(namespace, &self.key).await?.ok_or_else(|| no_key(&self.key))?;
+        Ok(Entry::of(self.key, &entry))
+    }
+}
+
+/// Removes a key.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct DeleteKey {
+    /// The service.
+    pub service: String,
+    /// The namespace, by name or id.
+    pub namespace: String,
+    /// The key.
+    pub key: String,
+}
+
+/// Keys that were removed.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "KvRemoved")]
+pub struct Removed {
+    /// Whether anything was there.
+    pub deleted: bool,
+    /// How many keys were there.
+    pub removed: u64,
+    /// How many keys the namespace has now.
+    pub keys: u64,
+    /// How many bytes they have, with values and metadata.
+    pub storage_bytes: u64,
+}
+
+impl From<kv::Deleted> for Removed {
+    fn from(deleted: kv::Deleted) -> Self {
+        Self { deleted: deleted.existed > 0, removed: deleted.existed, keys: deleted.usage.keys, storage_bytes: deleted.usage.bytes }
+    }
+}
+
+impl Request for DeleteKey {
+    const OPERATION: Operation = Operation::new("kv.delete", Method::Delete, "/v1/services/{service}/kv/{namespace}/values/{key}", "Remove a key")
+        .described("It is no error when the key is not there.")
+        .access(Access::Runtime)
+        .errors(&[&codes::RESOURCE_NOT_FOUND, &codes::KV_KEY_INVALID])
+        .commands(&[Command::new("kv delete").arguments(&[NAMESPACE, KEY]).examples(&["tovuk kv delete --service service_1 CACHE user:1"])]);
+    type Response = Removed;
+}
+
+impl Handler for DeleteKey {
+    async fn run(self, control: Control, caller: Caller) -> Result<Removed, Refusal> {
+        let namespace = namespace(&control, &caller, &self.service, self.namespace).await?;
+        Ok(control.kv().delete(namespace, &self.key).await?.into())
+    }
+}
+
+/// Lists keys.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Keys {
+    /// The service.
+    pub service: String,
+    /// The namespace, by name or id.
+    pub namespace: String,
+    /// What the keys begin with.
+    #[serde(default)]
+    pub prefix: String,
+    /// Most keys to return, 1 to 1,000. Without it the answer has all keys, up to 100,000.
+    pub limit: Option<u32>,
+    /// Where to go on.
+    pub cursor: Option<String>,
+}
+
+/// A key in a list.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "KvKey")]
+pub struct KeyEntry {
+    /// The key.
+    pub name: String,
+    /// When it expires, in seconds of Unix time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expiration: Option<u64>,
+    /// Its metadata.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Value>,
+}
+
+impl From<kv::Listed> for KeyEntry {
+    fn from(key: kv::Listed) -> Self {
+        let metadata = key.metadata.and_then(|metadata| serde_json::from_str(&metadata).ok());
+        Self { name: key.name, expiration: key.expiration, metadata }
+    }
+}
+
+/// Keys in the order of their bytes.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "KvKeys")]
+pub struct KeysPage {
+    /// The keys.
+    pub keys: Vec<KeyEntry>,
+    /// Whether more follow.
+    pub has_more: bool,
+    /// Where to go on.
+    pub next_cursor: Option<String>,
+}
+
+impl Request for Keys {
+    const OPERATION: Operation = Operation::new("kv.keys", Method::Get, "/v1/services/{service}/kv/{namespace}/keys", "List keys")
+        .access(Access::Runtime)
+        .errors(&[&codes::RESOURCE_NOT_FOUND, &codes::KV_KEY_INVALID, &codes::INVALID_CURSOR])
+        .commands(&[Command::new("kv keys")
+            .aliases(&["kv list"])
+            .arguments(&[NAMESPACE, Argument::flag("prefix", "prefix", "What the keys begin with"), PAGE_ARGUMENTS[0], PAGE_ARGUMENTS[1]])
+            .examples(&["tovuk kv keys --service service_1 CACHE", "tovuk kv keys --service service_1 CACHE --prefix user: --limit 100"])]);
+    type Response = KeysPage;
+}
+
+impl Handler for Keys {
+    async fn run(self, control: Control, caller: Caller) -> Result<KeysPage, Refusal> {
+        let namespace = namespace(&control, &caller, &self.service, self.namespace).await?;
+        let mut answer = KeysPage { keys: Vec::new(), has_more: false, next_cursor: None };
+        let mut add = |page: kv::Page| {
+            answer.keys.extend(page.keys.into_iter().map(KeyEntry::from));
+            (answer.has_more, answer.next_cursor) = (page.has_more, page.next_cursor);
+        };
+        if let Some(limit) = self.limit {
+            let limit = Some(usize::try_from(limit).unwrap_or(usize::MAX));
+            add(control.kv().list(namespace, kv::List { prefix: self.prefix, limit, cursor: self.cursor }).await?);
+        } else {
+            let mut pages = control.kv().pages(namespace, self.prefix, self.cursor);
+            while let Some(page) = pages.next().await {
+                add(page?);
+            }
+        }
+        Ok(answer)
+    }
+}

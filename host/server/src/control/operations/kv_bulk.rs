@@ -1,0 +1,133 @@
+//! Many keys of a KV namespace in one request: each request happens wholly or not at all.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tovuk_kernel::codes;
+use tovuk_kernel::limits::API_KV_BODY_BYTES_MAX;
+use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, Request};
+
+use super::kv::{Entry, NAMESPACE, PUT_ERRORS, Removed, ValueToPut, Written, namespace};
+use crate::control::handler::Handler;
+use crate::control::{Caller, Control, Refusal};
+
+const KEYS: Argument = Argument::either("keys", "value", "The keys").form(Form::Keys);
+
+/// Reads several keys.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct BulkGet {
+    /// The service.
+    pub service: String,
+    /// The namespace, by name or id.
+    pub namespace: String,
+    /// At most 100 keys.
+    pub keys: Vec<String>,
+}
+
+/// What was found.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "KvValues")]
+pub struct Values {
+    /// The keys that are there, in the order in which they were asked for.
+    pub values: Vec<Entry>,
+    /// The keys that are not there.
+    pub missing: Vec<String>,
+}
+
+impl Request for BulkGet {
+    const OPERATION: Operation = Operation::new("kv.bulk.get", Method::Post, "/v1/services/{service}/kv/{namespace}/bulk", "Read several keys")
+        .access(Access::Runtime)
+        .errors(&[&codes::RESOURCE_NOT_FOUND, &codes::KV_KEY_INVALID, &codes::KV_BULK_TOO_LARGE])
+        .commands(&[Command::new("kv bulk get")
+            .arguments(&[NAMESPACE, KEYS])
+            .examples(&["tovuk kv bulk get --service service_1 CACHE user:1 user:2"])]);
+    type Response = Values;
+}
+
+impl Handler for BulkGet {
+    async fn run(self, control: Control, caller: Caller) -> Result<Values, Refusal> {
+        let namespace = namespace(&control, &caller, &self.service, self.namespace).await?;
+        let found = control.kv().bulk_get(namespace, self.keys.clone()).await?;
+        let mut answer = Values { values: Vec::new(), missing: Vec::new() };
+        for (key, entry) in self.keys.into_iter().zip(found) {
+            match entry {
+                Some(entry) => answer.values.push(Entry::of(key, &entry)),
+                None => answer.missing.push(key),
+            }
+        }
+        Ok(answer)
+    }
+}
+
+/// A key to write, with its value.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "KvKeyAndValue")]
+pub struct EntryToPut {
+    /// The key, 1 to 512 bytes.
+    pub key: String,
+    /// What is written.
+    #[serde(flatten)]
+    pub put: ValueToPut,
+}
+
+/// Writes several keys.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct BulkPut {
+    /// The service.
+    pub service: String,
+    /// The namespace, by name or id.
+    pub namespace: String,
+    /// At most 10,000 keys with their values, 100 MB together. Of entries with one key the last counts.
+    pub entries: Vec<EntryToPut>,
+}
+
+impl Request for BulkPut {
+    const OPERATION: Operation = Operation::new("kv.bulk.put", Method::Put, "/v1/services/{service}/kv/{namespace}/bulk", "Write several keys")
+        .access(Access::Runtime)
+        .body_bytes_max(API_KV_BODY_BYTES_MAX)
+        .errors(PUT_ERRORS)
+        .commands(&[Command::new("kv bulk put")
+            .arguments(&[
+                NAMESPACE,
+                Argument::either("entries", "value", "JSON: a list of entries, or an object of keys and values").form(Form::Entries),
+            ])
+            .examples(&["tovuk kv bulk put --service service_1 CACHE '{\"user:1\":\"Ada\",\"user:2\":\"Grace\"}'"])]);
+    type Response = Written;
+}
+
+impl Handler for BulkPut {
+    async fn run(self, control: Control, caller: Caller) -> Result<Written, Refusal> {
+        let namespace = namespace(&control, &caller, &self.service, self.namespace).await?;
+        let puts = self.entries.into_iter().map(|entry| entry.put.into_put(entry.key)).collect::<Result<Vec<_>, _>>()?;
+        Ok(control.kv().bulk_put(namespace, puts).await?.into())
+    }
+}
+
+/// Removes several keys.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct BulkDelete {
+    /// The service.
+    pub service: String,
+    /// The namespace, by name or id.
+    pub namespace: String,
+    /// At most 10,000 keys.
+    pub keys: Vec<String>,
+}
+
+impl Request for BulkDelete {
+    const OPERATION: Operation =
+        Operation::new("kv.bulk.delete", Method::Post, "/v1/services/{service}/kv/{namespace}/bulk/removals", "Remove several keys")
+            .access(Access::Runtime)
+            .body_bytes_max(API_KV_BODY_BYTES_MAX)
+            .errors(&[&codes::RESOURCE_NOT_FOUND, &codes::KV_KEY_INVALID, &codes::KV_BULK_TOO_LARGE])
+            .commands(&[Command::new("kv bulk delete")
+                .arguments(&[NAMESPACE, KEYS])
+                .examples(&["tovuk kv bulk delete --service service_1 CACHE user:1 user:2"])]);
+    type Response = Removed;
+}
+
+impl Handler for BulkDelete {
+    async fn run(self, control: Control, caller: Caller) -> Result<Removed, Refusal> {
+        let namespace = namespace(&control, &caller, &self.service, self.namespace).await?;
+        Ok(control.kv().bulk_delete(namespace, self.keys).await?.into())
+    }
+}

@@ -1,0 +1,122 @@
+//! The kinds of data that services have by name: their numbers and names. The data itself is in the stores of the kinds, which know it by its number.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use tovuk_kernel::names::env_suffix;
+use tovuk_kernel::resource::Kind;
+
+/// A resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// Its kind.
+    pub kind: Kind,
+    /// The number in its id.
+    pub number: i64,
+    /// What its service calls it.
+    pub name: String,
+    /// When it was made.
+    pub created_ms: i64,
+}
+
+impl Resource {
+    /// Its id.
+    pub fn id(&self) -> String {
+        self.kind.id(self.number)
+    }
+}
+
+fn resource(kind: Kind) -> impl Fn(&Row<'_>) -> rusqlite::Result<Resource> {
+    move |row| Ok(Resource { kind, number: row.get("number")?, name: row.get("name")?, created_ms: row.get("created_ms")? })
+}
+
+/// The resources of one kind that a service has, by name.
+pub fn list(conn: &Connection, service_id: i64, kind: Kind) -> rusqlite::Result<Vec<Resource>> {
+    let sql = "select number, name, created_ms from resources where service_id = ?1 and kind = ?2 order by name";
+    conn.prepare_cached(sql)?.query_map(params![service_id, kind.as_str()], resource(kind))?.collect()
+}
+
+/// The service's resource of this name or id.
+pub fn find(conn: &Connection, service_id: i64, kind: Kind, name_or_id: &str) -> rusqlite::Result<Option<Resource>> {
+    let sql = "select number, name, created_ms from resources where service_id = ?1 and kind = ?2 and (name = ?3 or number = ?4)";
+    conn.prepare_cached(sql)?.query_row(params![service_id, kind.as_str(), name_or_id, kind.number(name_or_id)], resource(kind)).optional()
+}
+
+/// How many resources a service has, of all kinds, without its bindings.
+pub fn count(conn: &Connection, service_id: i64) -> rusqlite::Result<u64> {
+    conn.prepare_cached("select count(*) from resources where service_id = ?1")?.query_row([service_id], |row| row.get(0)).map(i64::cast_unsigned)
+}
+
+/// How many it has of one kind.
+pub fn count_of(conn: &Connection, service_id: i64, kind: Kind) -> rusqlite::Result<u64> {
+    conn.prepare_cached("select count(*) from resources where service_id = ?1 and kind = ?2")?
+        .query_row(params![service_id, kind.as_str()], |row| row.get(0))
+        .map(i64::cast_unsigned)
+}
+
+/// The name of a resource that has this name, or that would share its environment variable.
+pub fn clash(conn: &Connection, service_id: i64, kind: Kind, name: &str) -> rusqlite::Result<Option<String>> {
+    conn.prepare_cached("select name from resources where service_id = ?1 and kind = ?2 and suffix = ?3")?
+        .query_row(params![service_id, kind.as_str(), env_suffix(name)], |row| row.get(0))
+        .optional()
+}
+
+/// Gives a service a resource.
+pub fn create(conn: &Connection, service_id: i64, kind: Kind, name: &str, now_ms: i64) -> rusqlite::Result<Resource> {
+    let sql = "insert into resource_numbers (kind, last) values (?1, 1) on conflict (kind) do update set last = last + 1 returning last";
+    let number = conn.prepare_cached(sql)?.query_row([kind.as_str()], |row| row.get(0))?;
+    let sql = "insert into resources (kind, number, service_id, name, suffix, created_ms) values (?1, ?2, ?3, ?4, ?5, ?6)";
+    conn.prepare_cached(sql)?.execute(params![kind.as_str(), number, service_id, name, env_suffix(name), now_ms])?;
+    Ok(Resource { kind, number, name: name.to_owned(), created_ms: now_ms })
+}
+
+/// Takes a resource away. Its data is among the [`removals`] from now on.
+pub fn delete(conn: &Connection, kind: Kind, number: i64) -> rusqlite::Result<()> {
+    conn.prepare_cached("delete from resources where kind = ?1 and number = ?2")?.execute(params![kind.as_str(), number]).map(drop)
+}
+
+/// Data that has to be removed: the name of its kind and its number.
+pub fn removals(conn: &Connection) -> rusqlite::Result<Vec<(String, i64)>> {
+    conn.prepare_cached("select kind, number from removals")?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+/// Writes down that data has been removed.
+pub fn removed(conn: &Connection, kind: &str, number: i64) -> rusqlite::Result<()> {
+    conn.prepare_cached("delete from removals where kind = ?1 and number = ?2")?.execute(params![kind, number]).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::store::MIGRATIONS;
+
+    fn opened() -> rusqlite::Result<Connection> {
+        let conn = Connection::open_in_memory()?;
+        conn.pragma_update(None, "foreign_keys", true)?;
+        MIGRATIONS.iter().try_for_each(|migration| conn.execute_batch(migration))?;
+        conn.execute_batch(
+            "insert into accounts (handle, display_name, plan, created_ms) values ('a', 'a', 'free', 0);
+            insert into services (account_id, name, slug, kind, capabilities, created_ms) values (1, 'one', 'one', 'rust_worker', '{}', 0);
+            insert into services (account_id, name, slug, kind, capabilities, created_ms) values (1, 'two', 'two', 'rust_worker', '{}', 0);",
+        )?;
+        Ok(conn)
+    }
+
+    #[test]
+    fn a_number_is_given_out_once_and_what_is_deleted_is_to_be_removed() -> rusqlite::Result<()> {
+        let conn = opened()?;
+        let first = create(&conn, 1, Kind::Kv, "CACHE", 0)?;
+        assert_eq!((first.id().as_str(), create(&conn, 1, Kind::Sqlite, "CACHE", 0)?.number), ("kv_1", 1));
+        assert_eq!(clash(&conn, 1, Kind::Kv, "cache")?.as_deref(), Some("CACHE"));
+        assert_eq!((find(&conn, 1, Kind::Kv, "kv_1")?, find(&conn, 2, Kind::Kv, "kv_1")?), (Some(first.clone()), None));
+        assert_eq!(find(&conn, 1, Kind::Kv, "CACHE")?, Some(first));
+        delete(&conn, Kind::Kv, 1)?;
+        assert_eq!(create(&conn, 1, Kind::Kv, "CACHE", 0)?.number, 2);
+        assert_eq!(removals(&conn)?, [("kv".to_owned(), 1)]);
+        removed(&conn, "kv", 1)?;
+        // Everything goes with its account.
+        create(&conn, 2, Kind::Sqlite, "DB", 0)?;
+        conn.execute("delete from accounts", [])?;
+        let all = [("kv", 2), ("objects", 1), ("objects", 2), ("sqlite", 1), ("sqlite", 2)].map(|(kind, number)| (kind.to_owned(), number));
+        assert_eq!(removals(&conn)?, all);
+        Ok(())
+    }
+}
