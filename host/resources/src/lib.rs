@@ -2,6 +2,7 @@
 //! the other kinds.
 
 pub mod bindings;
+pub mod conditional;
 pub mod database;
 pub mod kv;
 pub mod objects;

@@ -5,49 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE};
 use http::{HeaderMap, HeaderName};
-use http_range_header::{EndPosition, StartPosition};
 use tovuk_kernel::clock::UnixMs;
 
 use super::Error;
-
-/// Which bytes of an object.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Range {
-    /// All.
-    #[default]
-    Whole,
-    /// From this offset to the end.
-    From(u64),
-    /// From the first offset to the second, which is included.
-    Between(u64, u64),
-    /// The last so many.
-    Last(u64),
-}
-
-impl Range {
-    /// What a `Range` header asks for. Several parts at once, and what is no range, mean the whole.
-    pub fn parse(header: &str) -> Self {
-        let parsed = http_range_header::parse_range_header(header).map(|parsed| parsed.ranges).unwrap_or_default();
-        let [range] = parsed.as_slice() else { return Self::Whole };
-        match (range.start, range.end) {
-            (StartPosition::FromLast(length), _) => Self::Last(length),
-            (StartPosition::Index(start), EndPosition::LastByte) => Self::From(start),
-            (StartPosition::Index(start), EndPosition::Index(last)) if last < start => Self::Whole,
-            (StartPosition::Index(start), EndPosition::Index(last)) => Self::Between(start, last),
-        }
-    }
-
-    /// The bytes of an object of this size that are meant; nothing for the whole.
-    pub(super) fn within(self, size: u64) -> Result<Option<Bytes<u64>>, Error> {
-        let (start, end) = match self {
-            Self::Whole => return Ok(None),
-            Self::From(start) => (start, size),
-            Self::Between(start, last) => (start, last.saturating_add(1).min(size)),
-            Self::Last(length) => (size.saturating_sub(length), size),
-        };
-        if start < end { Ok(Some(start..end)) } else { Err(Error::Range { bytes: size }) }
-    }
-}
+use crate::conditional::{Part, Range, any_tag};
 
 /// What must hold for a request to get the object. The default is nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,23 +78,17 @@ impl Conditions {
     }
 }
 
-fn unix_ms(time: SystemTime) -> UnixMs {
-    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+/// The bytes of an object of this size that are meant; nothing for the whole.
+pub(super) fn part(range: Range, size: u64) -> Result<Option<Bytes<u64>>, Error> {
+    match range.within(size) {
+        Part::Whole => Ok(None),
+        Part::Range(bytes) => Ok(Some(bytes)),
+        Part::Outside => Err(Error::Range { bytes: size }),
+    }
 }
 
-/// Whether one of the tags in a list is meant. A tag may hold commas.
-fn any_tag(list: &str, is_meant: impl Fn(&str) -> bool) -> bool {
-    let mut rest = list.trim_matches([' ', '\t', ',']);
-    while !rest.is_empty() {
-        // Up to the second quote, or all of it when there are no two.
-        let end = rest.match_indices('"').nth(1).map_or(rest.len(), |(at, _)| at + 1);
-        let (tag, after) = rest.split_at_checked(end).unwrap_or((rest, ""));
-        if is_meant(tag) {
-            return true;
-        }
-        rest = after.trim_start_matches([' ', '\t', ',']);
-    }
-    false
+fn unix_ms(time: SystemTime) -> UnixMs {
+    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -191,12 +146,12 @@ mod tests {
             ("bytes=", 100, None),
             ("bytes=-0", 100, None),
         ] {
-            assert_eq!(Range::parse(header).within(size).unwrap(), expected, "{header}");
+            assert_eq!(part(Range::parse(header), size).unwrap(), expected, "{header}");
         }
         for (header, size) in [("bytes=100-", 100), ("bytes=200-300", 100), ("bytes=0-", 0), ("bytes=-5", 0)] {
-            assert!(matches!(Range::parse(header).within(size), Err(Error::Range { bytes }) if bytes == size), "{header}");
+            assert!(matches!(part(Range::parse(header), size), Err(Error::Range { bytes }) if bytes == size), "{header}");
         }
-        assert_eq!(Range::parse("bytes=0-18446744073709551615").within(5).unwrap(), Some(0..5));
+        assert_eq!(part(Range::parse("bytes=0-18446744073709551615"), 5).unwrap(), Some(0..5));
     }
 
     #[test]

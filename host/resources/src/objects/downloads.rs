@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::conditions::{Conditions, Outcome, Range};
+use super::conditions::{Conditions, Outcome, part};
 use super::pins::Pin;
 use super::rows::{self, Segment};
 use super::types::{Body, Content, Download, Object, Reader};
 use super::{Error, Inner, Objects};
+use crate::conditional::Range;
 
 impl Objects {
     /// What is known of an object that can be read.
@@ -40,7 +41,7 @@ impl Objects {
         if conditions.check(&object.etag, object.updated_ms)? == Outcome::NotModified {
             return Ok(Download::NotModified(object));
         }
-        let range = conditions.range(range, &object.etag).within(object.size_bytes)?;
+        let range = part(conditions.range(range, &object.etag), object.size_bytes)?;
         let wanted = range.clone().unwrap_or(0..object.size_bytes);
         let length = wanted.end - wanted.start;
         let body = read_segments(self.0.clone(), looking.pin(version), within(&segments, wanted));

@@ -45,7 +45,9 @@ use tovuk_kernel::limits;
 
 use crate::database::{self, Database, Options};
 
-pub use conditions::{Conditions, Range};
+pub use conditions::Conditions;
+
+pub use crate::conditional::Range;
 pub use error::Error;
 pub use media::is_active;
 pub use paths::check_path;

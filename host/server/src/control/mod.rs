@@ -185,12 +185,8 @@ impl Control {
 
     /// The account's service of this id or name.
     pub(crate) async fn service(&self, caller: &Caller, id_or_name: &str) -> Result<Service, Refusal> {
-        let (account, name) = (caller.account_number(), id_or_name.to_owned());
-        let service = self.read(move |conn| service_of(conn, account, &name)).await?;
-        match &caller.credential {
-            Credential::Worker(own) if *own != service.service_id() => Err(Refusal::no_service(id_or_name)),
-            _ => Ok(service),
-        }
+        let (caller, name) = (caller.clone(), id_or_name.to_owned());
+        self.read(move |conn| service_for(conn, &caller, &name)).await
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
@@ -319,6 +315,15 @@ impl Answer for Control {
 /// The account's service of this id or name, within a transaction.
 pub(crate) fn service_of(conn: &Connection, account: i64, id_or_name: &str) -> Result<Service, Refusal> {
     store::services::find(conn, account, id_or_name)?.ok_or_else(|| Refusal::no_service(id_or_name))
+}
+
+/// The same for a caller that may be a worker, for whom there is its own service only.
+pub(crate) fn service_for(conn: &Connection, caller: &Caller, id_or_name: &str) -> Result<Service, Refusal> {
+    let service = service_of(conn, caller.account_number(), id_or_name)?;
+    match &caller.credential {
+        Credential::Worker(own) if *own != service.service_id() => Err(Refusal::no_service(id_or_name)),
+        _ => Ok(service),
+    }
 }
 
 /// Compares the key with the one that the database was begun with.

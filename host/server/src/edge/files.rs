@@ -18,12 +18,13 @@ use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
 
 use tovuk_kernel::codes;
+use tovuk_resources::conditional::Part;
 use tovuk_runtime::body::{Body, BodyError};
 use tovuk_runtime::failure::Failure;
 
 use crate::assets::{Assets, Folder, Opened, SMALL_FILE_BYTES, Stat, Tree, is_withheld};
 use names::{Found, SitePath};
-use validators::{Condition, Part, Validators};
+use validators::{Condition, Validators};
 
 /// What a large file is read in.
 const CHUNK_BYTES: usize = 64 << 10;

@@ -18,7 +18,7 @@ use super::resources::{self, ResourceEntry};
 use super::services::ResourcesResponse;
 use crate::control::handler::Handler;
 use crate::control::store::resources as rows;
-use crate::control::{Caller, Control, Refusal, service_of};
+use crate::control::{Caller, Control, Refusal, service_for, service_of};
 
 impl From<kv::Error> for Refusal {
     fn from(error: kv::Error) -> Self {
@@ -106,7 +106,8 @@ impl Handler for Delete {
     async fn run(self, control: Control, caller: Caller) -> Result<ResourcesResponse, Refusal> {
         let now = control.now_ms();
         let work = control.write(move |conn| {
-            let (service, namespace) = resources::find(conn, caller.account_number(), &self.service, Kind::Kv, &self.namespace)?;
+            let service = service_of(conn, caller.account_number(), &self.service)?;
+            let namespace = resources::find(conn, &service, Kind::Kv, &self.namespace)?;
             rows::delete(conn, Kind::Kv, namespace.number)?;
             note(conn, &caller, Self::OPERATION.name, Some(service.id), &namespace.name, now)?;
             let mut resources = ResourcesResponse::of(conn, &service)?;
@@ -121,9 +122,8 @@ impl Handler for Delete {
 
 /// The number of a namespace that the caller may use.
 pub(super) async fn namespace(control: &Control, caller: &Caller, service: &str, name: String) -> Result<kv::Namespace, Refusal> {
-    let service = control.service(caller, service).await?;
-    let account = caller.account_number();
-    let found = control.read(move |conn| Ok(resources::find(conn, account, service.service_id().as_str(), Kind::Kv, &name)?.1)).await?;
+    let (caller, service) = (caller.clone(), service.to_owned());
+    let found = control.read(move |conn| resources::find(conn, &service_for(conn, &caller, &service)?, Kind::Kv, &name)).await?;
     Ok(kv::Namespace(found.number))
 }
 

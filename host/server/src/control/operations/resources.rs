@@ -9,10 +9,10 @@ use tovuk_kernel::project::BOUND_RESOURCES_MAX;
 use tovuk_kernel::resource::Kind;
 
 use super::timestamp;
+use crate::control::Refusal;
 use crate::control::store::bindings;
 use crate::control::store::resources::{self, Resource};
 use crate::control::store::services::Service;
-use crate::control::{Refusal, service_of};
 
 /// A resource as the API shows it.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -65,11 +65,10 @@ pub(crate) fn create(conn: &Connection, service: &Service, kind: Kind, name: &st
     Ok(resources::create(conn, service.id, kind, name, now_ms)?)
 }
 
-/// A resource of a service of this account, by name or id.
-pub(crate) fn find(conn: &Connection, account: i64, service: &str, kind: Kind, name_or_id: &str) -> Result<(Service, Resource), Refusal> {
-    let service = service_of(conn, account, service)?;
+/// A resource of a service, by name or id.
+pub(crate) fn find(conn: &Connection, service: &Service, kind: Kind, name_or_id: &str) -> Result<Resource, Refusal> {
     if let Some(resource) = resources::find(conn, service.id, kind, name_or_id)? {
-        return Ok((service, resource));
+        return Ok(resource);
     }
     let names: Vec<_> = resources::list(conn, service.id, kind)?.into_iter().map(|resource| resource.name).collect();
     let known = if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) };

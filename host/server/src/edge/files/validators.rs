@@ -3,12 +3,11 @@
 //! A file of a deploy has a strong entity tag, made from its digest; one of an author's folder a weak one, made from its time and size.
 
 use std::fmt::Write;
-use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::{ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use http_range_header::{EndPosition, StartPosition};
+use tovuk_resources::conditional::{self, Part, Range};
 
 use super::encoding::Encoding;
 use crate::assets::Stat;
@@ -31,15 +30,6 @@ pub(super) enum Condition {
     NotModified,
     /// The client wanted another version.
     Failed,
-}
-
-/// The part that was asked for.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    Whole,
-    Range(Range<u64>),
-    /// One that the file does not have.
-    Outside,
 }
 
 impl Validators {
@@ -102,16 +92,7 @@ impl Validators {
         if headers.get(IF_RANGE).is_some_and(|value| !self.is_version(value, headers)) {
             return Part::Whole;
         }
-        // Only its parser: what it then makes of a range refuses more bytes from the end than there are, which RFC 9110 takes for all of them.
-        let ranges = http_range_header::parse_range_header(range).map(|parsed| parsed.ranges).unwrap_or_default();
-        let [range] = ranges.as_slice() else { return Part::Whole };
-        let (start, end) = match (range.start, range.end) {
-            (StartPosition::FromLast(length), _) => (bytes.saturating_sub(length), bytes),
-            (StartPosition::Index(start), EndPosition::LastByte) => (start, bytes),
-            (StartPosition::Index(start), EndPosition::Index(last)) if last < start => return Part::Whole,
-            (StartPosition::Index(start), EndPosition::Index(last)) => (start, last.saturating_add(1).min(bytes)),
-        };
-        if start < end { Part::Range(start..end) } else { Part::Outside }
+        Range::parse(range).within(bytes)
     }
 
     /// Whether `If-Range` names this version. A date does so only beside a strong tag: an author's file may change twice in its second.
@@ -136,21 +117,9 @@ impl Validators {
     }
 }
 
-/// Whether one of the tags in a header is meant. A tag may hold commas.
+/// Whether one of the tags in a header is meant.
 fn any_tag(headers: &HeaderMap, name: HeaderName, is_meant: impl Fn(&str) -> bool) -> bool {
-    for value in headers.get_all(name).iter().filter_map(|value| value.to_str().ok()) {
-        let mut rest = value.trim_matches([' ', '\t', ',']);
-        while !rest.is_empty() {
-            // Up to the second quote, or all of it when there are no two.
-            let end = rest.match_indices('"').nth(1).map_or(rest.len(), |(at, _)| at + 1);
-            let (tag, after) = rest.split_at_checked(end).unwrap_or((rest, ""));
-            if is_meant(tag) {
-                return true;
-            }
-            rest = after.trim_start_matches([' ', '\t', ',']);
-        }
-    }
-    false
+    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|list| conditional::any_tag(list, &is_meant))
 }
 
 /// A tag without its mark of weakness.
