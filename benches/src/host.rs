@@ -10,6 +10,7 @@ use tovuk_kernel::ids::ServiceId;
 use tovuk_kernel::limits::{Plan, WorkerLimits};
 use tovuk_kernel::outbound::Allowlist;
 use tovuk_kernel::project::Kind;
+use tovuk_kernel::resource::{Grants, Owner};
 use tovuk_resources::bindings::{Binding, Bindings};
 use tovuk_runtime::compile::Compiler;
 use tovuk_runtime::failure::Failure;
@@ -106,7 +107,7 @@ impl Host {
             config.engine.slots_max = slots;
         }
         let compiler = Compiler::this_program(clock.clone()).context("this program's own path is unknown")?;
-        let runtime = Runtime::new(config, compiler, clock, tally.clone())?;
+        let runtime = Runtime::new(config, compiler, clock, tally.clone(), None)?;
         let mut host = Self { runtime, tally, sites: Vec::new() };
         for (name, guest) in SERVICES {
             host.deploy(name, guest).await.with_context(|| format!("the guest `{guest}` cannot be deployed"))?;
@@ -126,7 +127,8 @@ impl Host {
         let bindings = Bindings::new(&[next]);
         let mut env = vec![("TOVUK_SERVICE_ID".to_owned(), id.to_string())];
         env.extend_from_slice(bindings.env());
-        service.promote(Arc::new(Deployment { id: "deploy_bench".into(), artifact, limits, env, bindings, outbound: Allowlist::default() }));
+        let grants = Grants::new(Owner { account: 1, service: 1, plan: Plan::Pro });
+        service.promote(Arc::new(Deployment { id: "deploy_bench".into(), artifact, limits, env, bindings, outbound: Allowlist::default(), grants }));
         let site = Site::new(id.clone(), Kind::RustWorker, &["/*".to_owned()], None);
         self.sites.push((id, vec![format!("{name}.localhost")], Some(site)));
         Ok(())

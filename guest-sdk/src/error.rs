@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::{CallError, Response};
+use crate::{CallError, DataError, Response};
 
 /// An error that ends a request.
 ///
@@ -124,6 +124,13 @@ impl From<CallError> for Error {
     }
 }
 
+impl From<DataError> for Error {
+    fn from(error: DataError) -> Self {
+        let (status, message) = if error.is_retryable() { (503, "try again in a moment") } else { (500, "internal error") };
+        Self { status, message: Cow::Borrowed(message), cause: Cause::Detail(error.to_string()) }
+    }
+}
+
 /// The text of an error and of all that caused it, in one line.
 fn whole_text(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -160,33 +167,39 @@ internal_from!(
     std::time::SystemTimeError,
 );
 
-/// A boxed [`Error`] or [`CallError`] comes out as what it was; any other is a 500.
+/// A boxed [`Error`], [`CallError`] or [`DataError`] comes out as what it was; any other is a 500.
 impl From<Box<dyn std::error::Error + Send + Sync>> for Error {
     fn from(error: Box<dyn std::error::Error + Send + Sync>) -> Self {
         match error.downcast::<Self>() {
             Ok(error) => *error,
             Err(error) => match error.downcast::<CallError>() {
                 Ok(call) => (*call).into(),
-                Err(error) => Self::internal(whole_text(&*error)),
+                Err(error) => match error.downcast::<DataError>() {
+                    Ok(data) => (*data).into(),
+                    Err(error) => Self::internal(whole_text(&*error)),
+                },
             },
         }
     }
 }
 
-/// A boxed [`Error`] or [`CallError`] comes out as what it was; any other is a 500.
+/// A boxed [`Error`], [`CallError`] or [`DataError`] comes out as what it was; any other is a 500.
 impl From<Box<dyn std::error::Error>> for Error {
     fn from(error: Box<dyn std::error::Error>) -> Self {
         match error.downcast::<Self>() {
             Ok(error) => *error,
             Err(error) => match error.downcast::<CallError>() {
                 Ok(call) => (*call).into(),
-                Err(error) => Self::internal(whole_text(&*error)),
+                Err(error) => match error.downcast::<DataError>() {
+                    Ok(data) => (*data).into(),
+                    Err(error) => Self::internal(whole_text(&*error)),
+                },
             },
         }
     }
 }
 
-/// An [`Error`] or [`CallError`] inside comes out as what it was; any other is a 500.
+/// An [`Error`], [`CallError`] or [`DataError`] inside comes out as what it was; any other is a 500.
 #[cfg(feature = "anyhow")]
 impl From<anyhow::Error> for Error {
     fn from(error: anyhow::Error) -> Self {
@@ -194,7 +207,10 @@ impl From<anyhow::Error> for Error {
             Ok(error) => error,
             Err(error) => match error.downcast::<CallError>() {
                 Ok(call) => call.into(),
-                Err(error) => Self::internal(format_args!("{error:#}")),
+                Err(error) => match error.downcast::<DataError>() {
+                    Ok(data) => data.into(),
+                    Err(error) => Self::internal(format_args!("{error:#}")),
+                },
             },
         }
     }
@@ -226,6 +242,14 @@ mod tests {
         assert_eq!(Error::from(boxed).into_response().unwrap_err(), CallError::Timeout);
         #[cfg(feature = "anyhow")]
         assert_eq!(Error::from(anyhow::Error::new(CallError::Timeout).context("while asking auth")).into_response().unwrap_err(), CallError::Timeout);
+    }
+
+    #[test]
+    fn what_the_host_says_of_data_is_for_the_log() {
+        let error: Error = DataError::new("kv_key_invalid", "the key is empty").into();
+        assert_eq!((error.status(), error.message(), error.to_string().contains("the key is empty")), (500, "internal error", true));
+        let boxed: Box<dyn std::error::Error> = DataError::new("a", "b").into();
+        assert_eq!(Error::from(boxed).to_string(), "internal error: a: b");
     }
 
     #[test]

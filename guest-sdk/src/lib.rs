@@ -31,6 +31,7 @@ extern crate self as tovuk;
 #[doc(hidden)]
 pub mod bindings;
 mod call_error;
+mod data_error;
 mod env;
 mod error;
 mod handler;
@@ -44,6 +45,7 @@ mod router;
 pub mod testing;
 
 pub use call_error::{CallError, Hop};
+pub use data_error::DataError;
 pub use env::{Env, Service, fetch, fetch_all};
 pub use error::Error;
 pub use handler::{Handler, IntoOutcome};

@@ -13,6 +13,7 @@ use tovuk_kernel::ids::ServiceId;
 use tovuk_kernel::limits::{Plan, WorkerLimits};
 use tovuk_kernel::outbound::Allowlist;
 use tovuk_kernel::project::Kind;
+use tovuk_kernel::resource::{Grants, Owner};
 use tovuk_resources::bindings::{Binding, Bindings};
 use tovuk_runtime::compile::Compiler;
 use tovuk_runtime::record::Identity;
@@ -153,7 +154,7 @@ impl Host {
         runtime_config.engine.slots_max = config.slots;
         (config.runtime)(&mut runtime_config);
         let compiler = Compiler::new(config.compiler, clock.clone());
-        let runtime = Runtime::new(runtime_config, compiler, clock.clone(), Arc::new(observed.clone())).unwrap();
+        let runtime = Runtime::new(runtime_config, compiler, clock.clone(), Arc::new(observed.clone()), None).unwrap();
         let listener = Listening::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = Routes::default();
@@ -202,7 +203,8 @@ impl Host {
         env.extend(config.env);
         env.extend_from_slice(bindings.env());
         let outbound = Allowlist::from_iter(config.outbound.iter().map(|pattern| pattern.parse().unwrap()));
-        let deployment = Deployment { id: "deploy_1".into(), artifact, limits: config.limits, env, bindings, outbound };
+        let grants = Grants::new(Owner { account: 1, service: 1, plan: Plan::Free });
+        let deployment = Deployment { id: "deploy_1".into(), artifact, limits: config.limits, env, bindings, outbound, grants };
         self.runtime.services().get(&id).unwrap().promote(Arc::new(deployment));
         Ok(())
     }

@@ -1,6 +1,9 @@
 //! The kinds of data that a service has by name: how they are called in ids, in environment variables and in words.
 
+use std::collections::{BTreeMap, HashMap};
+
 use crate::ids;
+use crate::limits::Plan;
 use crate::names::env_suffix;
 
 /// A kind of data.
@@ -53,9 +56,55 @@ impl Kind {
     }
 }
 
+/// Whose data it is, and under which limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The number of the account.
+    pub account: i64,
+    /// The number of the service. Its objects go by it.
+    pub service: i64,
+    /// The account's plan.
+    pub plan: Plan,
+}
+
+/// What one version of a service may reach. It is fixed when the version is promoted.
+#[derive(Clone, Debug)]
+pub struct Grants {
+    /// Whose data it is.
+    pub owner: Owner,
+    numbers: BTreeMap<Kind, HashMap<String, i64>>,
+}
+
+impl Grants {
+    /// Nothing that has a name.
+    pub fn new(owner: Owner) -> Self {
+        Self { owner, numbers: BTreeMap::new() }
+    }
+
+    /// With the resource of this name and number. No name looks like an id, so both can stand for it.
+    pub fn with(mut self, kind: Kind, name: &str, number: i64) -> Self {
+        self.numbers.entry(kind).or_default().extend([(name.to_owned(), number), (kind.id(number), number)]);
+        self
+    }
+
+    /// The number of the resource of this name or id.
+    pub fn find(&self, kind: Kind, name_or_id: &str) -> Option<i64> {
+        self.numbers.get(&kind)?.get(name_or_id).copied()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Kind;
+    use super::{Grants, Kind, Owner};
+    use crate::limits::Plan;
+
+    #[test]
+    fn grants_go_by_name_and_by_id() {
+        let grants = Grants::new(Owner { account: 1, service: 2, plan: Plan::Free }).with(Kind::Kv, "CACHE", 7);
+        assert_eq!((grants.find(Kind::Kv, "CACHE"), grants.find(Kind::Kv, "kv_7")), (Some(7), Some(7)));
+        assert_eq!((grants.find(Kind::Kv, "cache"), grants.find(Kind::Sqlite, "CACHE"), grants.find(Kind::Kv, "7")), (None, None, None));
+    }
+
 
     #[test]
     fn ids_and_variables_are_those_of_the_wire() {

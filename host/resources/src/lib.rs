@@ -7,3 +7,4 @@ pub mod database;
 pub mod kv;
 pub mod objects;
 pub mod sqlite;
+pub mod stores;

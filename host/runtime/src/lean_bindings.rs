@@ -3,7 +3,7 @@
 
 wasmtime::component::bindgen!({
     path: "../../wit",
-    world: "tovuk:worker/worker",
+    world: "tovuk:worker/lean",
     imports: { default: async },
     exports: { default: async },
     ownership: Borrowing { duplicate_if_necessary: true },

@@ -15,6 +15,7 @@ mod imports;
 mod instance;
 mod invocation;
 pub mod invoke;
+mod data_bindings;
 mod lean_bindings;
 pub mod memory;
 pub mod meter;

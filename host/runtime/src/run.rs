@@ -23,14 +23,14 @@ use crate::imports::convert;
 use crate::instance::{Data, Instance};
 use crate::invocation::Invocation;
 use crate::invoke::{Admitted, OutcomeHandle, Started, body_too_large};
-use crate::lean_bindings::WorkerPre;
+use crate::lean_bindings::LeanPre;
 use crate::lean_bindings::tovuk::http::types::RequestParam;
 use crate::metered::{Metered, Stop};
 use crate::record::Outcome;
 use crate::trap;
 
 /// Runs a worker of the lean world to its end.
-pub(crate) async fn lean(pre: WorkerPre<Data>, admitted: Admitted, parts: http::request::Parts, body: Bytes) -> Result<Started, Failure> {
+pub(crate) async fn lean(pre: LeanPre<Data>, admitted: Admitted, parts: http::request::Parts, body: Bytes) -> Result<Started, Failure> {
     let Admitted { invocation, permit, place } = admitted;
     let guest = {
         let invocation = invocation.clone();

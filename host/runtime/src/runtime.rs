@@ -9,6 +9,7 @@ use http::uri::Authority;
 use http::{Request, Response};
 use tovuk_kernel::clock::Clock;
 use tovuk_kernel::limits::{ADMISSION_QUEUE_MAX, ADMISSION_WAIT_MS};
+use tovuk_resources::stores::Stores;
 use wasmtime::Engine;
 
 use crate::artifacts::{self, Artifacts};
@@ -90,12 +91,19 @@ struct Inner {
     outbound: Outbound,
     clock: Clock,
     observer: Arc<dyn Observer>,
+    stores: Option<Stores>,
     own_door: OnceLock<Weak<dyn OwnDoor>>,
 }
 
 impl Runtime {
-    /// Sets up the engine and opens the store of components.
-    pub fn new(config: RuntimeConfig, compiler: Compiler, clock: Clock, observer: Arc<dyn Observer>) -> Result<Self, Error> {
+    /// Sets up the engine and opens the store of components. Without `stores`, workers that ask for data are told that the host has none.
+    pub fn new(
+        config: RuntimeConfig,
+        compiler: Compiler,
+        clock: Clock,
+        observer: Arc<dyn Observer>,
+        stores: Option<Stores>,
+    ) -> Result<Self, Error> {
         let pooled = engine::pooled_engine(&config.engine).map_err(Error::Engine)?;
         let linker = imports::linker(&pooled.engine).map_err(Error::Engine)?;
         let artifacts = Artifacts::open(config.artifacts, pooled.engine.clone(), linker, compiler, u64::from(config.engine.components_max))?;
@@ -110,6 +118,7 @@ impl Runtime {
             outbound: Outbound::new(config.outbound)?,
             clock,
             observer,
+            stores,
             own_door: OnceLock::new(),
         })))
     }
@@ -159,6 +168,11 @@ impl Runtime {
 
     pub(crate) fn outbound(&self) -> &Outbound {
         &self.0.outbound
+    }
+
+    /// The data of services.
+    pub(crate) fn stores(&self) -> Option<&Stores> {
+        self.0.stores.as_ref()
     }
 
     pub(crate) fn observer(&self) -> &dyn Observer {

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tovuk_kernel::ids::{AccountId, DeployId, ServiceId};
 use tovuk_kernel::limits::{ACCOUNT_CONCURRENCY, WorkerLimits};
 use tovuk_kernel::outbound::Allowlist;
+use tovuk_kernel::resource::Grants;
 use tovuk_resources::bindings::Bindings;
 
 use crate::artifacts::Artifact;
@@ -29,6 +30,8 @@ pub struct Deployment {
     pub bindings: Bindings,
     /// The hosts it may call.
     pub outbound: Allowlist,
+    /// The data it may reach.
+    pub grants: Grants,
 }
 
 /// A service of this host.

@@ -117,6 +117,22 @@ impl Sqlites {
         Ok(removed)
     }
 
+    /// Closes every database once what runs in it has ended, so that its log is written back. For the end of the host; a database that is asked again is
+    /// opened again.
+    pub async fn close(&self) {
+        let slots: Vec<_> = self.slots().values().filter(|slot| slot.is_open()).cloned().collect();
+        for slot in slots {
+            if let Ok(mut exclusive) = slot.exclusive().await {
+                let closing = self.blocking(move || {
+                    slot.close(&mut exclusive);
+                    Ok(())
+                });
+                // Fails only when the process's threads are gone, and then the next start reads the log.
+                let _ = closing.await;
+            }
+        }
+    }
+
     /// The size of a database with its backups, in bytes.
     pub async fn storage(&self, number: u64) -> Result<u64, Error> {
         self.read(number, |slot, link| slot.storage(link)).await

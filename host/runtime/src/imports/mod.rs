@@ -3,6 +3,7 @@
 
 pub(crate) mod config;
 pub(crate) mod convert;
+mod data;
 mod environment;
 mod lean;
 pub(crate) mod stdio;
@@ -32,5 +33,6 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<Data>> {
     config::add_to_linker(&mut linker)?;
     wasi_http::add_to_linker(&mut linker)?;
     lean::add_to_linker(&mut linker)?;
+    data::add_to_linker(&mut linker)?;
     Ok(linker)
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tovuk_resources::objects::Place;
 use tovuk_runtime::outbound::OutboundConfig;
 
 use super::StartError;
@@ -91,6 +92,8 @@ pub struct HostConfig {
     pub slots: Option<u32>,
     /// Memory of all guests together; half of the machine's when absent.
     pub guest_memory_bytes: Option<u64>,
+    /// Where the bytes of objects are; in a folder of the data folder when absent.
+    pub objects: Option<Place>,
     /// Limits of connections.
     pub connections: ListenConfig,
 }
@@ -118,6 +121,7 @@ impl HostConfig {
             outbound: OutboundConfig::default(),
             slots: None,
             guest_memory_bytes: None,
+            objects: None,
             connections: ListenConfig::default(),
         }
     }

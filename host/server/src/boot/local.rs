@@ -76,6 +76,7 @@ impl LocalHost {
             resolver: Resolver::new(&Nameservers::System).or_else(|_| Resolver::new(&Nameservers::Addresses(Vec::new())))?,
             acme: None,
             runtime,
+            objects: open::objects_folder(&config.data),
             observer: Some(observer),
             audience: Audience::Author,
             api: Api::here,

@@ -15,9 +15,11 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tovuk_kernel::clock::Clock;
+use tovuk_resources::stores;
 use tovuk_runtime::compile::Compiler;
 use tovuk_runtime::runtime::{self, RuntimeConfig};
 
+pub use tovuk_resources::objects::{Place as ObjectsPlace, S3};
 pub use config::{AcmeSettings, HostConfig, SecretKey};
 
 use crate::control::urls::Urls;
@@ -69,6 +71,9 @@ pub enum StartError {
     /// The control database.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The data of services.
+    #[error(transparent)]
+    Stores(#[from] stores::OpenError),
     /// The log store.
     #[error(transparent)]
     Logs(#[from] logs::Error),
@@ -144,6 +149,7 @@ impl Host {
             resolver: Resolver::new(&config.nameservers)?,
             acme: acme.clone(),
             runtime: runtime_config(&config),
+            objects: config.objects.clone().unwrap_or_else(|| open::objects_folder(&config.data)),
             observer: None,
             audience: Audience::Public,
             api: Api::elsewhere,

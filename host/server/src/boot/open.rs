@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tovuk_kernel::clock::Clock;
+use tovuk_resources::objects::Place;
+use tovuk_resources::stores::Stores;
 use tovuk_runtime::compile::Compiler;
 use tovuk_runtime::failure::Failure;
 use tovuk_runtime::record::{Identity, LogLine, Observer, Record};
@@ -32,6 +34,8 @@ pub(super) struct Parts {
     pub resolver: Resolver,
     pub acme: Option<Acme>,
     pub runtime: RuntimeConfig,
+    /// Where the bytes of objects are.
+    pub objects: Place,
     /// Who is told what happens, besides the log store.
     pub observer: Option<Arc<dyn Observer>>,
     pub audience: Audience,
@@ -53,14 +57,20 @@ pub(super) async fn open(parts: Parts, compiler: Compiler, clock: Clock) -> Resu
         Some(shown) => Arc::new(Both { kept, shown }),
         None => kept,
     };
-    let runtime = Runtime::new(parts.runtime, compiler, clock, observer)?;
+    let stores = Stores::open(&parts.data, &parts.objects, &clock).await?;
+    let runtime = Runtime::new(parts.runtime, compiler, clock, observer, Some(stores.clone()))?;
     let routes = Routes::default();
     let public_authority = parts.urls.public_authority();
     let config =
         ControlConfig { data: parts.data, urls: parts.urls, node: parts.node, builds: parts.builds, resolver: parts.resolver, acme: parts.acme };
-    let control = Control::open(config, parts.vault, runtime.clone(), routes.clone(), logs).await?;
+    let control = Control::open(config, parts.vault, runtime.clone(), stores, routes.clone(), logs).await?;
     let edge = Edge::with_api(runtime, routes, parts.audience, public_authority, (parts.api)(control.clone()));
     Ok(Opened { control, edge })
+}
+
+/// Where the bytes of objects are unless something else is said.
+pub(super) fn objects_folder(data: &std::path::Path) -> Place {
+    Place::Folder(data.join("objects"))
 }
 
 /// The key of a host whose data folder this is.

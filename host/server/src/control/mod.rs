@@ -30,6 +30,9 @@ use tovuk_kernel::clock::Clock;
 use tovuk_kernel::resource::Kind;
 use tovuk_resources::database::{self, Database, Options};
 use tovuk_resources::kv::{self, Kv};
+use tovuk_resources::objects::Objects;
+use tovuk_resources::sqlite::Sqlites;
+use tovuk_resources::stores::Stores;
 use tovuk_runtime::body::Body;
 use tovuk_runtime::runtime::Runtime;
 
@@ -69,9 +72,6 @@ pub enum OpenError {
     /// Its database.
     #[error(transparent)]
     Database(#[from] database::Error),
-    /// KV.
-    #[error(transparent)]
-    Kv(#[from] kv::Error),
     /// Its key.
     #[error(transparent)]
     Vault(#[from] vault::Error),
@@ -106,7 +106,7 @@ struct Inner {
     tokens: Tokens,
     live: Live,
     builds: Builds,
-    kv: Kv,
+    stores: Stores,
     logs: Logs,
     config: ControlConfig,
     draining: AtomicBool,
@@ -134,14 +134,13 @@ impl Records {
 
 impl Control {
     /// Opens the control database and puts on the air what was live.
-    pub async fn open(config: ControlConfig, vault: Vault, runtime: Runtime, routes: Routes, logs: Logs) -> Result<Self, OpenError> {
+    pub async fn open(config: ControlConfig, vault: Vault, runtime: Runtime, stores: Stores, routes: Routes, logs: Logs) -> Result<Self, OpenError> {
         let path = config.data.join("control.db");
         let db = Database::open(&path, store::MIGRATIONS, Options::new(*b"tvkc"))?;
         check_key(&db, &vault, &path).await?;
         let tokens = Tokens::load(&db).await?;
         let live = Live::new(runtime.clone(), routes, vault.clone(), logs.clone(), config.urls.clone(), config.acme.clone());
         let builds = Builds::new(config.builds.clone());
-        let kv = Kv::open(&config.data.join("kv"), runtime.clock().clone()).await?;
         let records = Records { key: vault.derive(&[b"domains"]).into(), public_domain: config.urls.public_domain.as_str().into() };
         let control = Self(Arc::new(Inner {
             records,
@@ -151,7 +150,7 @@ impl Control {
             tokens,
             live,
             builds,
-            kv,
+            stores,
             logs,
             config,
             draining: AtomicBool::new(false),
@@ -246,7 +245,17 @@ impl Control {
 
     /// KV.
     pub(crate) fn kv(&self) -> &Kv {
-        &self.0.kv
+        &self.0.stores.kv
+    }
+
+    /// Tenants' databases.
+    pub(crate) fn sqlite(&self) -> &Sqlites {
+        &self.0.stores.sqlite
+    }
+
+    /// Object storage.
+    pub(crate) fn objects(&self) -> &Objects {
+        &self.0.stores.objects
     }
 
     /// Removes the data that nothing names any more. What cannot be removed now is tried again, at the latest after the next start.
@@ -258,10 +267,13 @@ impl Control {
 
     async fn try_remove_data(&self) -> Result<(), Refusal> {
         for (kind, number) in self.read(|conn| Ok(store::resources::removals(conn)?)).await? {
-            if Kind::named(&kind) == Some(Kind::Kv) {
-                self.0.kv.drop_namespace(kv::Namespace(number)).await?;
-                self.write(move |conn| Ok(store::resources::removed(conn, &kind, number)?)).await?;
+            match Kind::named(&kind) {
+                Some(Kind::Kv) => drop(self.kv().drop_namespace(kv::Namespace(number)).await?),
+                Some(Kind::Sqlite) => drop(self.sqlite().delete(number.cast_unsigned()).await?),
+                None if kind == store::resources::OBJECTS => drop(self.objects().remove_service(number).await?),
+                None => continue,
             }
+            self.write(move |conn| Ok(store::resources::removed(conn, &kind, number)?)).await?;
         }
         Ok(())
     }
@@ -293,9 +305,7 @@ impl Control {
         self.0.operations.wait().await;
         self.0.builds.stop().await;
         self.0.logs.close().await;
-        if let Err(error) = self.0.kv.close().await {
-            tracing::warn!("KV was not closed cleanly: {error}");
-        }
+        self.0.stores.close().await;
         if let Err(error) = self.0.db.close().await {
             tracing::warn!("the control database was not closed cleanly: {error}");
         }

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::names::NameError;
-use tovuk_resources::database;
+use tovuk_resources::{database, objects, sqlite};
 
 /// An operation that was refused or failed.
 #[derive(Debug)]
@@ -52,6 +52,25 @@ impl Refusal {
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.code.code, self.message)
+    }
+}
+
+impl From<sqlite::Error> for Refusal {
+    fn from(error: sqlite::Error) -> Self {
+        if let sqlite::Error::Host(reason) = &error {
+            tracing::error!("a database of a service failed: {reason}");
+        }
+        Self::new(error.code(), error.to_string())
+    }
+}
+
+impl From<objects::Error> for Refusal {
+    fn from(error: objects::Error) -> Self {
+        if error.is_for_caller() {
+            return Self::new(error.code(), error.to_string());
+        }
+        tracing::error!("object storage failed: {error}");
+        Self::new(error.code(), error.code().message)
     }
 }
 

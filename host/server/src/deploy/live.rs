@@ -10,7 +10,7 @@ use tovuk_kernel::ids::ServiceId;
 use tovuk_kernel::limits::{Plan, WorkerLimits};
 use tovuk_kernel::outbound::Allowlist;
 use tovuk_kernel::project;
-use tovuk_kernel::resource::Kind;
+use tovuk_kernel::resource::{Grants, Kind, Owner};
 use tovuk_resources::bindings::{Binding, Bindings};
 use tovuk_runtime::artifacts::Artifact;
 use tovuk_runtime::record::Identity;
@@ -93,6 +93,12 @@ impl Version {
             deploy,
             service,
         })
+    }
+
+    /// What its worker may reach.
+    fn grants(&self) -> Grants {
+        let owner = Owner { account: self.service.account_id, service: self.service.id, plan: self.plan };
+        self.resources.iter().fold(Grants::new(owner), |grants, resource| grants.with(resource.kind, &resource.name, resource.number))
     }
 
     /// The live deploy of a service, if it has one.
@@ -201,6 +207,7 @@ impl Live {
                 env: self.environment(&version, &table, &secrets, &token),
                 bindings: table,
                 outbound: Allowlist::from(patterns),
+                grants: version.grants(),
             })
         });
         Ok(Ready { version, deployment, token, assets, secrets })

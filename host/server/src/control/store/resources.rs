@@ -4,6 +4,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use tovuk_kernel::names::env_suffix;
 use tovuk_kernel::resource::Kind;
 
+/// What `removals` calls the objects of a service, which go by its number.
+pub const OBJECTS: &str = "objects";
+
 /// A resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {

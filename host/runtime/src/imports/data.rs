@@ -1,0 +1,45 @@
+//! What imports of data have in common: which of it the worker may reach, and errors as workers see them. What a guest names is looked up among the
+//! grants of its deployment; the stores behind know numbers only.
+
+use tovuk_kernel::codes::{self, Code};
+use tovuk_kernel::resource::{Grants, Kind};
+use tovuk_resources::stores::Stores;
+use wasmtime::component::Linker;
+
+use super::Whole;
+use crate::instance::Data;
+use crate::data_bindings::tovuk::data::types;
+
+impl types::Host for Data {}
+
+impl Data {
+    /// The host's stores.
+    pub(super) fn stores(&self) -> Result<Stores, types::Error> {
+        self.invocation.runtime.stores().cloned().ok_or_else(|| error(&codes::STORAGE_FAILED, "this host keeps no data".to_owned()))
+    }
+
+    /// What this worker may reach.
+    pub(super) fn grants(&self) -> &Grants {
+        &self.invocation.deployment.grants
+    }
+
+    /// The number of the resource that the guest names, by name or id.
+    pub(super) fn resource(&self, kind: Kind, name: &str) -> Result<i64, types::Error> {
+        self.grants().find(kind, name).ok_or_else(|| {
+            let (noun, kind, name) = (kind.noun(), kind.as_str(), name.escape_debug());
+            let text = format!(
+                "this version of the service has no {noun} `{name}`: declare it in tovuk.toml, or run `tovuk {kind} create --service <service> {name}`, and deploy or restart"
+            );
+            error(&codes::RESOURCE_NOT_FOUND, text)
+        })
+    }
+}
+
+/// An error as the guest sees it.
+pub(super) fn error(code: &Code, message: String) -> types::Error {
+    types::Error { code: code.code.to_owned(), message, retryable: code.retryable }
+}
+
+pub(super) fn add_to_linker(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
+    types::add_to_linker::<Data, Whole>(linker, |data| data)
+}
