@@ -40,6 +40,7 @@ mod openapi;
 mod outbound;
 mod outcomes;
 mod pages;
+mod project_data;
 mod refused;
 mod source_builds;
 mod streaming;

@@ -12,6 +12,7 @@ pub mod failure;
 pub mod grammar;
 pub mod login;
 pub mod logs;
+mod migrations;
 pub mod new;
 pub mod output;
 pub mod project_file;

@@ -105,7 +105,6 @@ mod tests {
         assert_eq!((grants.find(Kind::Kv, "cache"), grants.find(Kind::Sqlite, "CACHE"), grants.find(Kind::Kv, "7")), (None, None, None));
     }
 
-
     #[test]
     fn ids_and_variables_are_those_of_the_wire() {
         assert_eq!((Kind::Sqlite.id(1).as_str(), Kind::Sqlite.variable("DB").as_str()), ("sqlite_1", "TOVUK_SQLITE_DB"));

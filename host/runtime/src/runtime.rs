@@ -97,13 +97,7 @@ struct Inner {
 
 impl Runtime {
     /// Sets up the engine and opens the store of components. Without `stores`, workers that ask for data are told that the host has none.
-    pub fn new(
-        config: RuntimeConfig,
-        compiler: Compiler,
-        clock: Clock,
-        observer: Arc<dyn Observer>,
-        stores: Option<Stores>,
-    ) -> Result<Self, Error> {
+    pub fn new(config: RuntimeConfig, compiler: Compiler, clock: Clock, observer: Arc<dyn Observer>, stores: Option<Stores>) -> Result<Self, Error> {
         let pooled = engine::pooled_engine(&config.engine).map_err(Error::Engine)?;
         let linker = imports::linker(&pooled.engine).map_err(Error::Engine)?;
         let artifacts = Artifacts::open(config.artifacts, pooled.engine.clone(), linker, compiler, u64::from(config.engine.components_max))?;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 use tovuk_kernel::codes;
+use tovuk_kernel::resource::Kind;
 
 use super::find::Target;
 use crate::client::{Call, Client, encoded};
@@ -33,6 +34,8 @@ pub struct Held {
     pub secrets: Vec<String>,
     /// Names of its bindings.
     pub bindings: Vec<String>,
+    /// Its databases and namespaces.
+    pub data: Vec<(Kind, String)>,
 }
 
 /// What of a service's resources differs from what is declared.
@@ -42,6 +45,10 @@ pub struct Resources {
     pub bindings_missing: Vec<String>,
     /// Bindings that are no longer named. They stay.
     pub bindings_unnamed: Vec<String>,
+    /// Databases and namespaces that a deploy makes, for example `KV namespace CACHE`.
+    pub data_missing: Vec<String>,
+    /// Databases and namespaces that are no longer named. They stay, with what is in them.
+    pub data_unnamed: Vec<String>,
     /// Secrets that are declared and not set. A deploy is refused.
     pub secrets_unset: Vec<String>,
     /// Secrets that are no longer named. They stay.
@@ -80,10 +87,13 @@ impl Account {
         let nothing = Held::default();
         let held = self.held.get(&target.name).unwrap_or(&nothing);
         let bindings: Vec<String> = target.service.bindings.iter().map(|binding| binding.name().to_owned()).collect();
+        let data: Vec<(Kind, String)> = target.service.data().map(|(kind, name)| (kind, name.to_owned())).collect();
         let without = |some: &[String], others: &[String]| some.iter().filter(|name| !others.contains(name)).cloned().collect();
         Resources {
             bindings_missing: without(&bindings, &held.bindings),
             bindings_unnamed: without(&held.bindings, &bindings),
+            data_missing: differing(&data, &held.data),
+            data_unnamed: differing(&held.data, &data),
             secrets_unset: without(&target.service.secrets, &held.secrets),
             secrets_unnamed: without(&held.secrets, &target.service.secrets),
         }
@@ -103,10 +113,15 @@ impl Account {
     }
 }
 
+/// What of `some` is not among `others`, in words.
+fn differing(some: &[(Kind, String)], others: &[(Kind, String)]) -> Vec<String> {
+    some.iter().filter(|data| !others.contains(data)).map(|(kind, name)| format!("{} {name}", kind.noun())).collect()
+}
+
 impl Held {
     async fn of(client: &Client, name: &str) -> Result<Self, Failure> {
         let overview = client.call(Call::get(format!("/v1/services/{}/overview", encoded(name)))).await?;
-        let names = |pointer: &str| {
+        let names = |pointer: &str| -> Vec<String> {
             let list = overview.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
             list.iter().filter_map(|entry| entry.get("name")?.as_str()).map(str::to_owned).collect()
         };
@@ -120,6 +135,10 @@ impl Held {
             powers: powers.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
             secrets: names("/env"),
             bindings: names("/resources/serviceBindings"),
+            data: [(Kind::Sqlite, "/resources/sqliteDatabases"), (Kind::Kv, "/resources/kvNamespaces")]
+                .into_iter()
+                .flat_map(|(kind, pointer)| names(pointer).into_iter().map(move |name| (kind, name)))
+                .collect(),
             live,
             config,
         })

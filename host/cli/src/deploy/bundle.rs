@@ -16,8 +16,8 @@ use tovuk_server::deploy::powers;
 use super::archive::{self, Packed};
 use super::find::{Target, commit};
 use crate::build::{self, Sink};
-use crate::check;
 use crate::failure::Failure;
+use crate::{check, migrations};
 
 /// What is sent for one service.
 pub struct Bundle {
@@ -90,6 +90,10 @@ async fn begun(target: &Target) -> Result<Map<String, Value>, Failure> {
     body.insert("config".to_owned(), target.config()?);
     body.insert("service".to_owned(), json!(target.name));
     body.insert("commit_sha".to_owned(), json!(commit(&target.project).await));
+    let migrations = migrations::of(&target.project, &target.service).map_err(|error| Failure::local("migrations_unreadable", error.to_string()))?;
+    if !migrations.is_empty() {
+        body.insert("migrations".to_owned(), json!(migrations));
+    }
     Ok(body)
 }
 

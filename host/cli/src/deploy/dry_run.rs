@@ -113,6 +113,8 @@ pub fn text(plan: &Value) -> String {
         for (label, pointer) in [
             ("new powers", "/new_powers"),
             ("bindings that would be made", "/resources/bindings_missing"),
+            ("data that would be made", "/resources/data_missing"),
+            ("data no longer named, which stays", "/resources/data_unnamed"),
             ("bindings no longer named, which stay", "/resources/bindings_unnamed"),
             ("secrets no longer named, which stay", "/resources/secrets_unnamed"),
             ("not sent", "/skipped"),

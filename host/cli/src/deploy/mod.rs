@@ -149,6 +149,7 @@ fn unnamed(account: &Account, chosen: &[&Target], flag: &str) -> Vec<String> {
         lines.extend(resources.bindings_unnamed.iter().map(|binding| {
             format!("{name}: the binding {binding} is no longer named and stays; `tovuk binding delete --service {name} {binding}{flag}` removes it")
         }));
+        lines.extend(resources.data_unnamed.iter().map(|data| format!("{name}: the {data} is no longer named and stays, with what is in it")));
         lines.extend(resources.secrets_unnamed.iter().map(|secret| {
             format!("{name}: the secret {secret} is no longer named and stays; `tovuk env delete {secret} --service {name}{flag}` removes it")
         }));

@@ -14,8 +14,8 @@ use tovuk_server::deploy::local::{self, LocalDeploy, Missing};
 
 use super::show::Show;
 use crate::build::{self, Sink};
-use crate::env_file;
 use crate::project_file::Loaded;
+use crate::{env_file, migrations};
 
 /// A project that runs.
 pub(super) struct Session {
@@ -116,13 +116,20 @@ impl Session {
             Some(path) => Some(std::fs::read(path).map_err(|error| anyhow!("{}: {error}", path.display()))?),
             None => None,
         };
-        let deploy =
-            LocalDeploy { name: name.to_owned(), service: service.clone(), component, assets: built.assets, secrets: self.secrets(service)? };
-        let missing = local::put(&self.control, deploy).await.map_err(|refusal| match &built.component {
+        let deploy = LocalDeploy {
+            name: name.to_owned(),
+            service: service.clone(),
+            component,
+            assets: built.assets,
+            migrations: migrations::of(&self.loaded.directory, service)?,
+            secrets: self.secrets(service)?,
+        };
+        let deployed = local::put(&self.control, deploy).await.map_err(|refusal| match &built.component {
             Some(path) if refusal.code == &codes::COMPONENT_REFUSED => anyhow!("{}: {}", path.display(), refusal.message),
             _ => said(refusal),
         })?;
-        self.say_missing(name, &missing);
+        deployed.applied.iter().for_each(|line| self.show.note(&format!("{name}: {line}")));
+        self.say_missing(name, &deployed.missing);
         self.live.insert(name.to_owned());
         Ok(())
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::capabilities::Capabilities;
 use super::published::{FrontendBuild, Manifest};
-use crate::limits;
+use crate::{limits, resource};
 
 /// A project file: one or more services.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -117,7 +117,7 @@ pub struct Service {
     /// Private ways to other services of the account.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bindings: Vec<Binding>,
-    /// Whether the worker may use the service's object storage.
+    /// Whether the service uses object storage, as its capabilities then say. Every service has one.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub object_storage: bool,
     /// The manifest that this service was read from, when the file is in the published client's form.
@@ -328,6 +328,12 @@ impl Service {
         let resources = self.sqlite.len() + self.kv.len() + self.state.len() + self.queues.len() + self.crons.len() + self.bindings.len();
         let powers = self.secrets.len() + self.outbound.len();
         cargo || self.component.is_some() || self.health.is_some() || self.object_storage || !self.limits.is_empty() || resources + powers > 0
+    }
+
+    /// The data that it declares by name, in the order in which it is made.
+    pub fn data(&self) -> impl Iterator<Item = (resource::Kind, &str)> {
+        let databases = self.sqlite.keys().map(|name| (resource::Kind::Sqlite, name.as_str()));
+        databases.chain(self.kv.iter().map(|name| (resource::Kind::Kv, name.as_str())))
     }
 
     /// Whether the service has a public address.

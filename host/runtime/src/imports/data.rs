@@ -7,8 +7,8 @@ use tovuk_resources::stores::Stores;
 use wasmtime::component::Linker;
 
 use super::Whole;
-use crate::instance::Data;
 use crate::data_bindings::tovuk::data::types;
+use crate::instance::Data;
 
 impl types::Host for Data {}
 

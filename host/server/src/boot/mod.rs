@@ -19,8 +19,8 @@ use tovuk_resources::stores;
 use tovuk_runtime::compile::Compiler;
 use tovuk_runtime::runtime::{self, RuntimeConfig};
 
-pub use tovuk_resources::objects::{Place as ObjectsPlace, S3};
 pub use config::{AcmeSettings, HostConfig, SecretKey};
+pub use tovuk_resources::objects::{Place as ObjectsPlace, S3};
 
 use crate::control::urls::Urls;
 use crate::control::vault;

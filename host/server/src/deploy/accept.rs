@@ -6,8 +6,9 @@ use tovuk_kernel::codes;
 use tovuk_kernel::limits::{BUILDS_OPEN_ACCOUNT_MAX, COMMIT_SHA_BYTES_MAX, UPLOADS_OPEN_ACCOUNT_BYTES_MAX};
 use tovuk_kernel::project::{self, Capabilities, Parsed};
 
+use super::migrations::{self, Migrations};
 use super::uploads::{self, Upload};
-use crate::control::operations::{bindings, note, services};
+use crate::control::operations::{bindings, note, resources, services};
 use crate::control::store::deploys::{Build, Deploy, NewDeploy};
 use crate::control::store::services::Service;
 use crate::control::store::{self, deploys, env};
@@ -22,6 +23,8 @@ pub(crate) struct Submission {
     pub service: Option<String>,
     /// The commit that the client names.
     pub commit_sha: Option<String>,
+    /// Scripts for its databases.
+    pub migrations: Migrations,
     /// What came with it.
     pub upload: Upload,
 }
@@ -101,6 +104,7 @@ pub(crate) async fn accept(control: &Control, caller: Caller, submission: Submis
     }
     let declared = declared(&submission.config, submission.service.as_deref())?;
     check_upload(control, &declared, &submission.upload)?;
+    migrations::check(&declared.name, &declared.service, &submission.migrations)?;
     if submission.commit_sha.as_ref().is_some_and(|commit| commit.len() > COMMIT_SHA_BYTES_MAX) {
         return Err(Refusal::new(&codes::INVALID_REQUEST, format!("`commit_sha` may have {COMMIT_SHA_BYTES_MAX} bytes")));
     }
@@ -118,7 +122,11 @@ pub(crate) async fn accept(control: &Control, caller: Caller, submission: Submis
     let name = format!("upload-{}", hex::encode(random::<12>().map_err(Refusal::internal)?));
     // From before the first byte is on disk until a row refers to it.
     let _kept = control.builds().keep(&name).await;
-    let (data, upload, folder) = (control.config().data.clone(), submission.upload, name.clone());
+    let mut upload = submission.upload;
+    if !submission.migrations.is_empty() {
+        upload.migrations = Some(serde_json::to_vec(&submission.migrations).map_err(Refusal::internal)?);
+    }
+    let (data, folder) = (control.config().data.clone(), name.clone());
     let stored = tokio::task::spawn_blocking(move || {
         check_room(uploads::bytes(&data, &open).saturating_add(upload.bytes()))?;
         uploads::store(&data, &folder, &upload).map_err(uploads::not_stored)
@@ -212,6 +220,7 @@ async fn record(
                 // The service stays: without it, there would be nothing to set the secrets of.
                 return Ok((service, Err(refusal)));
             }
+            resources::ensure(conn, &service, &declared.service, now)?;
             for binding in &declared.service.bindings {
                 bindings::ensure(conn, &service, binding.name(), &binding.service, binding.env.as_deref(), now)?;
             }

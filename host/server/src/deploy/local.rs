@@ -13,14 +13,16 @@ use tovuk_kernel::{codes, project};
 use super::accept::{self, Declared};
 use super::live::{Local, Ready, Version};
 use super::log::BuildLog;
+use super::migrations::{self, Migrations};
 use super::run::{self, Output};
 use crate::control::operations::bindings::ensure;
+use crate::control::operations::resources;
 use crate::control::store::accounts::Account;
 use crate::control::store::deploys::{self, LOCAL, NewDeploy};
 use crate::control::store::services::Service;
 use crate::control::store::{accounts, bindings, env, services};
 use crate::control::vault::random;
-use crate::control::{Control, Refusal};
+use crate::control::{Control, Refusal, service_of};
 
 /// A service that was built on this machine.
 pub struct LocalDeploy {
@@ -32,6 +34,8 @@ pub struct LocalDeploy {
     pub component: Option<Vec<u8>>,
     /// Its folder of static files, for a service that has them.
     pub assets: Option<PathBuf>,
+    /// Scripts for its databases.
+    pub migrations: Migrations,
     /// Its secrets. Those that were stored through the API are beside them; a name that both have is this one's.
     pub secrets: Vec<(String, String)>,
 }
@@ -56,6 +60,7 @@ pub async fn declare(control: &Control, services: &BTreeMap<String, project::Ser
         for declared in &declared {
             let service = accept::ensure_service(conn, account.id, declared, now)?;
             services::describe(conn, service.id, service.kind, &service.capabilities)?;
+            resources::ensure(conn, &service, &declared.service, now)?;
         }
         services::name_slugs(conn, account.id)?;
         let mut census = Vec::new();
@@ -100,8 +105,17 @@ struct Counted {
     is_local: bool,
 }
 
-/// Deploys what was built. On failure what ran before still runs.
-pub async fn put(control: &Control, deploy: LocalDeploy) -> Result<Missing, Refusal> {
+/// A deploy that is on the air.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Deployed {
+    /// What it lacks.
+    pub missing: Missing,
+    /// What was done to its databases, in a line for each script.
+    pub applied: Vec<String>,
+}
+
+/// Deploys what was built. On failure what ran before still runs; scripts that were applied stay.
+pub async fn put(control: &Control, deploy: LocalDeploy) -> Result<Deployed, Refusal> {
     let declared = declared(&deploy.name, &deploy.service)?;
     let live = declared.clone();
     let account = control.read(account).await?;
@@ -112,6 +126,8 @@ pub async fn put(control: &Control, deploy: LocalDeploy) -> Result<Missing, Refu
         keeping = Some(kept);
         output = Output { artifact: Some(artifact), component_bytes: Some(bytes), assets: None };
     }
+    migrations::check(&declared.name, &declared.service, &deploy.migrations)?;
+    let applied = migrate(control, &account, &declared.name, deploy.migrations).await?;
     let _air = control.air().await;
     let local = Local { assets: deploy.assets, secrets: deploy.secrets };
     let nonce = random::<16>().map_err(Refusal::internal)?;
@@ -123,8 +139,19 @@ pub async fn put(control: &Control, deploy: LocalDeploy) -> Result<Missing, Refu
     drop(keeping);
     control.live().set_local(service.id, local);
     control.live().put(control, ready);
+    applied.iter().for_each(|line| log.line(line));
     log.line(&live.place(&control.urls().service(&service.slug)));
-    Ok(missing)
+    Ok(Deployed { missing, applied })
+}
+
+async fn migrate(control: &Control, account: &Account, service: &str, migrations: Migrations) -> Result<Vec<String>, Refusal> {
+    let mut applied = Vec::new();
+    if !migrations.is_empty() {
+        let (account_id, name) = (account.id, service.to_owned());
+        let service = control.read(move |conn| service_of(conn, account_id, &name)).await?;
+        migrations::apply(control, service.id, account.plan, migrations, |line| applied.push(line.to_owned())).await?;
+    }
+    Ok(applied)
 }
 
 /// Gives a service that is live other secrets. One that is not gets them with its next deploy.

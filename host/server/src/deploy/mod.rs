@@ -12,6 +12,7 @@ mod kept;
 pub(crate) mod live;
 pub mod local;
 mod log;
+pub mod migrations;
 pub mod powers;
 mod run;
 pub(crate) mod uploads;

@@ -17,7 +17,7 @@ use super::files::{self, Files};
 use super::kept::Kept;
 use super::live::{Ready, Version};
 use super::log::BuildLog;
-use super::{accept, powers, uploads};
+use super::{accept, migrations, powers, uploads};
 use crate::control::store::deploys::{self, BuildStatus, Deploy, Product, Promotion};
 use crate::control::store::services;
 use crate::control::{Control, Refusal};
@@ -120,12 +120,23 @@ async fn attempt(control: &Control, version: &Version, log: &BuildLog, cancel: &
     log.line(&format!("building deploy_{} of {}", version.deploy.id, version.service.name));
     let (output, keeping) = output(control, version, log, cancel).await?;
     let product = product(control, version, &output, log).await?;
+    migrate(control, version, log).await?;
     if let Some(path) = &version.declared.service.health {
         let ready = control.live().assemble(version.clone(), output.artifact.clone(), None)?;
         healthy(control, &ready, &version.service.slug, path, log).await?;
     }
     log.flush().await;
     Ok(Attempted { output, keeping, product, started_ms })
+}
+
+/// Brings the databases up to what the new version expects.
+async fn migrate(control: &Control, version: &Version, log: &BuildLog) -> Result<(), Refusal> {
+    let Some(name) = version.deploy.upload.clone() else { return Ok(()) };
+    let data = control.config().data.clone();
+    let read = tokio::task::spawn_blocking(move || uploads::read(&data, &name, uploads::MIGRATIONS).map_err(uploads::not_stored));
+    let Some(stored) = read.await.map_err(Refusal::internal)?? else { return Ok(()) };
+    let scripts = serde_json::from_slice(&stored).map_err(Refusal::internal)?;
+    migrations::apply(control, version.service.id, version.plan, scripts, |line| log.line(line)).await
 }
 
 /// Puts what was built on the air, with the secrets, bindings, domains and plan of this moment: those of the build's beginning may be long gone.

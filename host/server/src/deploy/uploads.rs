@@ -18,12 +18,14 @@ pub(crate) struct Upload {
     pub assets: Option<Vec<u8>>,
     /// An archive of source.
     pub source: Option<Vec<u8>>,
+    /// [`super::migrations::Migrations`] as JSON.
+    pub migrations: Option<Vec<u8>>,
 }
 
 impl Upload {
     /// What it takes on disk.
     pub fn bytes(&self) -> u64 {
-        [&self.component, &self.assets, &self.source].into_iter().flatten().map(|bytes| bytes.len() as u64).sum()
+        [&self.component, &self.assets, &self.source, &self.migrations].into_iter().flatten().map(|bytes| bytes.len() as u64).sum()
     }
 }
 
@@ -33,6 +35,8 @@ pub(super) const COMPONENT: &str = "component.wasm";
 pub(super) const ASSETS: &str = "assets.tar.gz";
 /// The file of uploaded source.
 pub(super) const SOURCE: &str = "source.tar.gz";
+/// The file of uploaded migrations.
+pub(super) const MIGRATIONS: &str = "migrations.json";
 
 /// What the names of folders begin with that are being removed.
 const GONE: &str = "gone-";
@@ -51,7 +55,7 @@ pub(crate) fn assets_folder(data: &Path, digest: &str) -> PathBuf {
 pub(super) fn store(data: &Path, name: &str, upload: &Upload) -> io::Result<()> {
     let folder = folder(data, name);
     fs::create_dir_all(&folder)?;
-    for (name, bytes) in [(COMPONENT, &upload.component), (ASSETS, &upload.assets), (SOURCE, &upload.source)] {
+    for (name, bytes) in [(COMPONENT, &upload.component), (ASSETS, &upload.assets), (SOURCE, &upload.source), (MIGRATIONS, &upload.migrations)] {
         if let Some(bytes) = bytes {
             let mut file = File::create_new(folder.join(name))?;
             file.write_all(bytes)?;
@@ -73,7 +77,7 @@ pub(super) fn read(data: &Path, name: &str, file: &str) -> io::Result<Option<Vec
 
 /// How large these uploads are together. Blocks.
 pub(super) fn bytes(data: &Path, names: &[String]) -> u64 {
-    let files = names.iter().flat_map(|name| [COMPONENT, ASSETS, SOURCE].map(|file| folder(data, name).join(file)));
+    let files = names.iter().flat_map(|name| [COMPONENT, ASSETS, SOURCE, MIGRATIONS].map(|file| folder(data, name).join(file)));
     files.filter_map(|file| fs::metadata(file).ok()).map(|metadata| metadata.len()).sum()
 }
 

@@ -17,6 +17,7 @@ use crate::control::handler::Handler;
 use crate::control::store::deploys::{self, BuildStatus, DeployStatus};
 use crate::control::{Caller, Control, Refusal, service_of};
 use crate::deploy::accept::{self, Submission};
+use crate::deploy::migrations::Migrations;
 use crate::deploy::uploads::Upload;
 
 /// A deploy.
@@ -100,6 +101,9 @@ pub struct Create {
     pub assets_archive_base64: Option<Base64>,
     /// The source, as a tar archive compressed with gzip: where the operator allows builds, and for static files that need none.
     pub source_archive_base64: Option<Base64>,
+    /// Scripts for databases that `config` declares, by the database's name: applied once each, in this order, before the deploy is promoted.
+    #[serde(default)]
+    pub migrations: Migrations,
 }
 
 /// A deploy that was accepted and is being built.
@@ -162,10 +166,12 @@ impl Handler for Create {
             config: serde_json::from_str(config).map_err(|error| Refusal::new(&codes::INVALID_CONFIG, format!("`config`: {error}")))?,
             service: self.service,
             commit_sha: self.commit_sha,
+            migrations: self.migrations,
             upload: Upload {
                 component: bytes(self.component_base64),
                 assets: bytes(self.assets_archive_base64),
                 source: bytes(self.source_archive_base64),
+                migrations: None,
             },
         };
         let accepted = accept::accept(&control, caller, submission).await?;

@@ -3,10 +3,10 @@
 use rusqlite::Connection;
 use schemars::JsonSchema;
 use serde::Serialize;
-use tovuk_kernel::codes;
 use tovuk_kernel::names::check_resource_name;
 use tovuk_kernel::project::BOUND_RESOURCES_MAX;
 use tovuk_kernel::resource::Kind;
+use tovuk_kernel::{codes, project};
 
 use super::timestamp;
 use crate::control::Refusal;
@@ -63,6 +63,17 @@ pub(crate) fn create(conn: &Connection, service: &Service, kind: Kind, name: &st
     }
     check_room(conn, service)?;
     Ok(resources::create(conn, service.id, kind, name, now_ms)?)
+}
+
+/// Gives a service what it declares and lacks. What it has besides stays.
+pub(crate) fn ensure(conn: &Connection, service: &Service, declared: &project::Service, now_ms: i64) -> Result<(), Refusal> {
+    for (kind, name) in declared.data() {
+        let has = resources::list(conn, service.id, kind)?.iter().any(|resource| resource.name == name);
+        if !has {
+            create(conn, service, kind, name, now_ms)?;
+        }
+    }
+    Ok(())
 }
 
 /// A resource of a service, by name or id.

@@ -1,0 +1,62 @@
+//! Scripts that come with a deploy for its databases. They are applied when everything else about the build has succeeded and before the new version is
+//! asked anything: the version that is live until then runs on with the new schema for a moment, so a change that it cannot live with takes two deploys.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tovuk_kernel::limits::Plan;
+use tovuk_kernel::resource::Kind;
+use tovuk_kernel::{codes, project};
+use tovuk_resources::sqlite::{Allowance, Migration};
+
+use crate::control::store::resources;
+use crate::control::{Control, Refusal};
+
+/// A script that is applied once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Migration")]
+pub struct Script {
+    /// Its name, most often that of its file. Names say nothing about the order.
+    pub name: String,
+    /// Its statements.
+    pub sql: String,
+}
+
+/// The scripts of each database, by its name, in the order in which they are applied.
+pub type Migrations = BTreeMap<String, Vec<Script>>;
+
+/// Refuses scripts for databases that nothing declares, and declared folders without scripts.
+pub(super) fn check(service: &str, declared: &project::Service, migrations: &Migrations) -> Result<(), Refusal> {
+    if let Some(database) = migrations.keys().find(|name| !declared.sqlite.contains_key(*name)) {
+        let text = format!("there are migrations for `{database}`, and `{service}` declares no such database");
+        return Err(Refusal::new(&codes::INVALID_REQUEST, text).instruct(format!("Add `sqlite = {{ {database} = {{}} }}` to `config`.")));
+    }
+    let expected = declared.sqlite.iter().find(|(name, settings)| settings.migrations.is_some() && !migrations.contains_key(*name));
+    if let Some((database, _)) = expected {
+        let text = format!("`{service}` declares a folder of migrations for `{database}`, and the request has none");
+        let instruction = format!("Send `migrations.{database}`: [{{\"name\", \"sql\"}}] beside `config`. `tovuk deploy` does so.");
+        return Err(Refusal::new(&codes::INVALID_REQUEST, text).instruct(instruction));
+    }
+    Ok(())
+}
+
+/// Applies what was not applied. Those of one database that come before a failed one stay; the live version stays as well.
+pub(super) async fn apply(control: &Control, service: i64, plan: Plan, migrations: Migrations, mut told: impl FnMut(&str)) -> Result<(), Refusal> {
+    for (database, scripts) in migrations {
+        let name = database.clone();
+        let found = control.read(move |conn| Ok(resources::find(conn, service, Kind::Sqlite, &name)?)).await?;
+        let found = found.ok_or_else(|| Refusal::new(&codes::BUILD_FAILED, format!("the database `{database}` was deleted meanwhile")))?;
+        let number = found.number.cast_unsigned();
+        control.sqlite().create(number).await?;
+        let scripts = scripts.into_iter().map(|Script { name, sql }| Migration { name, sql }).collect();
+        let migrated = control.sqlite().migrate(number, Allowance::of(plan), scripts).await.map_err(|error| {
+            let refusal = Refusal::from(error);
+            Refusal { message: format!("database `{database}`: {}", refusal.message), ..refusal }
+        })?;
+        for name in &migrated.applied {
+            told(&format!("database {database}: applied {name}"));
+        }
+    }
+    Ok(())
+}

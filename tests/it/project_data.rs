@@ -1,0 +1,118 @@
+//! Data that the project file declares: who makes it, when its scripts are applied, and what stays when the file no longer names it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use tovuk_tests::{Dev, Operator, Project, Serve, component};
+
+use crate::TOVUK;
+
+const CREATE: &str = "create table visits (id integer primary key, at text not null) strict;";
+
+fn body(config: Value, migrations: Value) -> Value {
+    json!({"service": "app", "config": config, "component_base64": STANDARD.encode(component("env")), "migrations": migrations})
+}
+
+fn config() -> Value {
+    json!({"routes": ["/*"], "kv": ["CACHE"], "sqlite": {"DB": {"migrations": "migrations"}, "SCRATCH": {}}})
+}
+
+fn names(entries: &Value) -> Vec<&str> {
+    entries.as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deploy_makes_what_is_declared_and_applies_each_script_once() {
+    let host = Operator::start(TOVUK).await;
+    let built = async |config: Value, migrations: Value| {
+        let accepted = host.ok("POST", "/v1/deploy", Some(body(config, migrations))).await;
+        let id = accepted["build_job"]["id"].as_str().unwrap().to_owned();
+        let status = host.built(&host.token, &id).await["status"].as_str().unwrap().to_owned();
+        (status, host.log(&host.token, &format!("/v1/builds/{id}/logs")).await)
+    };
+    let first = json!({"name": "0001_visits.sql", "sql": CREATE});
+    let (status, log) = built(config(), json!({"DB": [first]})).await;
+    assert_eq!((status.as_str(), log.iter().filter(|line| line.contains("applied 0001_visits.sql")).count()), ("succeeded", 1), "{log:?}");
+    let resources = host.ok("GET", "/v1/services/app/resources", None).await;
+    assert_eq!((names(&resources["sqliteDatabases"]), names(&resources["kvNamespaces"])), (vec!["DB", "SCRATCH"], vec!["CACHE"]));
+    let env = host.get("app", "/").await.text().to_owned();
+    for variable in ["TOVUK_SQLITE_DB", "TOVUK_SQLITE_SCRATCH", "TOVUK_KV_CACHE"] {
+        assert!(env.contains(variable), "{variable}: {env}");
+    }
+    // A second deploy applies what is new; one whose script fails changes nothing that serves, and keeps what the scripts before it did.
+    let second = json!({"name": "0002_index.sql", "sql": "create index visits_at on visits (at);"});
+    let broken = json!({"name": "0003_broken.sql", "sql": "create table visits (id);"});
+    let before = host.get("app", "/").await.text().to_owned();
+    let (status, log) = built(config(), json!({"DB": [first, second, broken]})).await;
+    let failed = log.iter().any(|line| line.contains("database `DB`: migration 0003_broken.sql: ") && line.contains("visits"));
+    assert!(status == "failed" && failed, "{status}: {log:?}");
+    assert_eq!(host.get("app", "/").await.text(), before);
+    // What was applied has to stay as it was.
+    let edited = json!({"name": "0001_visits.sql", "sql": format!("{CREATE} -- edited")});
+    let (status, log) = built(config(), json!({"DB": [edited, second]})).await;
+    assert!(status == "failed" && log.iter().any(|line| line.contains("0001_visits.sql")), "{status}: {log:?}");
+    let third = json!({"name": "0003_note.sql", "sql": "alter table visits add column note text;"});
+    let (status, log) = built(config(), json!({"DB": [first, second, third]})).await;
+    assert_eq!((status.as_str(), log.iter().filter(|line| line.contains("applied ")).count()), ("succeeded", 1), "{log:?}");
+    // What is no longer declared stays.
+    let (status, _) = built(json!({"routes": ["/*"]}), json!({})).await;
+    assert_eq!(status, "succeeded");
+    let resources = host.ok("GET", "/v1/services/app/resources", None).await;
+    assert_eq!((names(&resources["sqliteDatabases"]), names(&resources["kvNamespaces"])), (vec!["DB", "SCRATCH"], vec!["CACHE"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_that_fit_no_declaration_are_refused_before_anything_is_stored() {
+    let host = Operator::start(TOVUK).await;
+    for (config, migrations, says) in [
+        (json!({"routes": ["/*"]}), json!({"DB": []}), "declares no such database"),
+        (config(), json!({}), "declares a folder of migrations for `DB`"),
+        (json!({"routes": ["/*"], "kv": ["a-b", "A_B"]}), json!({}), "TOVUK_KV_A_B"),
+        (json!({"routes": ["/*"], "kv": ["kv_1"]}), json!({}), "kv_1"),
+    ] {
+        let reply = host.ask("POST", "/v1/deploy", Some(body(config.clone(), migrations))).await;
+        assert!(reply.status.is_client_error() && reply.text().contains(says), "{config}: {}", reply.text());
+    }
+    assert_eq!(host.ok("GET", "/v1/services", None).await["services"], json!([]));
+}
+
+const PROJECT: &str =
+    "[services.app]\ncomponent = \"w.wasm\"\nroutes = [\"/*\"]\nkv = [\"CACHE\"]\nsqlite = { DB = { migrations = \"migrations\" } }\n";
+
+fn project() -> Project {
+    Project::new(&[("tovuk.toml", PROJECT), ("migrations/0001_visits.sql", CREATE)]).with_guest("w.wasm", "env")
+}
+
+#[tokio::test]
+async fn the_command_says_what_it_would_make_and_sends_the_scripts() {
+    let host = Serve::start(TOVUK).await;
+    let project = project();
+    let path = project.path().to_str().unwrap().to_owned();
+    let planned = host.cli(&["deploy", &path, "--dry-run"]).ok().stdout;
+    assert!(planned.contains("data that would be made: SQLite database DB, KV namespace CACHE"), "{planned}");
+    host.cli(&["deploy", &path]).ok();
+    let log = host.line("tovuk logs --service app --limit 100").ok().stdout;
+    let log = if log.contains("applied") { log } else { host.line("tovuk logs --build job_1").ok().stdout };
+    assert!(log.contains("database DB: applied 0001_visits.sql"), "{log}");
+    project.write("tovuk.toml", PROJECT.replace("kv = [\"CACHE\"]\n", ""));
+    let told = host.cli(&["deploy", &path]).ok();
+    assert!(told.stderr.contains("the KV namespace CACHE is no longer named and stays"), "{told:?}");
+    project.write("migrations/0002_bad.sql", "nonsense");
+    let failed = host.cli(&["deploy", &path]);
+    assert!(failed.code == 1 && failed.stderr.contains("0002_bad.sql"), "{failed:?}");
+}
+
+#[tokio::test]
+async fn the_development_loop_makes_and_changes_data_as_the_file_says() {
+    let project = project();
+    let mut dev = Dev::start(TOVUK, project.path()).await;
+    assert!(dev.program.text().contains("app: database DB: applied 0001_visits.sql"), "{}", dev.program.text());
+    let env = dev.get("app", "/").await.text().to_owned();
+    assert!(env.contains("TOVUK_KV_CACHE") && env.contains("TOVUK_SQLITE_DB"), "{env}");
+    project.write("migrations/0002_note.sql", "alter table visits add column note text;");
+    dev.line(&["app: database DB: applied 0002_note.sql"]).await;
+    project.write("migrations/0003_bad.sql", "nonsense");
+    dev.line(&["app", "0003_bad.sql"]).await;
+    dev.line(&["the last good build still serves"]).await;
+    assert!(dev.get("app", "/").await.text().contains("TOVUK_KV_CACHE"));
+}
