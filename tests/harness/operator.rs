@@ -10,7 +10,7 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use tovuk_kernel::clock::Clock;
+use tovuk_kernel::clock::{Clock, UnixMs};
 use tovuk_runtime::compile::Compiler;
 use tovuk_server::boot::{Host, HostConfig};
 
@@ -42,6 +42,13 @@ impl Operator {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         Self::open(data, Some(folder), PathBuf::from(compiler), Clock::advanceable(), change).await
+    }
+
+    /// A host whose clock begins at this time of day.
+    pub async fn at(compiler: &str, now: UnixMs) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        Self::open(data, Some(folder), PathBuf::from(compiler), Clock::advanceable_from(now), |_| {}).await
     }
 
     async fn open(data: PathBuf, folder: Option<TempDir>, compiler: PathBuf, clock: Clock, change: impl FnOnce(&mut HostConfig)) -> Self {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use bytes::Bytes;
 use http::{Method, Request};
@@ -31,13 +32,46 @@ pub struct Served {
 impl Served {
     /// Starts the program with this data folder, and waits until it is ready.
     pub async fn start(program: &str, data: &Path) -> Self {
-        let arguments = ["serve", "--listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0", "--slots", "64", "--data", data.to_str().unwrap()];
-        let mut program = Program::start(tovuk(program, &arguments));
+        Self::of(Program::start(serve(program, data)), |_| data.to_owned()).await
+    }
+
+    /// Starts the program with an empty data folder on a file system of so many MiB, which nobody else has and which is gone when it ends. Nothing where
+    /// the system lets nobody mount one.
+    pub async fn on_small_disk(program: &str, mib: u32) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let alone = |script: &str| {
+            let mut command = Command::new("unshare");
+            command.args(["--user", "--map-root-user", "--mount", "sh", "-ec", script]).stdin(Stdio::null());
+            command
+        };
+        let mount = format!("mount -t tmpfs -o size={mib}m tmpfs {}", folder.path().display());
+        if !alone(&mount).status().is_ok_and(|status| status.success()) {
+            return None;
+        }
+        let host = serve(program, &folder.path().join("data"));
+        let mut command = alone(&format!("{mount}; exec \"$0\" \"$@\""));
+        command.arg(host.get_program()).args(host.get_args());
+        for (name, value) in host.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let data = |program: &Program| {
+            let inside = folder.path().join("data");
+            Path::new("/proc").join(program.id().to_string()).join("root").join(inside.strip_prefix("/").unwrap())
+        };
+        Some(Self::of(Program::start(command), data).await)
+    }
+
+    /// Waits until a host is ready. `data` says where its folder is seen from here.
+    async fn of(mut program: Program, data: impl FnOnce(&Program) -> PathBuf) -> Self {
         let public = address(&program.line(&["services ", "(at "]).await);
         let api = address(&program.line(&["api ", "(at "]).await);
         program.line(&[" is ready"]).await;
+        let data = data(&program);
         let token = std::fs::read_to_string(data.join("admin-token")).unwrap().trim().to_owned();
-        Self { program, public, api, token, data: data.to_owned() }
+        Self { program, public, api, token, data }
     }
 
     /// A request to the API with this token; nothing when the host was gone before it had answered.
@@ -89,6 +123,11 @@ impl Served {
         self.program.signal(Signal::KILL);
         self.program.ended().await;
     }
+}
+
+fn serve(program: &str, data: &Path) -> Command {
+    let fixed = ["serve", "--listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0", "--slots", "64", "--data", data.to_str().unwrap()];
+    tovuk(program, &fixed)
 }
 
 /// The address in a line that ends in `(at <address>)`.

@@ -17,8 +17,8 @@ pub struct Clock(Source);
 #[derive(Clone, Debug)]
 enum Source {
     System,
-    /// The machine's clock plus an offset that only grows.
-    Advanced(Arc<watch::Sender<Duration>>),
+    /// The machine's clock plus an offset that only grows, less what its beginning lies before the machine's.
+    Advanced(Arc<watch::Sender<Duration>>, Duration),
 }
 
 impl Clock {
@@ -29,21 +29,31 @@ impl Clock {
 
     /// A clock that runs with the machine's and can be moved ahead with [`Clock::advance`].
     pub fn advanceable() -> Self {
-        Self(Source::Advanced(Arc::new(watch::Sender::new(Duration::ZERO))))
+        Self(Source::Advanced(Arc::new(watch::Sender::new(Duration::ZERO)), Duration::ZERO))
+    }
+
+    /// The same, with this time of day now.
+    pub fn advanceable_from(now: UnixMs) -> Self {
+        let (now, machine) = (Duration::from_millis(now), Duration::from_millis(Self::system().now_unix_ms()));
+        Self(Source::Advanced(Arc::new(watch::Sender::new(now.saturating_sub(machine))), machine.saturating_sub(now)))
     }
 
     /// The time of day.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock")]
     pub fn now_unix_ms(&self) -> UnixMs {
         let machine = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from((machine + self.offset()).as_millis()).unwrap_or(u64::MAX)
+        let behind = match &self.0 {
+            Source::System => Duration::ZERO,
+            Source::Advanced(_, behind) => *behind,
+        };
+        u64::try_from((machine + self.offset()).saturating_sub(behind).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Moves the clock ahead and wakes every sleeper whose time has come. Returns false, and does nothing, on the machine's clock.
     pub fn advance(&self, by: Duration) -> bool {
         match &self.0 {
             Source::System => false,
-            Source::Advanced(offset) => {
+            Source::Advanced(offset, _) => {
                 offset.send_modify(|offset| *offset += by);
                 true
             }
@@ -55,7 +65,7 @@ impl Clock {
     pub async fn sleep(&self, duration: Duration) {
         match &self.0 {
             Source::System => tokio::time::sleep(duration).await,
-            Source::Advanced(offset) => {
+            Source::Advanced(offset, _) => {
                 let mut changes = offset.subscribe();
                 let started = Instant::now();
                 let offset_at_start = *changes.borrow_and_update();
@@ -91,7 +101,7 @@ impl Clock {
     fn offset(&self) -> Duration {
         match &self.0 {
             Source::System => Duration::ZERO,
-            Source::Advanced(offset) => *offset.borrow(),
+            Source::Advanced(offset, _) => *offset.borrow(),
         }
     }
 }
@@ -116,6 +126,16 @@ mod tests {
         assert!(clock.advance(Duration::from_secs(1)));
         sleeper.await.unwrap();
         assert!(clock.now_unix_ms() >= before + 3_600_000);
+    }
+
+    #[test]
+    fn a_clock_can_begin_at_any_time() {
+        for start in [1_780_185_600_000, 4_102_444_800_000] {
+            let clock = Clock::advanceable_from(start);
+            assert!((start..start + 60_000).contains(&clock.now_unix_ms()), "{start}");
+            clock.advance(Duration::from_secs(3_600));
+            assert!((start + 3_600_000..start + 3_660_000).contains(&clock.now_unix_ms()), "{start}");
+        }
     }
 
     #[test]

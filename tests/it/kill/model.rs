@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tovuk_kernel::limits::DEPLOYS_KEPT;
 use tovuk_tests::{Served, component, component_body, saying};
+
+use super::moment::Answers;
 
 /// Secrets that take turns; a service may have 64.
 const SECRETS: usize = 30;
@@ -39,7 +40,8 @@ struct Known {
 /// What is known of a host over all its lives.
 pub struct Model {
     known: Mutex<Known>,
-    answers: watch::Sender<u64>,
+    /// Told of each answer.
+    pub answers: Answers,
 }
 
 fn text(value: &Value) -> String {
@@ -49,7 +51,7 @@ fn text(value: &Value) -> String {
 impl Model {
     /// Deploys the first version of the service `shop`, and `config`, which answers its secrets.
     pub async fn begin(host: &Served) -> Self {
-        let model = Self { known: Mutex::default(), answers: watch::Sender::new(0) };
+        let model = Self { known: Mutex::default(), answers: Answers::new() };
         for (name, component) in [("shop", saying("first")), ("config", component("env"))] {
             let body = component_body(name, &component, json!({"routes": ["/*"]}), "first");
             let made = host.ok("POST", "/v1/deploy", Some(&body)).await;
@@ -64,13 +66,6 @@ impl Model {
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap()
-    }
-
-    /// Waits for so many answers, from now on.
-    pub async fn answers(&self, count: u64) {
-        let mut answers = self.answers.subscribe();
-        let goal = *answers.borrow() + count;
-        let _ = answers.wait_for(|answers| *answers >= goal).await.unwrap();
     }
 
     /// What was done.
@@ -191,7 +186,7 @@ impl Asker<'_> {
     async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Option<Value> {
         let reply = Served::ask_at(self.api, &self.token, method, path, body.as_ref()).await?;
         assert!(reply.status.is_success(), "{method} {path}: {} {}", reply.status, reply.text());
-        self.model.answers.send_modify(|answers| *answers += 1);
+        self.model.answers.add();
         Some(reply.json())
     }
 
