@@ -8,7 +8,7 @@ use http::Request;
 use http_body_util::Full;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tovuk_tests::{Dev, Project, Reply, component, run, tovuk};
+use tovuk_tests::{Dev, Operator, Project, Reply, component, ran, run, tovuk};
 
 use crate::TOVUK;
 
@@ -206,4 +206,35 @@ async fn a_project_runs_once() {
     let expected = format!("another `tovuk dev` runs this project at http://{}", authority(&project));
     assert!(output.status.code() == Some(1) && error.contains(&expected), "{:?}: {error}", output.status);
     assert_eq!(dev.get("front", "/0").await.text(), "hello");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn time_is_moved_ahead_instead_of_waited_for() {
+    let project = project();
+    let dev = Dev::start(TOVUK, project.path()).await;
+    let at_home = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().skip(1).collect();
+        let mut command = tovuk(TOVUK, &words);
+        command.current_dir(project.path()).env("HOME", project.path());
+        tokio::task::block_in_place(|| ran(command))
+    };
+    at_home("tovuk kv create --service front CACHE").ok();
+    at_home("tovuk kv put --service front CACHE short v --ttl 60").ok();
+    at_home("tovuk kv put --service front CACHE long v --ttl 7200").ok();
+    let before = at_home("tovuk clock --json").ok().json()["nowUnixMs"].as_u64().unwrap();
+    let after = at_home("tovuk clock advance 1h --json").ok().json()["nowUnixMs"].as_u64().unwrap();
+    assert!(after >= before + 3_600_000, "{before} {after}");
+    assert!(at_home("tovuk kv get --service front CACHE short").refused().stderr.contains("there is no key `short`"));
+    at_home("tovuk kv get --service front CACHE long").ok();
+    assert!(at_home("tovuk clock advance yesterday").refused().stderr.contains("90s"));
+    // What answered before answers on.
+    assert_eq!(dev.get("back", "/").await.code(), "service_not_found");
+    stop(dev).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_clock_is_moved_by_nobody() {
+    let host = Operator::start(TOVUK).await;
+    assert_eq!(host.refused(&host.token, "POST", "/v1/clock/advance", Some(json!({"by": "1h"}))).await, "not_on_this_host");
+    assert!(host.ok("GET", "/v1/clock", None).await["nowUnixMs"].is_u64());
 }

@@ -39,6 +39,8 @@ pub const API_PUBLIC_BODY_BYTES_MAX: u64 = 64 << 10;
 pub const API_BODY_BYTES_PER_SECOND_MIN: u64 = 128 << 10;
 /// Longest wait for the end of a build, in s: shorter than what clients and proxies wait for an answer.
 pub const BUILD_WAIT_SECONDS_MAX: u32 = 20;
+/// How far the clock of a development host can be moved at a time, in s: ten years.
+pub const CLOCK_ADVANCE_SECONDS_MAX: u64 = 315_360_000;
 /// Longest display name of an account, in characters.
 pub const DISPLAY_NAME_CHARS_MAX: usize = 100;
 /// Longest name of a token, in characters.

@@ -61,8 +61,15 @@ pub(super) async fn open(parts: Parts, compiler: Compiler, clock: Clock) -> Resu
     let runtime = Runtime::new(parts.runtime, compiler, clock, observer, Some(stores.clone()))?;
     let routes = Routes::default();
     let public_authority = parts.urls.public_authority();
-    let config =
-        ControlConfig { data: parts.data, urls: parts.urls, node: parts.node, builds: parts.builds, resolver: parts.resolver, acme: parts.acme };
+    let config = ControlConfig {
+        data: parts.data,
+        urls: parts.urls,
+        node: parts.node,
+        is_development: matches!(parts.audience, Audience::Author),
+        builds: parts.builds,
+        resolver: parts.resolver,
+        acme: parts.acme,
+    };
     let control = Control::open(config, parts.vault, runtime.clone(), stores, routes.clone(), logs).await?;
     let edge = Edge::with_api(runtime, routes, parts.audience, public_authority, (parts.api)(control.clone()));
     Ok(Opened { control, edge })

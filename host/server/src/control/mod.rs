@@ -58,6 +58,8 @@ pub struct ControlConfig {
     pub urls: Urls,
     /// The name of this node.
     pub node: String,
+    /// Whether it is a project's own host on its author's machine.
+    pub is_development: bool,
     /// How builds run.
     pub builds: crate::deploy::builds::BuildConfig,
     /// Who is asked for DNS records.

@@ -5,6 +5,7 @@ pub mod account;
 pub mod bindings;
 pub mod builds;
 pub mod catalog;
+pub mod clock;
 pub mod deploys;
 pub mod domains;
 pub mod env;
@@ -44,6 +45,7 @@ pub(super) fn all() -> Vec<Registered> {
     table![env::List, env::Set, env::Delete, bindings::Create, bindings::Delete];
     table![domains::List, domains::Add, domains::Verify, domains::Delete];
     table![kv::Create, kv::Delete, kv::Keys, kv::Get, kv::Put, kv::DeleteKey, kv_bulk::BulkGet, kv_bulk::BulkPut, kv_bulk::BulkDelete];
+    table![clock::Show, clock::Advance];
     table![operator::Nodes, operator::Drain, operator::CreateAccount, operator::ListAccounts, operator::SetPlan, operator::Suspend];
     table![operator::DeleteAccount];
     operations.extend(absent::all());
