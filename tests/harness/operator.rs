@@ -178,6 +178,17 @@ impl Operator {
         }
     }
 
+    /// A request to the public listener at an absolute URL, whole.
+    pub async fn at(&self, method: &str, url: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
+        let url: http::Uri = url.parse().unwrap();
+        let mut request =
+            Request::builder().method(method).uri(url.path_and_query().unwrap().as_str()).header("host", url.authority().unwrap().as_str());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Client::new(self.host.public_address()).whole(request.body(Full::new(body.into())).unwrap()).await
+    }
+
     /// A GET of a service by its public name, whole.
     pub async fn get(&self, slug: &str, path: &str) -> Reply {
         let address = self.host.public_address();

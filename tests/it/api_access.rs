@@ -18,6 +18,8 @@ struct World {
     shop_worker: String,
     auth_worker: String,
     ids: Vec<(&'static str, String)>,
+    /// What has completed an upload in parts, and can be sent again.
+    completed_parts: Value,
 }
 
 impl World {
@@ -52,7 +54,8 @@ impl World {
             ("namespace", "ALICES_CACHE".to_owned()),
             ("key", "alices-key".to_owned()),
         ];
-        Self { read: id(&read["token"]), host, alice, bob, suspended, shop_worker, auth_worker, ids }
+        let completed_parts = store(&host, &alice).await;
+        Self { completed_parts, read: id(&read["token"]), host, alice, bob, suspended, shop_worker, auth_worker, ids }
     }
 
     /// The operation's path with ids of things that are alice's.
@@ -73,12 +76,32 @@ impl World {
             "kv.create" => json!({"name": "OTHER"}),
             "kv.put" => json!({"value": "x"}),
             "kv.bulk.put" => json!({"entries": [{"key": "k", "value": "x"}]}),
+            "storage.upload" => json!({"path": "new.txt", "sizeBytes": 1}),
+            "storage.complete" | "storage.download" => json!({"path": "alices-object"}),
+            "storage.multipart.create" => json!({"path": "large.bin", "sizeBytes": 1}),
+            "storage.multipart.complete" => self.completed_parts.clone(),
+            "storage.multipart.abort" => json!({"path": "large.bin", "uploadId": "upload_1"}),
             "kv.bulk.get" | "kv.bulk.delete" => json!({"keys": ["k"]}),
             _ => json!({}),
         };
         let body = operation.method.has_body().then_some(body);
-        self.host.api(operation.method.as_str(), &self.path(operation), token, body).await
+        let query = if operation.name == "storage.delete" { "?path=none" } else { "" };
+        self.host.api(operation.method.as_str(), &(self.path(operation) + query), token, body).await
     }
+}
+
+/// Makes alice's objects: one that was sent as a whole and one that was sent in parts.
+async fn store(host: &Operator, alice: &str) -> Value {
+    let storage = "/v1/services/shop/storage";
+    let begun = host.ok_as(alice, "POST", &format!("{storage}/upload-url"), Some(json!({"path": "alices-object", "sizeBytes": 1}))).await;
+    host.at("PUT", begun["url"].as_str().unwrap(), &[], "x").await;
+    host.ok_as(alice, "POST", &format!("{storage}/complete"), Some(json!({"path": "alices-object"}))).await;
+    let begun = host.ok_as(alice, "POST", &format!("{storage}/multipart/create"), Some(json!({"path": "alices-large", "sizeBytes": 1}))).await;
+    let sent = host.at("PUT", begun["parts"][0]["url"].as_str().unwrap(), &[], "x").await;
+    let parts = json!([{"partNumber": 1, "etag": sent.headers["etag"].to_str().unwrap()}]);
+    let body = json!({"path": "alices-large", "uploadId": begun["uploadId"], "parts": parts});
+    host.ok_as(alice, "POST", &format!("{storage}/multipart/complete"), Some(body.clone())).await;
+    body
 }
 
 fn all() -> impl Iterator<Item = &'static Operation> {

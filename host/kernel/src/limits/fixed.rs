@@ -161,6 +161,14 @@ pub const OBJECT_PART_URL_SECONDS: u64 = 86_400;
 pub const OBJECT_BUFFERS_MIB_MAX: u32 = 512;
 /// How much of that one service may take, in MiB.
 pub const OBJECT_BUFFERS_SERVICE_MIB_MAX: u32 = 128;
+/// Largest request that completes an upload in parts, in bytes: the number and the tag of each part.
+pub const API_OBJECT_PARTS_BODY_BYTES_MAX: u64 = 4 << 20;
+/// Objects that one invocation of a worker reads at a time.
+pub const OBJECT_READERS_MAX: usize = 16;
+/// Objects that one invocation of a worker writes at a time, piece by piece.
+pub const OBJECT_WRITERS_MAX: usize = 4;
+/// Largest piece that a worker reads or writes of an object at a time, in bytes.
+pub const OBJECT_PIECE_BYTES_MAX: usize = 1 << 20;
 /// Objects of a list that is not asked for in pages.
 pub const OBJECT_LIST_MAX: u64 = 100_000;
 /// How long one SQLite query or batch may run, in ms.

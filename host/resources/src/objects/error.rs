@@ -44,6 +44,9 @@ pub enum Error {
     /// The service has too many uploads that were not completed.
     #[error("the service has {} open uploads", limits::OBJECT_UPLOADS_OPEN_MAX)]
     UploadLimit,
+    /// The service was deleted.
+    #[error("the service was deleted, and its objects with it")]
+    Removed,
     /// No such upload, or no longer.
     #[error("there is no such upload, or it has ended")]
     UploadNotFound,
@@ -121,6 +124,7 @@ impl Error {
             Self::TooLarge { .. } => &codes::OBJECT_TOO_LARGE,
             Self::StorageLimit { .. } => &codes::OBJECT_STORAGE_LIMIT,
             Self::UploadLimit => &codes::UPLOAD_LIMIT,
+            Self::Removed => &codes::SERVICE_NOT_FOUND,
             Self::UploadNotFound => &codes::UPLOAD_NOT_FOUND,
             Self::Incomplete(_) => &codes::UPLOAD_INCOMPLETE,
             Self::Mismatch(_) => &codes::UPLOAD_MISMATCH,

@@ -47,10 +47,10 @@ impl Objects {
         self.0.database.read(read).await
     }
 
-    /// The whole list in pages, up to 100,000 objects. If there are more, the last page says where they begin.
-    pub fn list_all(&self, service: i64, prefix: String) -> impl Stream<Item = Result<Page, Error>> + Send + 'static {
+    /// The whole list from a cursor on in pages, up to 100,000 objects. If there are more, the last page says where they begin.
+    pub fn list_all(&self, service: i64, prefix: String, cursor: Option<String>) -> impl Stream<Item = Result<Page, Error>> + Send + 'static {
         let objects = self.clone();
-        let first = Some((List { prefix, limit: Some(limits::PAGE_MAX), cursor: None }, 0_u64));
+        let first = Some((List { prefix, limit: Some(limits::PAGE_MAX), cursor }, 0_u64));
         stream::try_unfold(first, move |next| {
             let objects = objects.clone();
             async move {
@@ -91,8 +91,10 @@ impl Objects {
         Ok(deleted)
     }
 
-    /// Removes all that a service has. In steps: when it fails or the host dies, what is left goes when it is called again.
+    /// Removes all that a service has, and lets nothing new begin for it. In steps: when it fails or the host dies, what is left goes when it is called
+    /// again.
     pub async fn remove_service(&self, service: i64) -> Result<Deleted, Error> {
+        super::lock(&self.0.removed).insert(service);
         let mut all = Deleted::default();
         loop {
             let step = move |tx: &rusqlite::Transaction<'_>| {

@@ -22,6 +22,7 @@ mod downloads;
 mod error;
 mod garbage;
 mod incoming;
+mod links;
 mod listing;
 mod media;
 mod paths;
@@ -36,8 +37,9 @@ mod uploads;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
 use tovuk_kernel::clock::Clock;
@@ -49,6 +51,7 @@ pub use conditions::Conditions;
 
 pub use crate::conditional::Range;
 pub use error::Error;
+pub use links::{Links, locate};
 pub use media::is_active;
 pub use paths::check_path;
 pub use s3::S3;
@@ -115,6 +118,13 @@ struct Inner {
     work: Arc<Notify>,
     /// Bytes are removed by one at a time.
     collecting: tokio::sync::Mutex<()>,
+    /// Services that were removed since the start. Workers of theirs may still run, and must not leave anything behind.
+    removed: Arc<Mutex<HashSet<i64>>>,
+    links: OnceLock<Links>,
+}
+
+fn lock(removed: &Mutex<HashSet<i64>>) -> MutexGuard<'_, HashSet<i64>> {
+    removed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Objects {
@@ -142,6 +152,8 @@ impl Objects {
             budget: Budget::new(limits::OBJECT_BUFFERS_MIB_MAX, limits::OBJECT_BUFFERS_SERVICE_MIB_MAX),
             work: work.clone(),
             collecting: tokio::sync::Mutex::default(),
+            removed: Arc::default(),
+            links: OnceLock::new(),
         }));
         let store = Arc::downgrade(&objects.0);
         tokio::spawn(async move {

@@ -19,7 +19,7 @@ impl Objects {
     /// Begins an upload that is sent as a whole, by one `receive` of part 1, and completed by its path.
     ///
     /// # Errors
-    /// [`Error::Path`], [`Error::Request`], [`Error::TooLarge`], [`Error::StorageLimit`], [`Error::UploadLimit`].
+    /// [`Error::Path`], [`Error::Request`], [`Error::TooLarge`], [`Error::StorageLimit`], [`Error::UploadLimit`], [`Error::Removed`].
     pub async fn begin(&self, tenant: Tenant, new: NewObject) -> Result<Upload, Error> {
         at_most(new.size_bytes, limits::OBJECT_SINGLE_BYTES_MAX)?;
         let row = self.insert(tenant, new, None, false).await?;
@@ -60,7 +60,12 @@ impl Objects {
             public: new.public_read,
             begun_ms: self.0.clock.now_unix_ms(),
         };
+        let removed = self.0.removed.clone();
         let insert = move |tx: &rusqlite::Transaction<'_>| {
+            // Here and not before, because writes run one after the other: what is begun before the removal goes with it.
+            if super::lock(&removed).contains(&tenant.service) {
+                return Err(Error::Removed);
+            }
             if rows::open_uploads(tx, tenant.account, tenant.service)? >= limits::OBJECT_UPLOADS_OPEN_MAX {
                 return Err(Error::UploadLimit);
             }

@@ -17,6 +17,7 @@ const DOMAINS_AT_A_TIME: usize = 16;
 
 /// Looks after the host for as long as it runs.
 pub(super) async fn run(control: Control) {
+    sweep_objects(&control).await;
     loop {
         control.clock().sleep(JANITOR_INTERVAL).await;
         if let Err(refusal) = round(&control).await {
@@ -40,6 +41,7 @@ async fn round(control: &Control) -> Result<(), Refusal> {
         control.tokens().remove(&digest);
     }
     crate::deploy::uploads::sweep(control).await;
+    sweep_objects(control).await;
     let due = control.read(move |conn| Ok(domains::due(conn, now.saturating_sub(day_ms), DOMAINS_A_ROUND)?)).await?;
     let looks = futures::stream::iter(due).for_each_concurrent(DOMAINS_AT_A_TIME, async |domain| {
         let id = domain.id;
@@ -49,6 +51,15 @@ async fn round(control: &Control) -> Result<(), Refusal> {
     });
     looks.await;
     Ok(())
+}
+
+/// Uploads that were begun and never completed end, and bytes that nothing refers to go.
+pub(super) async fn sweep_objects(control: &Control) {
+    match control.objects().sweep().await {
+        Ok(swept) if swept.uploads > 0 => tracing::info!("{} abandoned uploads of objects were ended", swept.uploads),
+        Ok(_) => {}
+        Err(error) => tracing::warn!("abandoned uploads of objects are still there: {error}"),
+    }
 }
 
 /// A verified domain whose record is certainly gone at two looks in a row is given up. That a resolver fails says nothing about the domain.

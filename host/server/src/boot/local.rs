@@ -17,7 +17,7 @@ use tovuk_runtime::record::Observer;
 use tovuk_runtime::runtime::RuntimeConfig;
 
 use super::open::{self, Opened, Parts};
-use super::{SecretKey, StartError, address_of, bind, first};
+use super::{SecretKey, StartError, address_of, bind, first, janitor};
 use crate::control::Control;
 use crate::control::urls::Urls;
 use crate::control::vault::write_private;
@@ -83,6 +83,7 @@ impl LocalHost {
         };
         let Opened { control, edge } = open::open(parts, compiler, clock).await?;
         first::dev_token(&control, &config.data, config.plan).await?;
+        janitor::sweep_objects(&control).await;
         let connections = ListenConfig { drain_timeout: config.drain_timeout, ..ListenConfig::default() };
         let listening = Listening::serve(listener, edge, connections).map_err(|source| StartError::Listen { address: config.listen, source })?;
         // Last, so that whoever finds it is answered.

@@ -30,7 +30,7 @@ use tovuk_kernel::clock::Clock;
 use tovuk_kernel::resource::Kind;
 use tovuk_resources::database::{self, Database, Options};
 use tovuk_resources::kv::{self, Kv};
-use tovuk_resources::objects::Objects;
+use tovuk_resources::objects::{Links, Objects, Signer};
 use tovuk_resources::sqlite::Sqlites;
 use tovuk_resources::stores::Stores;
 use tovuk_runtime::body::Body;
@@ -143,6 +143,8 @@ impl Control {
         let tokens = Tokens::load(&db).await?;
         let live = Live::new(runtime.clone(), routes, vault.clone(), logs.clone(), config.urls.clone(), config.acme.clone());
         let builds = Builds::new(config.builds.clone());
+        let signer = Signer::new(&vault.derive_key(&[b"object urls"]));
+        stores.objects.set_links(Links::new(config.urls.of_host(&config.urls.storage_host()), signer));
         let records = Records { key: vault.derive(&[b"domains"]).into(), public_domain: config.urls.public_domain.as_str().into() };
         let control = Self(Arc::new(Inner {
             records,
@@ -258,6 +260,12 @@ impl Control {
     /// Object storage.
     pub(crate) fn objects(&self) -> &Objects {
         &self.0.stores.objects
+    }
+
+    /// Whether objects of a service are served: it is there, and its account is not suspended.
+    pub(crate) async fn serves_objects_of(&self, service: i64) -> Result<bool, Refusal> {
+        let service = self.read(move |conn| Ok(store::services::get(conn, service)?)).await?;
+        Ok(service.is_some_and(|service| !self.tokens().is_suspended(service.account_id)))
     }
 
     /// Removes the data that nothing names any more. What cannot be removed now is tried again, at the latest after the next start.

@@ -24,6 +24,11 @@ impl Urls {
         self.of_host(&self.host(slug))
     }
 
+    /// The host name at which objects are served. No service can have it, because its slug is reserved.
+    pub fn storage_host(&self) -> String {
+        self.host("storage")
+    }
+
     /// The URL of a host name that the public listener serves.
     pub fn of_host(&self, host: &str) -> String {
         format!("{}://{host}{}", self.public_scheme, self.port())

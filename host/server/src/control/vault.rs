@@ -118,13 +118,20 @@ impl Vault {
 
     /// Text that only this host can derive from this context.
     pub fn derive(&self, context: &[&[u8]]) -> String {
+        URL_SAFE_NO_PAD.encode(self.derive_key(context))
+    }
+
+    /// A key that only this host can derive from this context.
+    pub fn derive_key(&self, context: &[&[u8]]) -> [u8; KEY_BYTES] {
         let mut mac = hmac::Context::with_key(&self.0.derive);
         for part in context {
             // With their lengths, so that no two lists of parts read the same.
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part);
         }
-        URL_SAFE_NO_PAD.encode(mac.sign())
+        let mut key = [0; KEY_BYTES];
+        key.copy_from_slice(mac.sign().as_ref());
+        key
     }
 }
 

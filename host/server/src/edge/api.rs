@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 
 use tovuk_runtime::body::Body;
 
+use super::objects::Storage;
 use crate::control::Control;
 
 /// The control API behind a front door.
@@ -29,6 +30,11 @@ impl Api {
     /// Served by the front door itself, at the loopback names of a development host.
     pub fn here(control: Control) -> Self {
         Self { here: true, ..Self::elsewhere(control) }
+    }
+
+    /// The objects of the same host.
+    pub(super) fn storage(&self) -> Storage {
+        Storage::new(self.control.clone())
     }
 
     /// Whether a worker's call of this plain authority leads here.

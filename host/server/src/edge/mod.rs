@@ -1,8 +1,9 @@
 //! The front door. Read in the order of a request: `request` finds the service and asks the runtime, `respond` turns the answer
-//! into HTTP; `routes` says who answers where, and `files` serves what is not computed.
+//! into HTTP; `routes` says who answers where, and `files` and `objects` serve what is not computed.
 
 mod api;
 pub(crate) mod files;
+mod objects;
 pub mod redirect;
 mod request;
 mod respond;

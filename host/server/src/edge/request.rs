@@ -20,6 +20,7 @@ use crate::listen::{Answer, Peer};
 
 use super::api::{Api, plain_authority};
 use super::files;
+use super::objects::Storage;
 use super::respond;
 use super::respond::Audience;
 use super::routes::Routes;
@@ -38,17 +39,19 @@ struct Inner {
     /// The host's own authorities end in this, for example `localhost:8787`.
     public_authority: String,
     api: Option<Api>,
+    storage: Option<Storage>,
 }
 
 impl Edge {
     /// A door to these services. `public_authority` is what follows `<slug>.` in their URLs, with the port if it is not the scheme's.
     pub fn new(runtime: Runtime, routes: Routes, audience: Audience, public_authority: String) -> Self {
-        Self::of(Inner { runtime, routes, audience, public_authority: public_authority.to_ascii_lowercase(), api: None })
+        Self::of(Inner { runtime, routes, audience, public_authority: public_authority.to_ascii_lowercase(), api: None, storage: None })
     }
 
     /// The same, where workers and, on a development host, people reach the control API as well.
     pub fn with_api(runtime: Runtime, routes: Routes, audience: Audience, public_authority: String, api: Api) -> Self {
-        Self::of(Inner { runtime, routes, audience, public_authority: public_authority.to_ascii_lowercase(), api: Some(api) })
+        let storage = Some(api.storage());
+        Self::of(Inner { runtime, routes, audience, public_authority: public_authority.to_ascii_lowercase(), api: Some(api), storage })
     }
 
     fn of(inner: Inner) -> Self {
@@ -75,6 +78,9 @@ impl Edge {
         }
         if matches!(body, Body::Stream(_)) {
             unframe(&mut parts.headers)?;
+        }
+        if let Some(storage) = self.0.storage.as_ref().filter(|storage| storage.takes(&host)) {
+            return Ok(storage.respond(Request::from_parts(parts, body), self.0.audience).await);
         }
         let unknown = || Failure::refused(&codes::SERVICE_NOT_FOUND, format!("no service answers at {}", host.to_str().unwrap_or("this host")));
         let site = host.to_str().ok().and_then(|host| self.0.routes.find(host)).ok_or_else(unknown)?;

@@ -108,7 +108,7 @@ async fn check(folder: &Path, stored: &[String], deleting: &[String], deleted: &
         assert!(objects.head(SERVICE, path, Reader::Granted).await.is_err(), "{path} was deleted");
     }
     let mut ready = 0;
-    let mut pages = Box::pin(objects.list_all(SERVICE, String::new()));
+    let mut pages = Box::pin(objects.list_all(SERVICE, String::new(), None));
     while let Some(page) = pages.next().await {
         for object in page.unwrap().objects.into_iter().filter(|object| object.status == Status::Ready) {
             let opened = objects.open_object(SERVICE, &object.path, Reader::Granted, &Conditions::default(), Range::Whole).await.unwrap();

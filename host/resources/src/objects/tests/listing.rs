@@ -40,7 +40,7 @@ async fn lists_are_in_byte_order_and_in_pages(fixture: Fixture) {
             assert_eq!(paths(&fixture, prefix, limit).await, expected, "{prefix} {limit}");
         }
     }
-    let pages: Vec<Page> = fixture.objects.list_all(SERVICE, "a".into()).try_collect().await.unwrap();
+    let pages: Vec<Page> = fixture.objects.list_all(SERVICE, "a".into(), None).try_collect().await.unwrap();
     assert_eq!(pages.iter().map(|page| page.objects.len()).sum::<usize>(), 5);
     for cursor in ["", "zz", "2f61", "ff", "é"] {
         let list = List { cursor: Some(cursor.into()), ..List::default() };

@@ -17,6 +17,8 @@ pub mod resources;
 pub mod rollback;
 pub mod services;
 pub mod snapshot;
+pub mod storage;
+mod storage_parts;
 pub mod tokens;
 pub mod usage;
 
@@ -46,6 +48,8 @@ pub(super) fn all() -> Vec<Registered> {
     table![domains::List, domains::Add, domains::Verify, domains::Delete];
     table![kv::Create, kv::Delete, kv::Keys, kv::Get, kv::Put, kv::DeleteKey, kv_bulk::BulkGet, kv_bulk::BulkPut, kv_bulk::BulkDelete];
     table![clock::Show, clock::Advance];
+    table![storage::List, storage::UploadUrl, storage::Complete, storage::DownloadUrl, storage::Delete];
+    table![storage_parts::Create, storage_parts::Complete, storage_parts::Abort];
     table![operator::Nodes, operator::Drain, operator::CreateAccount, operator::ListAccounts, operator::SetPlan, operator::Suspend];
     table![operator::DeleteAccount];
     operations.extend(absent::all());

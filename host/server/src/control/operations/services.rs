@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tovuk_kernel::codes;
+use tovuk_kernel::ids;
 use tovuk_kernel::limits::services_max;
 use tovuk_kernel::names::check_service_name;
 use tovuk_kernel::names::env_suffix;
@@ -131,7 +132,12 @@ impl Handler for List {
             let services = services::list(conn, account)?;
             services.iter().map(|service| ServiceEntry::of(conn, service, &urls, suspended)).collect::<Result<Vec<_>, _>>()
         });
-        Ok(Services { services: services.await? })
+        let mut services = services.await?;
+        for service in &mut services {
+            let number = ids::number(&service.service_id, "service").unwrap_or(0);
+            service.resources.storage_objects = control.objects().usage(number).await?.objects;
+        }
+        Ok(Services { services })
     }
 }
 

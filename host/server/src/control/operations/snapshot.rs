@@ -104,7 +104,8 @@ impl Snapshot {
             let snapshot = Self::of(conn, account, &service, suspended, &urls, &records, logs)?;
             Ok((service.live_deploy_id, snapshot))
         };
-        let (live, snapshot) = control.read(read).await?;
+        let (live, mut snapshot) = control.read(read).await?;
+        snapshot.account_usage = snapshot.account_usage.with_objects(control, account).await?;
         if let Some(live) = live {
             control.builds().settled(live).await;
         }

@@ -36,6 +36,14 @@ pub struct Limits {
     pub build_env_vars: u64,
     /// Largest value of a secret, in KiB.
     pub build_env_var_size_kib: u64,
+    /// What all objects of the account may take, open uploads included, in MiB.
+    pub object_storage_mib: u64,
+    /// Largest object, in MiB.
+    pub storage_object_max_mib: u64,
+    /// Largest object that is sent as a whole, in MiB.
+    pub storage_single_part_upload_max_mib: u64,
+    /// Largest object that is sent in parts, in MiB.
+    pub storage_multipart_upload_max_mib: u64,
     /// Longest line of a log, in bytes.
     pub log_event_size_bytes: u64,
 }
@@ -54,6 +62,10 @@ impl Limits {
             api_tokens: limits::API_TOKENS_MAX,
             build_env_vars: limits::ENV_VARIABLES_MAX,
             build_env_var_size_kib: (limits::ENV_VALUE_BYTES_MAX >> 10) as u64,
+            object_storage_mib: limits::object_storage_account_bytes(plan) >> 20,
+            storage_object_max_mib: limits::OBJECT_BYTES_MAX >> 20,
+            storage_single_part_upload_max_mib: limits::OBJECT_SINGLE_BYTES_MAX >> 20,
+            storage_multipart_upload_max_mib: limits::OBJECT_BYTES_MAX >> 20,
             log_event_size_bytes: limits::LOG_EVENT_BYTES as u64,
         }
     }
@@ -69,6 +81,15 @@ pub struct Usage {
     pub storage_object_count: u64,
     /// What stored objects take, in MiB.
     pub object_storage_mib: u64,
+}
+
+impl Usage {
+    /// With what the account has stored.
+    pub(super) async fn with_objects(mut self, control: &Control, account: i64) -> Result<Self, Refusal> {
+        let stored = control.objects().account_usage(account).await?;
+        (self.storage_object_count, self.object_storage_mib) = (stored.objects, stored.bytes.div_ceil(1 << 20));
+        Ok(self)
+    }
 }
 
 /// What this month is going to cost.
@@ -126,6 +147,9 @@ impl Request for Show {
 
 impl Handler for Show {
     async fn run(self, control: Control, caller: Caller) -> Result<UsageResponse, Refusal> {
-        control.read(move |conn| UsageResponse::of(conn, caller.account_number())).await
+        let account = caller.account_number();
+        let mut answer = control.read(move |conn| UsageResponse::of(conn, account)).await?;
+        answer.usage = answer.usage.with_objects(&control, account).await?;
+        Ok(answer)
     }
 }

@@ -1,0 +1,303 @@
+//! Objects of a service: what there is, and URLs to send and fetch bytes with. The bytes themselves never come this way; they go to the public listener
+//! (`edge/objects.rs`). The store checks every limit.
+
+use futures::TryStreamExt;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tovuk_kernel::codes::{self, Code};
+use tovuk_kernel::operation::{Access, Argument, Command, Method, Operation, PAGE_ARGUMENTS, Request};
+use tovuk_resources::objects::{self, Links, NewObject, Object, Status, Tenant};
+
+use super::timestamp;
+use crate::control::handler::Handler;
+use crate::control::store::accounts;
+use crate::control::{Caller, Control, Refusal, service_for};
+
+/// An object as the API shows it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "StoredObject")]
+pub struct ObjectEntry {
+    /// Its path.
+    pub path: String,
+    /// Its size; of a pending one, the size that was announced.
+    pub size_bytes: u64,
+    /// Whether it can be read.
+    pub status: Status,
+    /// Its content type.
+    pub content_type: String,
+    /// Its entity tag, with quotes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    /// Whether anybody may read it.
+    pub public_read: bool,
+    /// Where anybody can read it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<String>,
+    /// When the first object of this path was completed.
+    pub created_at: String,
+    /// When this content was completed.
+    pub updated_at: String,
+}
+
+impl ObjectEntry {
+    fn of(links: &Links, service: i64, object: Object) -> Self {
+        Self {
+            public_url: links.public(service, &object),
+            etag: Some(object.etag).filter(|etag| !etag.is_empty()),
+            size_bytes: object.size_bytes,
+            status: object.status,
+            content_type: object.content_type,
+            public_read: object.public_read,
+            created_at: moment(object.created_ms),
+            updated_at: moment(object.updated_ms),
+            path: object.path,
+        }
+    }
+}
+
+pub(super) fn moment(unix_ms: u64) -> String {
+    timestamp(i64::try_from(unix_ms).unwrap_or(i64::MAX))
+}
+
+/// The service that the caller may use, as the store knows it.
+pub(super) async fn tenant(control: &Control, caller: &Caller, service: String) -> Result<Tenant, Refusal> {
+    let caller = caller.clone();
+    let read = control.read(move |conn| {
+        let service = service_for(conn, &caller, &service)?;
+        let account = accounts::get(conn, service.account_id)?.ok_or_else(|| Refusal::internal("a service without an account"))?;
+        Ok(Tenant { account: account.id, service: service.id, plan: account.plan })
+    });
+    read.await
+}
+
+pub(super) fn entry(control: &Control, service: i64, object: Object) -> Result<ObjectEntry, Refusal> {
+    Ok(ObjectEntry::of(control.objects().links()?, service, object))
+}
+
+const PATH: Argument = Argument::positional("path", "The path of the object");
+const BEGIN_ERRORS: &[&Code] = &[&codes::OBJECT_PATH_INVALID, &codes::OBJECT_TOO_LARGE, &codes::OBJECT_STORAGE_LIMIT, &codes::UPLOAD_LIMIT];
+
+/// Lists objects.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct List {
+    /// The service.
+    pub service: String,
+    /// What the paths begin with.
+    #[serde(default)]
+    pub prefix: String,
+    /// Most objects to return, 1 to 1,000. Without it the answer has all, up to 100,000.
+    pub limit: Option<u32>,
+    /// Where to go on.
+    pub cursor: Option<String>,
+}
+
+/// Objects in the byte order of their paths.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "StoredObjects")]
+pub struct ObjectsPage {
+    /// The objects, with those whose upload was begun and not completed.
+    pub objects: Vec<ObjectEntry>,
+    /// Whether more follow.
+    pub has_more: bool,
+    /// Where to go on.
+    pub next_cursor: Option<String>,
+}
+
+impl Request for List {
+    const OPERATION: Operation = Operation::new("storage.list", Method::Get, "/v1/services/{service}/storage", "List objects")
+        .access(Access::Runtime)
+        .errors(&[&codes::INVALID_CURSOR])
+        .commands(&[Command::new("storage list")
+            .default()
+            .arguments(&[Argument::flag("prefix", "prefix", "What the paths begin with"), PAGE_ARGUMENTS[0], PAGE_ARGUMENTS[1]])
+            .examples(&["tovuk storage list --service service_1", "tovuk storage list --service service_1 --prefix uploads/ --limit 100"])]);
+    type Response = ObjectsPage;
+}
+
+impl Handler for List {
+    async fn run(self, control: Control, caller: Caller) -> Result<ObjectsPage, Refusal> {
+        let service = tenant(&control, &caller, self.service).await?.service;
+        let links = control.objects().links()?;
+        let mut answer = ObjectsPage { objects: Vec::new(), has_more: false, next_cursor: None };
+        let mut add = |page: objects::Page| {
+            (answer.has_more, answer.next_cursor) = (page.has_more(), page.next_cursor);
+            answer.objects.extend(page.objects.into_iter().map(|object| ObjectEntry::of(links, service, object)));
+        };
+        // One that goes on from a cursor without a limit is whole as well.
+        let limited = self.limit.is_some();
+        let first = objects::List { prefix: self.prefix, limit: self.limit, cursor: self.cursor };
+        if limited {
+            add(control.objects().list(service, first).await?);
+        } else {
+            let mut pages = std::pin::pin!(control.objects().list_all(service, first.prefix, first.cursor));
+            while let Some(page) = pages.try_next().await? {
+                add(page);
+            }
+        }
+        Ok(answer)
+    }
+}
+
+/// Begins an upload that is sent as a whole.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UploadUrl {
+    /// The service.
+    pub service: String,
+    /// The path of the object.
+    pub path: String,
+    /// Its content type; `application/octet-stream` when absent.
+    #[serde(default)]
+    pub content_type: String,
+    /// Its exact size, in bytes.
+    pub size_bytes: u64,
+    /// Whether anybody may read it.
+    #[serde(default)]
+    pub public_read: bool,
+}
+
+/// Where to send the bytes of an object.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "UploadBegun")]
+pub struct UploadAt {
+    /// The URL for one `PUT` of exactly the announced number of bytes. It needs no token.
+    pub url: String,
+    /// The path to complete the upload with.
+    pub path: String,
+    /// The id of the upload, with which it can be aborted.
+    pub upload_id: String,
+    /// When the URL ends.
+    pub expires_at: String,
+}
+
+impl Request for UploadUrl {
+    const OPERATION: Operation =
+        Operation::new("storage.upload", Method::Post, "/v1/services/{service}/storage/upload-url", "Begin an upload that is sent as a whole")
+            .described("Send the bytes with `PUT` to the URL, then complete the upload. `tovuk storage upload` does all of it.")
+            .access(Access::Runtime)
+            .errors(BEGIN_ERRORS);
+    type Response = UploadAt;
+}
+
+impl Handler for UploadUrl {
+    async fn run(self, control: Control, caller: Caller) -> Result<UploadAt, Refusal> {
+        let tenant = tenant(&control, &caller, self.service).await?;
+        let new = NewObject { path: self.path, content_type: self.content_type, size_bytes: self.size_bytes, public_read: self.public_read };
+        let links = control.objects().links()?;
+        let upload = control.objects().begin(tenant, new).await?;
+        let part = upload.parts.first().ok_or_else(|| Refusal::internal("an upload without parts"))?;
+        Ok(UploadAt {
+            url: links.part(tenant.service, &upload, part),
+            upload_id: upload.id.to_string(),
+            expires_at: moment(upload.urls_expire_ms),
+            path: upload.path,
+        })
+    }
+}
+
+/// Makes an upload that was sent as a whole the object of its path.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Complete {
+    /// The service.
+    pub service: String,
+    /// The path of the object.
+    pub path: String,
+}
+
+impl Request for Complete {
+    const OPERATION: Operation =
+        Operation::new("storage.complete", Method::Post, "/v1/services/{service}/storage/complete", "Complete an upload that was sent as a whole")
+            .described("The object is there from then on, in place of the one that its path had.")
+            .access(Access::Runtime)
+            .errors(&[&codes::UPLOAD_NOT_FOUND, &codes::UPLOAD_INCOMPLETE]);
+    type Response = ObjectEntry;
+}
+
+impl Handler for Complete {
+    async fn run(self, control: Control, caller: Caller) -> Result<ObjectEntry, Refusal> {
+        let service = tenant(&control, &caller, self.service).await?.service;
+        entry(&control, service, control.objects().complete(service, &self.path).await?)
+    }
+}
+
+/// Signs the reading of an object.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct DownloadUrl {
+    /// The service.
+    pub service: String,
+    /// The path of the object.
+    pub path: String,
+}
+
+/// Where to fetch an object.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DownloadAt {
+    /// The URL for `GET` and `HEAD`, with ranges and conditions. It needs no token.
+    pub url: String,
+    /// The path of the object.
+    pub path: String,
+    /// When the URL ends.
+    pub expires_at: String,
+}
+
+impl Request for DownloadUrl {
+    const OPERATION: Operation =
+        Operation::new("storage.download", Method::Post, "/v1/services/{service}/storage/download-url", "Get a URL to read an object with")
+            .described("Whoever has the URL can read the object for 15 minutes.")
+            .access(Access::Runtime)
+            .errors(&[&codes::OBJECT_NOT_FOUND])
+            .commands(&[Command::new("storage url").arguments(&[PATH]).examples(&["tovuk storage url --service service_1 uploads/logo.png"])]);
+    type Response = DownloadAt;
+}
+
+impl Handler for DownloadUrl {
+    async fn run(self, control: Control, caller: Caller) -> Result<DownloadAt, Refusal> {
+        let service = tenant(&control, &caller, self.service).await?.service;
+        let (url, grant) = control.objects().download_url(service, &self.path).await?;
+        Ok(DownloadAt { url, path: grant.path, expires_at: moment(grant.expires_ms) })
+    }
+}
+
+/// Deletes an object.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Delete {
+    /// The service.
+    pub service: String,
+    /// The path of the object.
+    pub path: String,
+}
+
+/// What a deletion has removed.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Deleted {
+    /// Whether there was an object or an open upload.
+    pub deleted: bool,
+    /// The path.
+    pub path: String,
+    /// How many bytes the object had.
+    pub deleted_bytes: u64,
+    /// Uploads to the path that were ended.
+    pub aborted_uploads: u64,
+}
+
+impl Request for Delete {
+    const OPERATION: Operation = Operation::new("storage.delete", Method::Delete, "/v1/services/{service}/storage", "Delete an object")
+        .described("Uploads to its path end. Who reads it goes on reading. It is no error when there is none.")
+        .access(Access::Runtime)
+        .errors(&[&codes::OBJECT_PATH_INVALID])
+        .commands(&[Command::new("storage delete").arguments(&[PATH]).examples(&["tovuk storage delete --service service_1 uploads/logo.png"])]);
+    type Response = Deleted;
+}
+
+impl Handler for Delete {
+    async fn run(self, control: Control, caller: Caller) -> Result<Deleted, Refusal> {
+        let service = tenant(&control, &caller, self.service).await?.service;
+        objects::check_path(&self.path)?;
+        let removed = control.objects().delete(service, &self.path).await?;
+        Ok(Deleted { deleted: removed.any(), path: self.path, deleted_bytes: removed.bytes, aborted_uploads: removed.uploads })
+    }
+}
