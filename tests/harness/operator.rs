@@ -10,12 +10,14 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use tovuk_kernel::clock::{Clock, UnixMs};
+use tovuk_kernel::clock::Clock;
 use tovuk_runtime::compile::Compiler;
 use tovuk_server::boot::{Host, HostConfig};
 
 use crate::client::{Client, Reply};
 use crate::guests;
+use crate::process::tovuk;
+use crate::serve::{Ran, ran};
 
 /// A host that runs until it is dropped, and can be started anew on the same data.
 pub struct Operator {
@@ -44,11 +46,22 @@ impl Operator {
         Self::open(data, Some(folder), PathBuf::from(compiler), Clock::advanceable(), change).await
     }
 
-    /// A host whose clock begins at this time of day.
-    pub async fn at(compiler: &str, now: UnixMs) -> Self {
+    /// The same with a clock of its own.
+    pub async fn with_clock(compiler: &str, clock: Clock) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
-        Self::open(data, Some(folder), PathBuf::from(compiler), Clock::advanceable_from(now), |_| {}).await
+        Self::open(data, Some(folder), PathBuf::from(compiler), clock, |_| {}).await
+    }
+
+    /// Runs the client as the operator, with a command line as it stands in documents. Blocks: for tests of several threads.
+    pub fn line(&self, line: &str) -> Ran {
+        let words = shlex::split(line).unwrap();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        assert_eq!(words.first(), Some(&"tovuk"), "{line}");
+        let mut command = tovuk(self.compiler.to_str().unwrap(), &words[1..]);
+        command.env("HOME", &self.data).env_remove("XDG_CONFIG_HOME").current_dir(&self.data);
+        command.env("TOVUK_API_BASE_URL", format!("http://{}", self.host.api_address())).env("TOVUK_TOKEN", &self.token);
+        ran(command)
     }
 
     async fn open(data: PathBuf, folder: Option<TempDir>, compiler: PathBuf, clock: Clock, change: impl FnOnce(&mut HostConfig)) -> Self {

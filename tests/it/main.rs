@@ -21,6 +21,7 @@ mod check;
 mod cli_client;
 mod cli_data;
 mod cli_deploy;
+mod cli_kv;
 mod cli_serve;
 mod density;
 mod deploy_load;

@@ -405,7 +405,6 @@ impl Request for Keys {
         .access(Access::Runtime)
         .errors(&[&codes::RESOURCE_NOT_FOUND, &codes::KV_KEY_INVALID, &codes::INVALID_CURSOR])
         .commands(&[Command::new("kv keys")
-            .aliases(&["kv list"])
             .arguments(&[NAMESPACE, Argument::flag("prefix", "prefix", "What the keys begin with"), PAGE_ARGUMENTS[0], PAGE_ARGUMENTS[1]])
             .examples(&["tovuk kv keys --service service_1 CACHE", "tovuk kv keys --service service_1 CACHE --prefix user: --limit 100"])]);
     type Response = KeysPage;

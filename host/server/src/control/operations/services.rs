@@ -319,7 +319,10 @@ pub struct ResourcesOf {
 impl Request for ResourcesOf {
     const OPERATION: Operation = Operation::new("service.resources", Method::Get, "/v1/services/{service}/resources", "List a service's resources")
         .access(Access::Runtime)
-        .commands(&[Command::new("binding list").default().examples(&["tovuk binding list --service shop"])]);
+        .commands(&[
+            Command::new("binding list").default().examples(&["tovuk binding list --service shop"]),
+            Command::new("kv list").default().examples(&["tovuk kv list --service shop"]),
+        ]);
     type Response = ResourcesResponse;
 }
 
