@@ -91,6 +91,13 @@ impl Grants {
     pub fn find(&self, kind: Kind, name_or_id: &str) -> Option<i64> {
         self.numbers.get(&kind)?.get(name_or_id).copied()
     }
+
+    /// The number of the only resource of this kind, where there is one and no more.
+    pub fn only(&self, kind: Kind) -> Option<i64> {
+        let mut numbers = self.numbers.get(&kind)?.values().copied();
+        let first = numbers.next()?;
+        numbers.all(|number| number == first).then_some(first)
+    }
 }
 
 #[cfg(test)]
@@ -103,6 +110,8 @@ mod tests {
         let grants = Grants::new(Owner { account: 1, service: 2, plan: Plan::Free }).with(Kind::Kv, "CACHE", 7);
         assert_eq!((grants.find(Kind::Kv, "CACHE"), grants.find(Kind::Kv, "kv_7")), (Some(7), Some(7)));
         assert_eq!((grants.find(Kind::Kv, "cache"), grants.find(Kind::Sqlite, "CACHE"), grants.find(Kind::Kv, "7")), (None, None, None));
+        assert_eq!((grants.only(Kind::Kv), grants.only(Kind::Sqlite)), (Some(7), None));
+        assert_eq!(grants.with(Kind::Kv, "OTHER", 8).only(Kind::Kv), None);
     }
 
     #[test]

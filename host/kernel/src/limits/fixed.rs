@@ -135,6 +135,8 @@ pub const KV_BULK_READ_KEYS_MAX: usize = 100;
 pub const KV_BULK_WRITE_KEYS_MAX: usize = 10_000;
 /// Keys, values and metadata of one bulk request of KV together, in bytes, and of the answer to a bulk read.
 pub const KV_BULK_BYTES_MAX: usize = 100_000_000;
+/// The same for a worker's call, in bytes: the largest value and what belongs to it. It fits into what one call of a worker may carry.
+pub const KV_CALL_BYTES_MAX: usize = 26 << 20;
 /// Longest path of an object, in bytes.
 pub const OBJECT_PATH_BYTES_MAX: usize = 1_024;
 /// Longest content type of an object, in bytes.

@@ -2,8 +2,7 @@
 
 use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::limits::{
-    KV_BULK_BYTES_MAX, KV_EXPIRATION_SECONDS_MIN, KV_EXPIRATION_UNIX_MAX, KV_KEY_BYTES_MAX, KV_METADATA_BYTES_MAX, KV_PAGE_KEYS_MAX,
-    KV_VALUE_BYTES_MAX,
+    KV_EXPIRATION_SECONDS_MIN, KV_EXPIRATION_UNIX_MAX, KV_KEY_BYTES_MAX, KV_METADATA_BYTES_MAX, KV_PAGE_KEYS_MAX, KV_VALUE_BYTES_MAX,
 };
 
 use crate::database;
@@ -75,8 +74,17 @@ pub enum Error {
         keys_max: usize,
     },
     /// The bulk request, or the answer to it, has too many bytes.
-    #[error("keys, values and metadata together have more than {KV_BULK_BYTES_MAX} bytes; send less at a time")]
-    BulkBytes,
+    #[error("keys, values and metadata together have more than {bytes_max} bytes; send or ask for less at a time")]
+    BulkBytes {
+        /// How many they may have.
+        bytes_max: usize,
+    },
+    /// What is to be added to is no number, or too large a one.
+    #[error("the value of `{key}` is no decimal number, or the sum has more than 64 bits")]
+    Number {
+        /// The beginning of its key.
+        key: String,
+    },
     /// A page of a list has too many keys, or none.
     #[error("`limit` must be 1 to {KV_PAGE_KEYS_MAX}")]
     Limit,
@@ -105,8 +113,8 @@ impl Error {
             Self::Value { .. } => &codes::KV_VALUE_TOO_LARGE,
             Self::MetadataBytes { .. } | Self::Metadata { .. } => &codes::KV_METADATA_INVALID,
             Self::TooSoon { .. } => &codes::KV_EXPIRATION_TOO_SOON,
-            Self::TooLate { .. } | Self::Limit => &codes::INVALID_REQUEST,
-            Self::BulkKeys { .. } | Self::BulkBytes => &codes::KV_BULK_TOO_LARGE,
+            Self::TooLate { .. } | Self::Limit | Self::Number { .. } => &codes::INVALID_REQUEST,
+            Self::BulkKeys { .. } | Self::BulkBytes { .. } => &codes::KV_BULK_TOO_LARGE,
             Self::Cursor(_) => &codes::INVALID_CURSOR,
             Self::Dropped => &codes::RESOURCE_NOT_FOUND,
             Self::Database(_) => &codes::STORAGE_FAILED,

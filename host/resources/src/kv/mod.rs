@@ -14,6 +14,7 @@ mod shards;
 mod store;
 mod sweep;
 mod types;
+mod update;
 
 #[cfg(test)]
 mod tests;
@@ -25,12 +26,14 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tovuk_kernel::clock::Clock;
-use tovuk_kernel::limits::{KV_BULK_BYTES_MAX, KV_BULK_READ_KEYS_MAX, KV_BULK_WRITE_KEYS_MAX};
+use tovuk_kernel::limits::{KV_BULK_BYTES_MAX, KV_BULK_READ_KEYS_MAX, KV_BULK_WRITE_KEYS_MAX, KV_VALUE_BYTES_MAX};
 
 pub use error::Error;
 pub use list::Pages;
 pub use types::{Deleted, Entry, List, Listed, Namespace, Page, Put, Usage, Written};
+pub use update::Tag;
 
+use crate::database::{Counts, Database};
 use cache::Cache;
 use shards::Shards;
 use store::Change;
@@ -109,7 +112,7 @@ impl Kv {
         match self.store.cache.get(namespace, key) {
             Some(found) => Ok(self.live(found)),
             None => {
-                let mut found = self.read(namespace, vec![key.to_owned()]).await?;
+                let mut found = self.read(namespace, vec![key.to_owned()], KV_VALUE_BYTES_MAX).await?;
                 Ok(found.pop().flatten())
             }
         }
@@ -117,18 +120,23 @@ impl Kv {
 
     /// What is stored under each of at most 100 keys, in their order. The values may have 100 MB together.
     pub async fn bulk_get(&self, namespace: Namespace, keys: Vec<String>) -> Result<Vec<Option<Arc<Entry>>>, Error> {
+        self.bulk_get_within(namespace, keys, KV_BULK_BYTES_MAX).await
+    }
+
+    /// The same for a door through which fewer bytes fit.
+    pub async fn bulk_get_within(&self, namespace: Namespace, keys: Vec<String>, bytes_max: usize) -> Result<Vec<Option<Arc<Entry>>>, Error> {
         check_bulk(keys.len(), KV_BULK_READ_KEYS_MAX)?;
         keys.iter().try_for_each(|key| check_key(key))?;
         let mut found: Vec<_> = keys.iter().map(|key| self.store.cache.get(namespace, key)).collect();
         let missed = keys.into_iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(key, _)| key).collect::<Vec<_>>();
         if !missed.is_empty() {
-            let mut read = self.read(namespace, missed).await?.into_iter();
+            let mut read = self.read(namespace, missed, bytes_max).await?.into_iter();
             for entry in found.iter_mut().filter(|entry| entry.is_none()) {
                 *entry = read.next();
             }
         }
         let entries: Vec<_> = found.into_iter().map(|entry| self.live(entry.flatten())).collect();
-        check_bulk_bytes(entries.iter().flatten().map(|entry| entry.value.len()))?;
+        check_bulk_bytes(entries.iter().flatten().map(|entry| entry.value.len()), bytes_max)?;
         Ok(entries)
     }
 
@@ -139,10 +147,15 @@ impl Kv {
 
     /// Writes at most 10,000 keys with at most 100 MB together: all of them or, after an error, none. Of entries with one key the last counts.
     pub async fn bulk_put(&self, namespace: Namespace, puts: Vec<Put>) -> Result<Written, Error> {
+        self.bulk_put_within(namespace, puts, KV_BULK_BYTES_MAX).await
+    }
+
+    /// The same for a door through which fewer bytes fit.
+    pub async fn bulk_put_within(&self, namespace: Namespace, puts: Vec<Put>, bytes_max: usize) -> Result<Written, Error> {
         check_bulk(puts.len(), KV_BULK_WRITE_KEYS_MAX)?;
         let now_ms = self.store.clock.now_unix_ms();
         let puts = puts.into_iter().map(|put| check_put(put, now_ms)).collect::<Result<Vec<_>, _>>()?;
-        let bytes = check_bulk_bytes(puts.iter().map(types::Checked::bytes))?;
+        let bytes = check_bulk_bytes(puts.iter().map(types::Checked::bytes), bytes_max)?;
         let cache = self.store.cache.clone();
         let work = self.store.shards.of(namespace).await?.write(move |tx| {
             let writing = cache.writing(puts.iter().map(|put| (namespace, put.key.as_str())));
@@ -203,6 +216,12 @@ impl Kv {
         Ok(usage)
     }
 
+    /// What all files together have done since they were opened.
+    pub fn counts(&self) -> Counts {
+        let each = self.store.shards.all().map(Database::counts);
+        each.fold(Counts { commits: 0, jobs: 0 }, |sum, each| Counts { commits: sum.commits + each.commits, jobs: sum.jobs + each.jobs })
+    }
+
     /// What a namespace holds.
     pub async fn usage(&self, namespace: Namespace) -> Result<Usage, Error> {
         match self.store.shards.existing(namespace) {
@@ -212,12 +231,12 @@ impl Kv {
     }
 
     /// Reads keys from the database, and keeps what it finds in memory.
-    async fn read(&self, namespace: Namespace, keys: Vec<String>) -> Result<Vec<Option<Arc<Entry>>>, Error> {
+    async fn read(&self, namespace: Namespace, keys: Vec<String>, bytes_max: usize) -> Result<Vec<Option<Arc<Entry>>>, Error> {
         let Some(database) = self.store.shards.existing(namespace) else { return Ok(vec![None; keys.len()]) };
         let tickets: Vec<_> = keys.iter().map(|key| self.store.cache.ticket(namespace, key)).collect();
         let cache = self.store.cache.clone();
         let entries = database.read(move |connection| {
-            let entries = store::get(connection, namespace, &keys)?;
+            let entries = store::get(connection, namespace, &keys, bytes_max)?;
             for ((key, entry), ticket) in keys.iter().zip(&entries).zip(tickets) {
                 if let Some(ticket) = ticket {
                     cache.fill(ticket, namespace, key, entry.clone());
@@ -240,7 +259,7 @@ fn check_bulk(keys: usize, keys_max: usize) -> Result<(), Error> {
 }
 
 /// The sum, if it is no more than one request may have.
-fn check_bulk_bytes(mut each: impl Iterator<Item = usize>) -> Result<u64, Error> {
-    let sum = each.try_fold(0_usize, usize::checked_add).filter(|sum| *sum <= KV_BULK_BYTES_MAX);
-    sum.and_then(|sum| u64::try_from(sum).ok()).ok_or(Error::BulkBytes)
+fn check_bulk_bytes(mut each: impl Iterator<Item = usize>, bytes_max: usize) -> Result<u64, Error> {
+    let sum = each.try_fold(0_usize, usize::checked_add).filter(|sum| *sum <= bytes_max);
+    sum.and_then(|sum| u64::try_from(sum).ok()).ok_or(Error::BulkBytes { bytes_max })
 }

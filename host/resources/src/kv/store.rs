@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use tovuk_kernel::clock::UnixMs;
-use tovuk_kernel::limits::KV_BULK_BYTES_MAX;
 
 use super::types::{Checked, is_live};
 use super::{Entry, Error, Listed, Namespace, Usage};
@@ -155,8 +154,8 @@ fn row_of(connection: &Connection, namespace: Namespace) -> Result<Option<Usage>
     }
 }
 
-/// What is stored under each of these keys, in their order. It may have expired.
-pub(super) fn get(connection: &Connection, namespace: Namespace, keys: &[String]) -> Result<Vec<Option<Arc<Entry>>>, Error> {
+/// What is stored under each of these keys, in their order. It may have expired. Fails when the values have more bytes together.
+pub(super) fn get(connection: &Connection, namespace: Namespace, keys: &[String], bytes_max: usize) -> Result<Vec<Option<Arc<Entry>>>, Error> {
     row_of(connection, namespace)?;
     let mut select = connection.prepare_cached(
         "SELECT expiration, metadata, coalesce(entries.value, long_values.value)
@@ -171,8 +170,8 @@ pub(super) fn get(connection: &Connection, namespace: Namespace, keys: &[String]
         };
         let entry = select.query_row(params![namespace.0, key.as_bytes()], read).optional()?;
         bytes = bytes.saturating_add(entry.as_ref().map_or(0, |entry| entry.value.len()));
-        if bytes > KV_BULK_BYTES_MAX {
-            return Err(Error::BulkBytes);
+        if bytes > bytes_max {
+            return Err(Error::BulkBytes { bytes_max });
         }
         entries.push(entry.map(Arc::new));
     }

@@ -7,6 +7,7 @@ mod killed;
 mod limits;
 mod measured;
 mod model;
+mod update;
 
 use std::sync::Arc;
 
