@@ -15,6 +15,9 @@ pub enum Budget {
     /// Time.
     #[error("it ran for more than {0} ms")]
     Time(u64),
+    /// CPU time of the invocation that asked.
+    #[error("the CPU time of the invocation is used up")]
+    Cpu,
     /// Bytes of its result.
     #[error("its result is larger than {0} bytes")]
     Result(usize),

@@ -1,12 +1,15 @@
 //! Queries that write: those that wait are committed as one group, so that they share the cost of one sync, and answered after it. Each but the first
 //! runs in a savepoint. When one of them makes SQLite undo the whole transaction, the others are run again, each by itself.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::ErrorCode;
 use tokio::sync::oneshot;
 
+use super::billing::{self, Payer};
 use super::error::{Error, poisons};
+use super::hold::Gone;
 use super::link::Link;
 use super::raw;
 use super::run::{Run, first_word};
@@ -24,6 +27,10 @@ pub(super) struct Job {
     pub statements: Vec<Statement>,
     pub allowance: Allowance,
     pub answer: oneshot::Sender<Result<Outcome, Error>>,
+    /// Stops it when nobody waits any more.
+    pub gone: Gone,
+    /// Who pays for its part of the work.
+    pub payer: Option<Arc<dyn Payer>>,
 }
 
 /// Writes a group of what waits, with a connection that is in no transaction.
@@ -104,7 +111,10 @@ impl Group<'_> {
             answer(job, Err(error.into()));
             return if self.link.connection().is_autocommit() { Err(self.again()) } else { Ok(()) };
         }
-        let result = self.work(&job);
+        job.gone.watch(&self.link.monitor);
+        let result = billing::paid(job.payer.as_ref(), || self.work(&job));
+        job.gone.end();
+        self.link.monitor.end();
         if self.link.connection().is_autocommit() {
             // SQLite has undone everything, which it does after some errors only.
             let error = result.err().unwrap_or_else(|| Error::query("the transaction was undone"));

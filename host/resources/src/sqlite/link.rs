@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rusqlite::hooks::Authorization;
 use rusqlite::{Connection, InterruptHandle, OpenFlags};
 
+use super::billing;
 use super::confine;
 use super::error::Error;
 use super::functions;
@@ -40,6 +41,7 @@ pub(super) enum Cause {
     Steps,
     Time,
     Gone,
+    Cpu,
 }
 
 /// What SQLite's callbacks and the code around a statement tell each other.
@@ -87,6 +89,7 @@ impl Monitor {
             1 => Some(Cause::Steps),
             2 => Some(Cause::Time),
             3 => Some(Cause::Gone),
+            4 => Some(Cause::Cpu),
             _ => None,
         }
     }
@@ -106,6 +109,8 @@ impl Monitor {
             2
         } else if self.gone.load(Ordering::Relaxed) {
             3
+        } else if billing::used_up() {
+            4
         } else {
             return false;
         };

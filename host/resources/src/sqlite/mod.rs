@@ -9,6 +9,7 @@
 
 mod advice;
 mod backup;
+mod billing;
 mod confine;
 mod error;
 mod functions;
@@ -30,7 +31,7 @@ mod watchdog;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -42,10 +43,11 @@ use tokio::sync::{Semaphore, oneshot};
 use tovuk_kernel::clock::Clock;
 use tovuk_kernel::limits;
 
+pub use billing::Payer;
 pub use error::{Budget, Error};
 pub use session::Transaction;
 pub use stream::Rows;
-pub use types::{Allowance, Answer, Backup, BackupKind, Columns, Counts, Migrated, Migration, Outcome, Statement};
+pub use types::{Allowance, Answer, Backup, BackupKind, Columns, Counts, Flat, Migrated, Migration, Outcome, Statement};
 pub use value::{Params, Value};
 
 use group::Job;
@@ -57,14 +59,16 @@ use watchdog::Watchdog;
 /// Only the host's user may look into the folders.
 const FOLDER_MODE: u32 = 0o700;
 
-/// The databases of one host. Clones share them.
+/// The databases of one host. Clones share them, and have the same payer.
 #[derive(Clone)]
-pub struct Sqlites(Arc<Inner>);
+pub struct Sqlites(Arc<Inner>, Option<Arc<dyn Payer>>);
 
 struct Inner {
     folder: PathBuf,
     clock: Clock,
     slots: Mutex<HashMap<u64, Arc<Slot>>>,
+    /// What was deleted since the host began. Numbers are given out once, so none of them comes back.
+    deleted: Mutex<HashSet<u64>>,
     /// One for each thread that may work.
     threads: Arc<Semaphore>,
     watchdog: Watchdog,
@@ -88,16 +92,43 @@ impl Sqlites {
         restore::sweep(&folder)?;
         let threads = Arc::new(Semaphore::new(limits::SQLITE_RUNNING_MAX));
         let watchdog = Watchdog::start()?;
-        Ok(Self(Arc::new(Inner { folder, clock, slots: Mutex::default(), threads, watchdog, uses: AtomicU64::new(0), open_max })))
+        let inner = Inner { folder, clock, slots: Mutex::default(), deleted: Mutex::default(), threads, watchdog, uses: AtomicU64::new(0), open_max };
+        Ok(Self(Arc::new(inner), None))
     }
 
-    /// Makes an empty database. One that is there stays as it is, so that this can be repeated.
+    /// The same databases, for somebody who pays for the CPU time of what is asked for through this handle.
+    pub fn paid_by(&self, payer: Arc<dyn Payer>) -> Self {
+        Self(self.0.clone(), Some(payer))
+    }
+
+    /// Makes an empty database. One that is there stays as it is, so that this can be repeated; one that was deleted does not come back.
     pub async fn create(&self, number: u64) -> Result<(), Error> {
         let slot = self.slot(number);
         let exclusive = slot.exclusive().await?;
         self.blocking(move || {
             let _exclusive = exclusive;
+            slot.check()?;
             link::create(&slot.path)
+        })
+        .await
+    }
+
+    /// The highest number of which there are files. None below it may be given out that is not, or its data would be somebody else's.
+    pub async fn highest(&self) -> Result<u64, Error> {
+        let folder = self.0.folder.clone();
+        self.blocking(move || {
+            let entries = backup::entries(&folder)?.into_iter().chain(backup::entries(&folder.join("backups"))?);
+            Ok(entries.filter_map(|entry| entry.file_name().to_str()?.split('.').next()?.parse().ok()).max().unwrap_or(0))
+        })
+        .await
+    }
+
+    /// Those of these databases that were not made.
+    pub async fn missing(&self, numbers: Vec<u64>) -> Result<Vec<u64>, Error> {
+        let folder = self.0.folder.clone();
+        self.blocking(move || {
+            let missing = |number: &u64| fs::metadata(folder.join(format!("{number}.db"))).map_or(true, |metadata| metadata.len() == 0);
+            Ok(numbers.into_iter().filter(missing).collect())
         })
         .await
     }
@@ -107,6 +138,7 @@ impl Sqlites {
     pub async fn delete(&self, number: u64) -> Result<u64, Error> {
         let slot = self.slot(number);
         slot.end();
+        self.deleted().insert(number);
         let mut exclusive = slot.exclusive().await?;
         let removed = self.blocking(move || {
             slot.close(&mut exclusive);
@@ -158,9 +190,11 @@ impl Sqlites {
             }
         }
         let (answer, answered) = oneshot::channel();
-        slot.queue().push_back(Job { statements, allowance, answer });
-        // Not in the caller's future: if that goes away, others may have joined the group.
-        let store = self.clone();
+        let gone = hold::Gone::default();
+        let _guard = gone.guard();
+        slot.queue().push_back(Job { statements, allowance, answer, gone, payer: self.1.clone() });
+        // Not in the caller's future: if that goes away, others may have joined the group. Each pays for its own part.
+        let store = Self(self.0.clone(), None);
         tokio::spawn(async move { store.lead(&slot).await });
         answered.await.unwrap_or_else(|_| Err(Error::host(&"the query was lost")))
     }
@@ -240,8 +274,9 @@ impl Sqlites {
         T: Send + 'static,
     {
         let permit = self.0.threads.clone().acquire_owned().await.map_err(|error| Error::host(&error))?;
+        let payer = self.1.clone();
         let work = tokio::task::spawn_blocking(move || {
-            let result = work();
+            let result = billing::paid(payer.as_ref(), work);
             drop(permit);
             result
         });
@@ -252,13 +287,21 @@ impl Sqlites {
         self.0.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn deleted(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.0.deleted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The place of a database, which may not exist.
     fn slot(&self, number: u64) -> Arc<Slot> {
         let now = self.0.uses.fetch_add(1, Ordering::Relaxed);
         let mut slots = self.slots();
         let slot = slots.entry(number).or_insert_with(|| {
             let path = self.0.folder.join(format!("{number}.db"));
-            Arc::new(Slot::new(path, self.0.folder.join("backups").join(number.to_string())))
+            let slot = Slot::new(path, self.0.folder.join("backups").join(number.to_string()));
+            if self.deleted().contains(&number) {
+                slot.end();
+            }
+            Arc::new(slot)
         });
         slot.used.store(now, Ordering::Relaxed);
         let slot = slot.clone();

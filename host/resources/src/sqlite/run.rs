@@ -176,6 +176,7 @@ impl Run {
         match error.sqlite_error_code() {
             Some(ErrorCode::OperationInterrupted) => Error::Budget(match link.monitor.cause() {
                 Some(Cause::Steps) => Budget::Steps(self.allowance.vm_steps),
+                Some(Cause::Cpu) => Budget::Cpu,
                 Some(Cause::Time | Cause::Gone) | None => Budget::Time(self.allowance.query_ms),
             }),
             Some(ErrorCode::OutOfMemory) if heap::refused() => Error::Budget(Budget::Heap(self.allowance.heap_bytes)),

@@ -116,7 +116,8 @@ impl Slot {
         }
     }
 
-    fn check(&self) -> Result<(), Error> {
+    /// Refuses what was deleted.
+    pub fn check(&self) -> Result<(), Error> {
         if self.gone.load(Ordering::Acquire) { Err(Error::NotFound) } else { Ok(()) }
     }
 

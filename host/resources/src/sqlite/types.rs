@@ -130,6 +130,38 @@ pub struct Outcome {
     pub next_actions: Vec<String>,
 }
 
+/// An outcome as the API answers it: that of a query with the fields of its one answer beside its own, that of a batch with its `results`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Flat {
+    /// Of one statement that was sent as such.
+    Query(Outcome),
+    /// Of a batch.
+    Batch(Outcome),
+}
+
+impl Serialize for Flat {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let outcome = match self {
+            Self::Batch(outcome) => return outcome.serialize(serializer),
+            Self::Query(outcome) => outcome,
+        };
+        let nothing = Answer::default();
+        let answer = outcome.results.first().unwrap_or(&nothing);
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("columns", &*answer.columns)?;
+        map.serialize_entry("rows", &Objects(answer))?;
+        map.serialize_entry("rowsRead", &outcome.counts.rows_read)?;
+        map.serialize_entry("rowsWritten", &outcome.counts.rows_written)?;
+        map.serialize_entry("vmSteps", &outcome.counts.vm_steps)?;
+        map.serialize_entry("fullscanSteps", &outcome.counts.fullscan_steps)?;
+        map.serialize_entry("storageBytes", &outcome.storage_bytes)?;
+        map.serialize_entry("durationMs", &outcome.duration_ms)?;
+        map.serialize_entry("lastInsertRowid", &Value::Integer(answer.last_insert_rowid))?;
+        map.serialize_entry("nextActions", &outcome.next_actions)?;
+        map.end()
+    }
+}
+
 /// The rows of an answer as JSON objects.
 struct Objects<'a>(&'a Answer);
 
@@ -170,7 +202,7 @@ impl Serialize for Answer {
 }
 
 /// One migration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Migration {
     /// Its name, most often that of its file.
     pub name: String,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod backups;
+mod billing;
 mod budgets;
 mod confined;
 mod full;
