@@ -34,6 +34,8 @@ impl World {
         host.ok_as(&alice, "POST", "/v1/services/shop/domains", Some(json!({"domain": "alice.example.com"}))).await;
         host.ok_as(&alice, "POST", "/v1/services/shop/kv/namespaces", Some(json!({"name": "ALICES_CACHE"}))).await;
         host.ok_as(&alice, "PUT", "/v1/services/shop/kv/ALICES_CACHE/values/alices-key", Some(json!({"value": "alices-value"}))).await;
+        host.ok_as(&alice, "POST", "/v1/services/shop/sqlite/databases", Some(json!({"name": "ALICES_DB"}))).await;
+        host.ok_as(&alice, "POST", "/v1/services/shop/sqlite/ALICES_DB/backups", None).await;
         let read = host.ok_as(&alice, "POST", "/v1/tokens", Some(json!({"name": "alices-token", "scope": "read"}))).await;
         let deployed = host.deploy(&alice, "shop", "own_api", json!({"routes": ["/*"]})).await;
         host.deploy(&alice, "auth", "own_api", json!({"routes": ["/*"]})).await;
@@ -53,6 +55,8 @@ impl World {
             ("domain", "alice.example.com".to_owned()),
             ("namespace", "ALICES_CACHE".to_owned()),
             ("key", "alices-key".to_owned()),
+            ("database", "ALICES_DB".to_owned()),
+            ("backup", "sqlite_backup_1".to_owned()),
         ];
         let completed_parts = store(&host, &alice).await;
         Self { completed_parts, read: id(&read["token"]), host, alice, bob, suspended, shop_worker, auth_worker, ids }
@@ -74,6 +78,9 @@ impl World {
             "binding.create" => json!({"bindingName": "A", "targetService": "auth"}),
             "domain.add" => json!({"domain": "other.example.com"}),
             "kv.create" => json!({"name": "OTHER"}),
+            "sqlite.create" => json!({"name": "OTHER"}),
+            "sqlite.query" => json!({"sql": "select 1"}),
+            "sqlite.migrate" => json!({"migrations": []}),
             "kv.put" => json!({"value": "x"}),
             "kv.bulk.put" => json!({"entries": [{"key": "k", "value": "x"}]}),
             "storage.upload" => json!({"path": "new.txt", "sizeBytes": 1}),

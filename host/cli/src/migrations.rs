@@ -1,63 +1,74 @@
-//! Migrations as they lie in a project: a folder of `.sql` files for each database that has one, applied in the order of their names.
+//! A folder of migrations, read: its files `*.sql` in the order of their names, which are the names of the migrations. What is in them is for the host
+//! to judge.
 
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 
+use tovuk_kernel::limits::{SQLITE_MIGRATIONS_MAX, SQLITE_SQL_BYTES_MAX};
 use tovuk_kernel::project::Service;
-use tovuk_server::deploy::migrations::{Migrations, Script};
-
-/// Why a folder of migrations cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The folder or a file in it.
-    #[error("cannot read {path}: {source}")]
-    Unreadable {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A name that is no text.
-    #[error("{0}: the name of a migration has to be UTF-8")]
-    Name(PathBuf),
-}
+use tovuk_resources::sqlite::Migration;
+use tovuk_server::deploy::migrations::Migrations;
 
 /// The scripts of a service's databases. `project` is the folder of the project file.
-pub fn of(project: &Path, service: &Service) -> Result<Migrations, Error> {
+///
+/// # Errors
+/// As [`read`], but for a folder that has no script yet.
+pub fn of(project: &Path, service: &Service) -> Result<Migrations, String> {
     let with_folder = service.sqlite.iter().filter_map(|(name, settings)| Some((name, settings.migrations.as_ref()?)));
-    with_folder.map(|(name, folder)| Ok((name.clone(), folder_of(&project.join(service.root()).join(folder))?))).collect()
+    with_folder.map(|(name, folder)| Ok((name.clone(), scripts(&project.join(service.root()).join(folder))?))).collect()
 }
 
-/// The scripts in a folder. What does not end in `.sql` is something else.
-pub fn folder_of(folder: &Path) -> Result<Vec<Script>, Error> {
-    let unreadable = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Unreadable { path, source }
+/// Reads the scripts of a folder. Other files, and those whose names begin with a dot, are passed over.
+///
+/// # Errors
+/// When the folder or a script cannot be read or is too large, or there is no script in it: most often it is the wrong folder then.
+pub fn read(folder: &Path) -> Result<Vec<Migration>, String> {
+    let scripts = scripts(folder)?;
+    if scripts.is_empty() { Err(format!("there is no file *.sql in {}", folder.display())) } else { Ok(scripts) }
+}
+
+fn scripts(folder: &Path) -> Result<Vec<Migration>, String> {
+    let shown = folder.display();
+    let unread = |error: std::io::Error| format!("the migrations in {shown} cannot be read: {error}");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(unread)? {
+        let name = entry.map_err(unread)?.file_name();
+        let Some(text) = name.to_str() else { return Err(format!("{shown}: the name of a migration is no text: {}", name.display())) };
+        if text.ends_with(".sql") && !text.starts_with('.') {
+            names.push(text.to_owned());
+        }
+    }
+    if names.len() > SQLITE_MIGRATIONS_MAX {
+        return Err(format!("there are more than {SQLITE_MIGRATIONS_MAX} migrations in {shown}"));
+    }
+    names.sort_unstable();
+    let script = |name: String| {
+        let path = folder.join(&name);
+        let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+        if fs::metadata(&path).map_err(failed)?.len() > u64::from(SQLITE_SQL_BYTES_MAX) {
+            return Err(format!("{} has more than {SQLITE_SQL_BYTES_MAX} bytes: make several of it", path.display()));
+        }
+        let sql = fs::read_to_string(&path).map_err(failed)?;
+        Ok(Migration { name, sql })
     };
-    let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(unreadable(folder))?;
-    let mut files: Vec<_> = entries.into_iter().map(|entry| entry.path()).filter(|path| path.extension() == Some(OsStr::new("sql"))).collect();
-    files.sort();
-    let script = |path: PathBuf| {
-        let name = path.file_name().and_then(OsStr::to_str).ok_or_else(|| Error::Name(path.clone()))?.to_owned();
-        let sql = std::fs::read_to_string(&path).map_err(unreadable(&path))?;
-        Ok(Script { name, sql })
-    };
-    files.into_iter().map(script).collect()
+    names.into_iter().map(script).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn scripts_come_in_the_order_of_their_names() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["0002_b.sql", "0001_a.sql", "README.md"] {
-            std::fs::write(folder.path().join(name), name).unwrap();
+        assert!(read(folder.path()).unwrap_err().contains("no file *.sql"));
+        for (name, text) in [("0002_b.sql", "b"), ("0001_a.sql", "a"), ("README.md", "x"), (".0003.sql", "x"), ("0010_c.sql", "c")] {
+            fs::write(folder.path().join(name), text).unwrap();
         }
-        let names: Vec<_> = folder_of(folder.path()).unwrap().into_iter().map(|script| script.name).collect();
-        assert_eq!(names, ["0001_a.sql", "0002_b.sql"]);
-        assert!(folder_of(&folder.path().join("none")).unwrap_err().to_string().contains("none"));
+        let names: Vec<_> = read(folder.path()).unwrap().into_iter().map(|script| (script.name, script.sql)).collect();
+        assert_eq!(names, [("0001_a.sql", "a"), ("0002_b.sql", "b"), ("0010_c.sql", "c")].map(|(name, sql)| (name.to_owned(), sql.to_owned())));
+        fs::write(folder.path().join("0011.sql"), vec![b' '; SQLITE_SQL_BYTES_MAX as usize + 1]).unwrap();
+        assert!(read(folder.path()).unwrap_err().contains("0011.sql has more than"));
+        assert!(read(&folder.path().join("none")).unwrap_err().contains("cannot be read"));
     }
 }

@@ -239,6 +239,8 @@ pub enum Form {
     /// JSON of keys and values: an array of entries as it is, an object with a member of the argument's name as that, any other object as one entry for
     /// each of its members.
     Entries,
+    /// A folder: its files `*.sql` in the order of their names, as `{name, sql}` each.
+    Scripts,
     /// `KEY=value`: the part before the first `=` sets the argument's field, the rest sets the named one.
     KeyValue(&'static str),
     /// A flag without a value, which sets the field to `true`.

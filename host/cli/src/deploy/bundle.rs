@@ -90,7 +90,7 @@ async fn begun(target: &Target) -> Result<Map<String, Value>, Failure> {
     body.insert("config".to_owned(), target.config()?);
     body.insert("service".to_owned(), json!(target.name));
     body.insert("commit_sha".to_owned(), json!(commit(&target.project).await));
-    let migrations = migrations::of(&target.project, &target.service).map_err(|error| Failure::local("migrations_unreadable", error.to_string()))?;
+    let migrations = migrations::of(&target.project, &target.service).map_err(|error| Failure::local("migrations_unreadable", error))?;
     if !migrations.is_empty() {
         body.insert("migrations".to_owned(), json!(migrations));
     }

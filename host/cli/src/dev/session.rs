@@ -121,7 +121,7 @@ impl Session {
             service: service.clone(),
             component,
             assets: built.assets,
-            migrations: migrations::of(&self.loaded.directory, service)?,
+            migrations: migrations::of(&self.loaded.directory, service).map_err(|error| anyhow!(error))?,
             secrets: self.secrets(service)?,
         };
         let deployed = local::put(&self.control, deploy).await.map_err(|refusal| match &built.component {

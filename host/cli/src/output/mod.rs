@@ -3,6 +3,7 @@
 
 mod generic;
 mod services;
+mod sqlite;
 
 use std::io::IsTerminal;
 
@@ -22,6 +23,7 @@ pub fn of_operation(operation: &Operation, answer: &Value) -> String {
     match operation.name {
         "service.list" => services::list(answer),
         "service.show" => services::show(answer),
+        "sqlite.query" => sqlite::query(answer),
         name if name.ends_with(".logs") => lines(answer),
         _ => generic(answer),
     }

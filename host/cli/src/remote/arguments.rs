@@ -180,6 +180,7 @@ fn set(fields: &mut Fields, argument: &Argument, words: Vec<String>) -> Result<(
         Form::List => Value::Array(words.into_iter().map(Value::String).collect()),
         Form::Keys => keys(argument.field, words).map_err(|text| refused(format!("{} {text}", name())))?,
         Form::Entries => entries(argument.field, &text).map_err(|text| refused(format!("{} {text}", name())))?,
+        Form::Scripts => scripts(&text).map_err(refused)?,
         Form::Integer => text.parse::<i64>().map(Value::from).map_err(|_| refused(format!("{} must be a whole number, and is `{text}`", name())))?,
         Form::Json => serde_json::from_str(&text).map_err(|error| refused(format!("{} must be JSON: {error}", name())))?,
         Form::True | Form::Always(true) => Value::Bool(true),
@@ -196,6 +197,12 @@ fn set(fields: &mut Fields, argument: &Argument, words: Vec<String>) -> Result<(
     };
     fields.insert(argument.field.to_owned(), value);
     Ok(())
+}
+
+/// The scripts of a folder.
+fn scripts(folder: &str) -> Result<Value, String> {
+    let scripts = crate::migrations::read(std::path::Path::new(folder))?;
+    serde_json::to_value(scripts).map_err(|error| error.to_string())
 }
 
 /// Words, or one word of JSON that stands for them.

@@ -45,6 +45,8 @@ pub const CLOCK_ADVANCE_SECONDS_MAX: u64 = 315_360_000;
 pub const DISPLAY_NAME_CHARS_MAX: usize = 100;
 /// Longest name of a token, in characters.
 pub const TOKEN_NAME_CHARS_MAX: usize = 100;
+/// Largest body of an API request with SQL, in bytes: a batch with its parameters, or the scripts of a migrations folder.
+pub const API_SQLITE_BODY_BYTES_MAX: u64 = 32 << 20;
 /// Largest body of an API request that writes to KV, in bytes: what a bulk request may have, written as base64, with room for the rest.
 pub const API_KV_BODY_BYTES_MAX: u64 = 140_000_000;
 /// Largest `config` of a deploy, in bytes of JSON.
@@ -195,6 +197,8 @@ pub const SQLITE_BATCH_STATEMENTS_MAX: usize = 1_000;
 pub const SQLITE_TRANSACTION_MS_MAX: u64 = 30_000;
 /// How long an interactive transaction may be open without a statement that runs, in ms: other writers wait for it.
 pub const SQLITE_TRANSACTION_IDLE_MS_MAX: u64 = 5_000;
+/// Interactive transactions and streamed results of SQLite that one invocation holds at a time.
+pub const SQLITE_HELD_MAX: usize = 16;
 /// Size from which a piece of a streamed result ends, in bytes.
 pub const SQLITE_CHUNK_BYTES: usize = 256 << 10;
 /// Statements of one SQLite database that read at a time. One more writes.

@@ -163,6 +163,7 @@ impl Control {
             air: Mutex::new(()),
             pages: pages::Pages::default(),
         }));
+        control.make_databases().await?;
         crate::deploy::boot::put_on_air(&control).await?;
         control.remove_data().await;
         Ok(control)
@@ -266,6 +267,19 @@ impl Control {
     pub(crate) async fn serves_objects_of(&self, service: i64) -> Result<bool, Refusal> {
         let service = self.read(move |conn| Ok(store::services::get(conn, service)?)).await?;
         Ok(service.is_some_and(|service| !self.tokens().is_suspended(service.account_id)))
+    }
+
+    /// Makes the files of databases whose rows were committed before the host ended. Where the control database is older than the files, as after it was
+    /// restored alone, their numbers are not given out again: a new database must not find another one's rows.
+    async fn make_databases(&self) -> Result<(), Refusal> {
+        let highest = self.sqlite().highest().await?.cast_signed();
+        self.write(move |conn| Ok(store::resources::skip_numbers(conn, Kind::Sqlite.as_str(), highest)?)).await?;
+        let numbers = self.read(|conn| Ok(store::resources::numbers(conn, Kind::Sqlite)?)).await?;
+        for number in self.sqlite().missing(numbers.into_iter().map(i64::cast_unsigned).collect()).await? {
+            tracing::warn!("the database sqlite_{number} has no file: an empty one is made");
+            self.sqlite().create(number).await?;
+        }
+        Ok(())
     }
 
     /// Removes the data that nothing names any more. What cannot be removed now is tried again, at the latest after the next start.

@@ -8,7 +8,7 @@ use tovuk_kernel::project::{self, Capabilities, Parsed};
 
 use super::migrations::{self, Migrations};
 use super::uploads::{self, Upload};
-use crate::control::operations::{bindings, note, resources, services};
+use crate::control::operations::{bindings, note, resources, services, sqlite};
 use crate::control::store::deploys::{Build, Deploy, NewDeploy};
 use crate::control::store::services::Service;
 use crate::control::store::{self, deploys, env};
@@ -220,7 +220,7 @@ async fn record(
                 // The service stays: without it, there would be nothing to set the secrets of.
                 return Ok((service, Err(refusal)));
             }
-            resources::ensure(conn, &service, &declared.service, now)?;
+            let made = resources::ensure(conn, &service, &declared.service, now)?;
             for binding in &declared.service.bindings {
                 bindings::ensure(conn, &service, binding.name(), &binding.service, binding.env.as_deref(), now)?;
             }
@@ -236,12 +236,14 @@ async fn record(
             };
             let (deploy, build) = deploys::create(conn, &new)?;
             note(conn, &caller, "deploy.create", Some(service.id), &format!("deploy_{}", deploy.id), now)?;
-            Ok((service.clone(), Ok(Accepted { service, deploy, build })))
+            Ok((service.clone(), Ok((Accepted { service, deploy, build }, made))))
         })
         .await?;
     control.live().register(&service);
     drop(air);
-    accepted
+    let (accepted, made) = accepted?;
+    sqlite::make(control, &made).await?;
+    Ok(accepted)
 }
 
 /// Makes a service that is new, and says of any what it is going to be: its row says what is live, and follows when that is.

@@ -16,7 +16,7 @@ use super::log::BuildLog;
 use super::migrations::{self, Migrations};
 use super::run::{self, Output};
 use crate::control::operations::bindings::ensure;
-use crate::control::operations::resources;
+use crate::control::operations::{resources, sqlite};
 use crate::control::store::accounts::Account;
 use crate::control::store::deploys::{self, LOCAL, NewDeploy};
 use crate::control::store::services::Service;
@@ -57,10 +57,11 @@ pub async fn declare(control: &Control, services: &BTreeMap<String, project::Ser
     let _air = control.air().await;
     let census = control.write(move |conn| {
         let account = account(conn)?;
+        let mut made = Vec::new();
         for declared in &declared {
             let service = accept::ensure_service(conn, account.id, declared, now)?;
             services::describe(conn, service.id, service.kind, &service.capabilities)?;
-            resources::ensure(conn, &service, &declared.service, now)?;
+            made.extend(resources::ensure(conn, &service, &declared.service, now)?);
         }
         services::name_slugs(conn, account.id)?;
         let mut census = Vec::new();
@@ -75,10 +76,12 @@ pub async fn declare(control: &Control, services: &BTreeMap<String, project::Ser
             }
             census.push(Counted { is_up: is_ours || (live.is_some() && !is_local), is_local, service, declared });
         }
-        Ok(census)
+        Ok((census, made))
     });
+    let (census, made) = census.await?;
+    sqlite::make(control, &made).await?;
     let mut gone = Vec::new();
-    for Counted { service, declared, is_up, is_local } in census.await? {
+    for Counted { service, declared, is_up, is_local } in census {
         match declared {
             Some(declared) => {
                 control.live().register(&service);

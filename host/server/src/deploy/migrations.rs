@@ -3,28 +3,17 @@
 
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use tovuk_kernel::limits::Plan;
 use tovuk_kernel::resource::Kind;
 use tovuk_kernel::{codes, project};
-use tovuk_resources::sqlite::{Allowance, Migration};
+use tovuk_resources::sqlite::Migration;
 
+use crate::control::operations::sqlite;
 use crate::control::store::resources;
 use crate::control::{Control, Refusal};
 
-/// A script that is applied once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "Migration")]
-pub struct Script {
-    /// Its name, most often that of its file. Names say nothing about the order.
-    pub name: String,
-    /// Its statements.
-    pub sql: String,
-}
-
 /// The scripts of each database, by its name, in the order in which they are applied.
-pub type Migrations = BTreeMap<String, Vec<Script>>;
+pub type Migrations = BTreeMap<String, Vec<Migration>>;
 
 /// Refuses scripts for databases that nothing declares, and declared folders without scripts.
 pub(super) fn check(service: &str, declared: &project::Service, migrations: &Migrations) -> Result<(), Refusal> {
@@ -47,13 +36,8 @@ pub(super) async fn apply(control: &Control, service: i64, plan: Plan, migration
         let name = database.clone();
         let found = control.read(move |conn| Ok(resources::find(conn, service, Kind::Sqlite, &name)?)).await?;
         let found = found.ok_or_else(|| Refusal::new(&codes::BUILD_FAILED, format!("the database `{database}` was deleted meanwhile")))?;
-        let number = found.number.cast_unsigned();
-        control.sqlite().create(number).await?;
-        let scripts = scripts.into_iter().map(|Script { name, sql }| Migration { name, sql }).collect();
-        let migrated = control.sqlite().migrate(number, Allowance::of(plan), scripts).await.map_err(|error| {
-            let refusal = Refusal::from(error);
-            Refusal { message: format!("database `{database}`: {}", refusal.message), ..refusal }
-        })?;
+        let in_database = |refusal: Refusal| Refusal { message: format!("database `{database}`: {}", refusal.message), ..refusal };
+        let migrated = sqlite::migrate(control, found.number, plan, scripts).await.map_err(in_database)?;
         for name in &migrated.applied {
             told(&format!("database {database}: applied {name}"));
         }

@@ -1,5 +1,7 @@
 //! Deploys: asking for one, their history, cancelling and rolling back.
 
+use std::collections::BTreeMap;
+
 use rusqlite::Connection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,7 @@ use tovuk_kernel::limits::{DEPLOY_BODY_BYTES_MAX, DEPLOY_CONFIG_BYTES_MAX};
 use tovuk_kernel::operation::{Argument, Command, Method, Operation, PAGE_ARGUMENTS, Request};
 
 use super::builds::Build;
+use super::sqlite::MigrationEntry;
 use super::{end_page, note, page, timestamp};
 use crate::control::base64::Base64;
 use crate::control::handler::Handler;
@@ -103,6 +106,7 @@ pub struct Create {
     pub source_archive_base64: Option<Base64>,
     /// Scripts for databases that `config` declares, by the database's name: applied once each, in this order, before the deploy is promoted.
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Vec<MigrationEntry>>")]
     pub migrations: Migrations,
 }
 

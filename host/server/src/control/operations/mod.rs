@@ -19,6 +19,8 @@ pub mod services;
 pub mod snapshot;
 pub mod storage;
 mod storage_parts;
+pub mod sqlite;
+pub mod sqlite_backups;
 pub mod tokens;
 pub mod usage;
 
@@ -50,6 +52,8 @@ pub(super) fn all() -> Vec<Registered> {
     table![clock::Show, clock::Advance];
     table![storage::List, storage::UploadUrl, storage::Complete, storage::DownloadUrl, storage::Delete];
     table![storage_parts::Create, storage_parts::Complete, storage_parts::Abort];
+    table![sqlite::Create, sqlite::Delete, sqlite::Query, sqlite::Migrate];
+    table![sqlite_backups::List, sqlite_backups::Create, sqlite_backups::Restore];
     table![operator::Nodes, operator::Drain, operator::CreateAccount, operator::ListAccounts, operator::SetPlan, operator::Suspend];
     table![operator::DeleteAccount];
     operations.extend(absent::all());

@@ -65,15 +65,16 @@ pub(crate) fn create(conn: &Connection, service: &Service, kind: Kind, name: &st
     Ok(resources::create(conn, service.id, kind, name, now_ms)?)
 }
 
-/// Gives a service what it declares and lacks. What it has besides stays.
-pub(crate) fn ensure(conn: &Connection, service: &Service, declared: &project::Service, now_ms: i64) -> Result<(), Refusal> {
+/// Gives a service what it declares and lacks; what was made. What it has besides stays.
+pub(crate) fn ensure(conn: &Connection, service: &Service, declared: &project::Service, now_ms: i64) -> Result<Vec<Resource>, Refusal> {
+    let mut made = Vec::new();
     for (kind, name) in declared.data() {
         let has = resources::list(conn, service.id, kind)?.iter().any(|resource| resource.name == name);
         if !has {
-            create(conn, service, kind, name, now_ms)?;
+            made.push(create(conn, service, kind, name, now_ms)?);
         }
     }
-    Ok(())
+    Ok(made)
 }
 
 /// A resource of a service, by name or id.

@@ -322,6 +322,7 @@ impl Request for ResourcesOf {
         .commands(&[
             Command::new("binding list").default().examples(&["tovuk binding list --service shop"]),
             Command::new("kv list").default().examples(&["tovuk kv list --service shop"]),
+            Command::new("sqlite list").default().examples(&["tovuk sqlite list --service shop"]),
         ]);
     type Response = ResourcesResponse;
 }

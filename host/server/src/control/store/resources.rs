@@ -62,10 +62,26 @@ pub fn clash(conn: &Connection, service_id: i64, kind: Kind, name: &str) -> rusq
         .optional()
 }
 
+/// A number that was not given out before, for ids that begin so.
+pub fn next_number(conn: &Connection, prefix: &str) -> rusqlite::Result<i64> {
+    let sql = "insert into resource_numbers (kind, last) values (?1, 1) on conflict (kind) do update set last = last + 1 returning last";
+    conn.prepare_cached(sql)?.query_row([prefix], |row| row.get(0))
+}
+
+/// Gives out no number up to this one any more, for ids that begin so.
+pub fn skip_numbers(conn: &Connection, prefix: &str, last: i64) -> rusqlite::Result<()> {
+    let sql = "insert into resource_numbers (kind, last) values (?1, ?2) on conflict (kind) do update set last = max(last, ?2)";
+    conn.prepare_cached(sql)?.execute(params![prefix, last]).map(drop)
+}
+
+/// The numbers of all resources of one kind, whoever has them.
+pub fn numbers(conn: &Connection, kind: Kind) -> rusqlite::Result<Vec<i64>> {
+    conn.prepare_cached("select number from resources where kind = ?1")?.query_map([kind.as_str()], |row| row.get(0))?.collect()
+}
+
 /// Gives a service a resource.
 pub fn create(conn: &Connection, service_id: i64, kind: Kind, name: &str, now_ms: i64) -> rusqlite::Result<Resource> {
-    let sql = "insert into resource_numbers (kind, last) values (?1, 1) on conflict (kind) do update set last = last + 1 returning last";
-    let number = conn.prepare_cached(sql)?.query_row([kind.as_str()], |row| row.get(0))?;
+    let number = next_number(conn, kind.as_str())?;
     let sql = "insert into resources (kind, number, service_id, name, suffix, created_ms) values (?1, ?2, ?3, ?4, ?5, ?6)";
     conn.prepare_cached(sql)?.execute(params![kind.as_str(), number, service_id, name, env_suffix(name), now_ms])?;
     Ok(Resource { kind, number, name: name.to_owned(), created_ms: now_ms })
