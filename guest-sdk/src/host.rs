@@ -2,6 +2,8 @@
 //!
 //! The two halves have the same functions, so nothing else in the crate asks what it is compiled for.
 
+pub(crate) mod sqlite;
+
 #[cfg(target_arch = "wasm32")]
 pub(crate) use component::{fetch, fetch_all, service_fetch, service_fetch_all, var};
 #[cfg(not(target_arch = "wasm32"))]

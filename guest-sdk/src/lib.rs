@@ -16,6 +16,7 @@
 //!
 //! - [`Router`] matches methods and paths and hands over typed path parameters.
 //! - [`Env`] reads environment variables and calls bound services; [`fetch`] calls absolute URLs.
+//! - [`sqlite`] runs SQL in the service's databases: typed rows, batches, transactions, results of any size.
 //! - [`Error`] carries a status; `?` works on the usual errors, whose text goes to the log and not to the client.
 //! - [`log`] writes to the service's log.
 //! - `tovuk::testing` runs a handler natively, in `cargo test`, against a made-up environment.
@@ -41,6 +42,7 @@ mod logger;
 mod request;
 mod response;
 mod router;
+pub mod sqlite;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 

@@ -7,8 +7,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::{CallError, Env, Handler, Request, Response, Result};
+use crate::{CallError, DataError, Env, Handler, Request, Response, Result, sqlite};
 
+type Database = Rc<dyn Fn(&sqlite::Statement) -> Result<sqlite::Answer, DataError>>;
 type Target = Rc<dyn Fn(Request) -> Result<Response, CallError>>;
 
 thread_local! {
@@ -46,6 +47,7 @@ pub struct TestEnv {
     vars: BTreeMap<String, String>,
     services: BTreeMap<String, Target>,
     urls: BTreeMap<String, Target>,
+    databases: BTreeMap<String, Database>,
     calls: Rc<RefCell<Vec<Call>>>,
 }
 
@@ -75,6 +77,27 @@ impl TestEnv {
     #[must_use]
     pub fn url(mut self, prefix: &str, target: impl Fn(Request) -> Result<Response, CallError> + 'static) -> Self {
         self.urls.insert(prefix.trim_end_matches('/').to_owned(), Rc::new(target));
+        self
+    }
+
+    /// Answers the SQL that is sent to a database, statement by statement; [`Answer::of`](sqlite::Answer::of) makes rows. What the SQL says is not looked
+    /// at: that it fits the tables is seen with `tovuk dev`.
+    ///
+    /// ```
+    /// use tovuk::sqlite::{Answer, database, params};
+    /// use tovuk::{Request, Response, Result, testing::TestEnv};
+    ///
+    /// fn count(_: Request) -> Result<Response> {
+    ///     let count: i64 = database("DB").query("select count(*) from notes", ())?.one()?;
+    ///     Ok(Response::text(count.to_string()))
+    /// }
+    ///
+    /// let env = TestEnv::new().sqlite("DB", |_| Ok(Answer::of(["count(*)"], [params![3]])));
+    /// assert_eq!(env.run(count, Request::get("/")).body(), b"3");
+    /// ```
+    #[must_use]
+    pub fn sqlite(mut self, name: &str, answer: impl Fn(&sqlite::Statement) -> Result<sqlite::Answer, DataError> + 'static) -> Self {
+        self.databases.insert(name.to_owned(), Rc::new(answer));
         self
     }
 
@@ -132,6 +155,14 @@ impl TestEnv {
         }
     }
 
+    pub(crate) fn run_sql(&self, name: &str, statement: &sqlite::Statement) -> Result<sqlite::Answer, DataError> {
+        let no_database = || {
+            let text = format!("the test has no database {name}: add `.sqlite(\"{name}\", |statement| ...)` to its TestEnv");
+            DataError::new("resource_not_found", text)
+        };
+        self.databases.get(name).ok_or_else(no_database)?(statement)
+    }
+
     fn record(&self, target: &str, request: &Request) {
         self.calls.borrow_mut().push(Call { target: target.to_owned(), request: request.clone() });
     }
@@ -143,6 +174,7 @@ impl std::fmt::Debug for TestEnv {
             .field("vars", &self.vars)
             .field("services", &self.services.keys())
             .field("urls", &self.urls.keys())
+            .field("databases", &self.databases.keys())
             .field("calls", &self.calls.borrow().len())
             .finish()
     }

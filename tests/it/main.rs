@@ -52,6 +52,7 @@ mod source_builds;
 mod streaming;
 mod templates;
 mod tidy;
+mod worker_sqlite;
 
 use tovuk_tests::{Host, HostConfig};
 

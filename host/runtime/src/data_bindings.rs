@@ -5,5 +5,9 @@ wasmtime::component::bindgen!({
     path: "../../wit",
     world: "tovuk:worker/data",
     imports: { default: async },
+    with: {
+        "tovuk:sqlite/database.transaction": crate::imports::sqlite::Transaction,
+        "tovuk:sqlite/database.rows": crate::imports::sqlite::Rows,
+    },
     require_store_data_send: true,
 });

@@ -34,6 +34,8 @@ pub struct Data {
     pub(crate) invocation: Arc<Invocation>,
     pub(crate) limiter: MemoryLimiter,
     pub(crate) table: ResourceTable,
+    /// Shared with each transaction and stream that the guest holds, whose number is known by it.
+    pub(crate) sqlite_held: Arc<()>,
     http: WasiHttpCtx,
     hooks: Hooks,
     /// Made when something of WASI is first used: drawing its random seeds and boxing its streams costs more than many a worker does.
@@ -48,7 +50,7 @@ impl Data {
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELDS_BYTES_MAX);
         let limiter = MemoryLimiter::new(invocation.runtime.memory().clone(), memory_bytes);
-        Self { invocation, limiter, table, http, hooks: Hooks, wasi: None }
+        Self { invocation, limiter, table, sqlite_held: Arc::default(), http, hooks: Hooks, wasi: None }
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod convert;
 mod data;
 mod environment;
 mod lean;
+pub(crate) mod sqlite;
 pub(crate) mod stdio;
 pub(crate) mod wasi_http;
 
@@ -34,5 +35,6 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<Data>> {
     wasi_http::add_to_linker(&mut linker)?;
     lean::add_to_linker(&mut linker)?;
     data::add_to_linker(&mut linker)?;
+    sqlite::add_to_linker(&mut linker)?;
     Ok(linker)
 }
