@@ -35,6 +35,7 @@ mod edge_http;
 mod edge_limits;
 mod edge_objects;
 mod edge_tls;
+mod example_guestbook;
 mod examples;
 mod files;
 mod headers;
