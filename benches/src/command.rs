@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::output::Report;
-use crate::{control, host, http, inproc, machine, native};
+use crate::{control, host, http, inproc, kinds, machine, native};
 
 /// Measures the host in process and over HTTP, beside its peers.
 #[derive(Parser)]
@@ -34,6 +34,8 @@ enum Command {
     },
     /// An operator's host as a process: reads and commits of the control API, deploys, rollbacks, first requests after a start.
     Control(ControlArguments),
+    /// SQLite: each operation in a worker and over the API of an operator's host.
+    Sqlite(KindArguments),
     /// Serves the native hyper hello until it is ended: the ceiling that the others are compared with.
     Native {
         /// Where to listen, for example 127.0.0.1:9400.
@@ -133,6 +135,17 @@ pub struct ControlArguments {
     pub json: Option<PathBuf>,
 }
 
+/// How a kind of data is measured.
+#[derive(Args, Clone)]
+pub struct KindArguments {
+    /// Seconds of load per measurement.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub seconds: u64,
+    /// Raw results, one JSON object a line; `target/bench/<kind>-<time>.jsonl` when absent.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
 /// Does what the command line says.
 pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
@@ -159,6 +172,11 @@ pub fn run() -> anyhow::Result<()> {
             control::check()?;
             control::run(&arguments, &mut report)?;
             report.finish("control")
+        }
+        Command::Sqlite(arguments) => {
+            let mut report = Report::begin();
+            kinds::sqlite::run(&arguments, &mut report)?;
+            report.finish("sqlite")
         }
         Command::Operator { data } => control::serve(&data),
         Command::Native { address, threads } => native::serve(address, threads),

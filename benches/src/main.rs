@@ -6,6 +6,7 @@ mod guests;
 mod host;
 mod http;
 mod inproc;
+mod kinds;
 mod machine;
 mod native;
 mod output;

@@ -50,6 +50,7 @@ mod pages;
 mod project_data;
 mod refused;
 mod source_builds;
+mod sqlite_durable;
 mod streaming;
 mod templates;
 mod tidy;

@@ -1,7 +1,7 @@
 //! An operator's host as its clients meet it: reads and commits of the control API under load, deploys, rollbacks, and the first request after a start.
 //! Host and clients share the machine's cores.
 
-mod client;
+pub(crate) mod client;
 mod component;
 
 use std::path::Path;
@@ -41,13 +41,18 @@ struct Row {
 }
 
 /// Where rows are kept while they are made.
-struct Rows {
+pub(crate) struct Rows {
     rows: Vec<Row>,
     raw: Raw,
 }
 
 impl Rows {
-    fn add(&mut self, what: impl Into<String>, ms: Vec<f64>, per_s: Option<f64>) -> anyhow::Result<()> {
+    /// None yet; each is also kept raw.
+    pub(crate) fn new(raw: Raw) -> Self {
+        Self { rows: Vec::new(), raw }
+    }
+
+    pub(crate) fn add(&mut self, what: impl Into<String>, ms: Vec<f64>, per_s: Option<f64>) -> anyhow::Result<()> {
         let row = Row { what: what.into(), ms, per_s };
         eprintln!("{:60} p50 {:>8} ms  p99 {:>8} ms", row.what, number(stats::percentile(&row.ms, 50.0)), number(stats::percentile(&row.ms, 99.0)));
         self.raw.add(&row)?;
@@ -76,13 +81,22 @@ pub fn serve(data: &Path) -> anyhow::Result<()> {
 
 /// Measures, and adds the table to the report.
 pub fn run(arguments: &ControlArguments, report: &mut Report) -> anyhow::Result<()> {
-    let mut rows = Rows { rows: Vec::new(), raw: report.raw(arguments.json.as_deref(), "control")? };
+    let mut rows = Rows::new(report.raw(arguments.json.as_deref(), "control")?);
     let data = output::folder().join(format!("control-data-{}", std::process::id()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let measured = machine::multi_thread(threads)?.block_on(measure(arguments, &data, &mut rows));
     // What was deployed is of no use to anybody, also after a failure.
     let _ = std::fs::remove_dir_all(&data);
     let facts = measured?;
+    report.add("## Control");
+    report.add(&table(&rows));
+    report.add(&facts);
+    report.add(&format!("Raw results: {}", rows.raw.path().display()));
+    Ok(())
+}
+
+/// The rows as they are printed.
+pub(crate) fn table(rows: &Rows) -> String {
     let cells = |row: &Row| {
         let at = |percent| number(stats::percentile(&row.ms, percent));
         vec![
@@ -95,11 +109,7 @@ pub fn run(arguments: &ControlArguments, report: &mut Report) -> anyhow::Result<
         ]
     };
     let rows_of_table: Vec<_> = rows.rows.iter().map(cells).collect();
-    report.add("## Control");
-    report.add(&output::table(&["what", "times", "p50 ms", "p99 ms", "max ms", "a second"], &rows_of_table));
-    report.add(&facts);
-    report.add(&format!("Raw results: {}", rows.raw.path().display()));
-    Ok(())
+    output::table(&["what", "times", "p50 ms", "p99 ms", "max ms", "a second"], &rows_of_table)
 }
 
 async fn measure(arguments: &ControlArguments, data: &Path, rows: &mut Rows) -> anyhow::Result<String> {
@@ -110,12 +120,12 @@ async fn measure(arguments: &ControlArguments, data: &Path, rows: &mut Rows) -> 
     for path in ["/v1/account", "/v1/services/large-0/overview"] {
         for readers in READERS {
             let (ms, per_s) =
-                together(&host, readers, duration, async |connection, _, _| connection.send(Method::GET, path, Bytes::new()).await).await?;
+                together(async || host.api().await, readers, duration, async |connection, _, _| connection.send(Method::GET, path, Bytes::new()).await).await?;
             rows.add(format!("GET {path}, {readers} connections"), ms, Some(per_s))?;
         }
     }
     for writers in WRITERS {
-        let (ms, per_s) = together(&host, writers, duration, async |connection, writer, number| {
+        let (ms, per_s) = together(async || host.api().await, writers, duration, async |connection, writer, number| {
             let body = json!({"name": format!("NAME_{}", writer % 32), "value": format!("value {number}")});
             connection.send(Method::PUT, "/v1/services/large-0/env", Bytes::from(body.to_string())).await
         })
@@ -158,7 +168,7 @@ async fn deploys(arguments: &ControlArguments, host: &Served, rows: &mut Rows) -
 }
 
 /// Deploys and waits until it is live; how long that took, and the build.
-async fn deploy(api: &mut Connection, name: &str, component: &[u8]) -> anyhow::Result<(f64, String)> {
+pub(crate) async fn deploy(api: &mut Connection, name: &str, component: &[u8]) -> anyhow::Result<(f64, String)> {
     let body = json!({"service": name, "config": {"routes": ["/*"], "health": "/"}, "component_base64": STANDARD.encode(component)});
     let body = Bytes::from(body.to_string());
     let started = Instant::now();
@@ -186,13 +196,18 @@ async fn compile_ms(api: &mut Connection, build: &str) -> anyhow::Result<f64> {
 }
 
 /// So many callers, each on a connection of its own and without pause: the times of all of them, and how many there were in a second.
-async fn together<F>(host: &Served, callers: usize, duration: Duration, act: F) -> anyhow::Result<(Vec<f64>, f64)>
+pub(crate) async fn together<F>(
+    connect: impl AsyncFn() -> anyhow::Result<Connection>,
+    callers: usize,
+    duration: Duration,
+    act: F,
+) -> anyhow::Result<(Vec<f64>, f64)>
 where
     F: AsyncFn(&mut Connection, usize, usize) -> anyhow::Result<(f64, Bytes)>,
 {
     let mut connections = Vec::new();
     for _ in 0..callers {
-        connections.push(host.api().await?);
+        connections.push(connect().await?);
     }
     let started = Instant::now();
     let act = &act;
