@@ -90,7 +90,10 @@ async fn what_was_answered_is_there_after_a_kill() {
         host.kill().await;
         host = Served::start(TOVUK, &data).await;
         assert_eq!(sql(&host, "pragma integrity_check").await["rows"], json!([{"integrity_check": "ok"}]), "kill {kill}");
-        assert_eq!(sql(&host, "select count(*) as n from t full join halves using (id) where t.id is null or halves.id is null").await["rows"][0]["n"], 0);
+        assert_eq!(
+            sql(&host, "select count(*) as n from t full join halves using (id) where t.id is null or halves.id is null").await["rows"][0]["n"],
+            0
+        );
         let rows = sql(&host, "select id from t").await;
         let kept: BTreeSet<_> = rows["rows"].as_array().unwrap().iter().map(|row| row["id"].as_u64().unwrap()).collect();
         let lost: Vec<_> = answered.lock().unwrap().difference(&kept).copied().collect();

@@ -119,16 +119,26 @@ async fn measure(arguments: &ControlArguments, data: &Path, rows: &mut Rows) -> 
     let duration = Duration::from_secs(arguments.seconds);
     for path in ["/v1/account", "/v1/services/large-0/overview"] {
         for readers in READERS {
-            let (ms, per_s) =
-                together(async || host.api().await, readers, duration, async |connection, _, _| connection.send(Method::GET, path, Bytes::new()).await).await?;
+            let (ms, per_s) = together(
+                async || host.api().await,
+                readers,
+                duration,
+                async |connection, _, _| connection.send(Method::GET, path, Bytes::new()).await,
+            )
+            .await?;
             rows.add(format!("GET {path}, {readers} connections"), ms, Some(per_s))?;
         }
     }
     for writers in WRITERS {
-        let (ms, per_s) = together(async || host.api().await, writers, duration, async |connection, writer, number| {
-            let body = json!({"name": format!("NAME_{}", writer % 32), "value": format!("value {number}")});
-            connection.send(Method::PUT, "/v1/services/large-0/env", Bytes::from(body.to_string())).await
-        })
+        let (ms, per_s) = together(
+            async || host.api().await,
+            writers,
+            duration,
+            async |connection, writer, number| {
+                let body = json!({"name": format!("NAME_{}", writer % 32), "value": format!("value {number}")});
+                connection.send(Method::PUT, "/v1/services/large-0/env", Bytes::from(body.to_string())).await
+            },
+        )
         .await?;
         rows.add(format!("PUT /v1/services/{{service}}/env, {writers} callers"), ms, Some(per_s))?;
     }

@@ -98,21 +98,32 @@ async fn measure(arguments: &KindArguments, data: &Path, rows: &mut Rows) -> any
                 statements @ Value::Array(_) => json!({"statements": statements}),
                 one => one,
             };
-            let (ms, per_s) = together(async || host.api().await, callers, duration, async |connection, caller, turn| {
-                connection.send(Method::POST, QUERY, Bytes::from(body(caller, turn).to_string())).await
-            })
+            let (ms, per_s) = together(
+                async || host.api().await,
+                callers,
+                duration,
+                async |connection, caller, turn| connection.send(Method::POST, QUERY, Bytes::from(body(caller, turn).to_string())).await,
+            )
             .await?;
             rows.add(format!("API, {}, {callers} callers", operation.name), ms, Some(per_s))?;
         }
-        let nothing = together(async || host.service("hello").await, callers, duration, async |connection, _, _| {
-            connection.send(Method::GET, "/", Bytes::new()).await
-        });
+        let nothing = together(
+            async || host.service("hello").await,
+            callers,
+            duration,
+            async |connection, _, _| connection.send(Method::GET, "/", Bytes::new()).await,
+        );
         let (ms, per_s) = nothing.await?;
         rows.add(format!("a worker that asks nothing, {callers} callers"), ms, Some(per_s))?;
         for operation in OPERATIONS.iter().chain(&OF_WORKERS) {
-            let (ms, per_s) = together(async || host.service("bench").await, callers, duration, async |connection, caller, turn| {
-                connection.send(Method::POST, operation.worker, Bytes::from((operation.body)(caller, turn).to_string())).await
-            })
+            let (ms, per_s) = together(
+                async || host.service("bench").await,
+                callers,
+                duration,
+                async |connection, caller, turn| {
+                    connection.send(Method::POST, operation.worker, Bytes::from((operation.body)(caller, turn).to_string())).await
+                },
+            )
             .await?;
             rows.add(format!("worker, {}, {callers} callers", operation.name), ms, Some(per_s))?;
         }

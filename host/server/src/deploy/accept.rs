@@ -242,7 +242,10 @@ async fn record(
     control.live().register(&service);
     drop(air);
     let (accepted, made) = accepted?;
-    sqlite::make(control, &made).await?;
+    if let Err(refusal) = sqlite::make(control, &made).await {
+        // The build tries again, and fails if it cannot.
+        tracing::warn!("a database of {} has no file yet: {refusal}", accepted.service.name);
+    }
     Ok(accepted)
 }
 

@@ -7,6 +7,7 @@ use http::{Request, header};
 use tokio_util::sync::CancellationToken;
 use tovuk_kernel::codes;
 use tovuk_kernel::limits::{DEPLOY_BODY_BYTES_MAX, HEALTH_TIMEOUT_MS, Plan};
+use tovuk_kernel::resource::Kind;
 use tovuk_runtime::artifacts::{self, Artifact, ArtifactId};
 use tovuk_runtime::body::Body;
 use tovuk_runtime::component::check_size;
@@ -18,6 +19,8 @@ use super::kept::Kept;
 use super::live::{Ready, Version};
 use super::log::BuildLog;
 use super::{accept, migrations, powers, uploads};
+use crate::control::operations::sqlite;
+use crate::control::store;
 use crate::control::store::deploys::{self, BuildStatus, Deploy, Product, Promotion};
 use crate::control::store::services;
 use crate::control::{Control, Refusal};
@@ -131,6 +134,9 @@ async fn attempt(control: &Control, version: &Version, log: &BuildLog, cancel: &
 
 /// Brings the databases up to what the new version expects.
 async fn migrate(control: &Control, version: &Version, log: &BuildLog) -> Result<(), Refusal> {
+    let service = version.service.id;
+    let databases = control.read(move |conn| Ok(store::resources::list(conn, service, Kind::Sqlite)?)).await?;
+    sqlite::make(control, &databases).await?;
     let Some(name) = version.deploy.upload.clone() else { return Ok(()) };
     let data = control.config().data.clone();
     let read = tokio::task::spawn_blocking(move || uploads::read(&data, &name, uploads::MIGRATIONS).map_err(uploads::not_stored));

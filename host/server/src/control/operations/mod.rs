@@ -17,10 +17,10 @@ pub mod resources;
 pub mod rollback;
 pub mod services;
 pub mod snapshot;
-pub mod storage;
-mod storage_parts;
 pub mod sqlite;
 pub mod sqlite_backups;
+pub mod storage;
+mod storage_parts;
 pub mod tokens;
 pub mod usage;
 
