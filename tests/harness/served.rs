@@ -27,6 +27,8 @@ pub struct Served {
     pub token: String,
     /// Where it keeps everything.
     pub data: PathBuf,
+    /// Where its disk is mounted, if it has one of its own: a folder that is removed takes the mount with it.
+    _disk: Option<tempfile::TempDir>,
 }
 
 impl Served {
@@ -61,7 +63,8 @@ impl Served {
             let inside = folder.path().join("data");
             Path::new("/proc").join(program.id().to_string()).join("root").join(inside.strip_prefix("/").unwrap())
         };
-        Some(Self::of(Program::start(command), data).await)
+        let host = Self::of(Program::start(command), data).await;
+        Some(Self { _disk: Some(folder), ..host })
     }
 
     /// Waits until a host is ready. `data` says where its folder is seen from here.
@@ -71,7 +74,7 @@ impl Served {
         program.line(&[" is ready"]).await;
         let data = data(&program);
         let token = std::fs::read_to_string(data.join("admin-token")).unwrap().trim().to_owned();
-        Self { program, public, api, token, data }
+        Self { program, public, api, token, data, _disk: None }
     }
 
     /// A request to the API with this token; nothing when the host was gone before it had answered.

@@ -23,7 +23,7 @@ async fn the_documents_commands_of_sqlite_run_verbatim() {
     let one = host.line("tovuk sqlite query --service service_1 DB \"select 1\" --json").ok().json();
     assert_eq!(one["rows"], json!([{"1": 1}]));
     for figure in ["rowsRead", "rowsWritten", "vmSteps", "fullscanSteps", "storageBytes", "durationMs"] {
-        assert!(one[figure].is_u64(), "{figure}: {one}");
+        assert!(one[figure].is_number(), "{figure}: {one}");
     }
     host.line("tovuk sqlite backup create --service service_1 DB --json").ok();
     let backups = host.line("tovuk sqlite backup list --service service_1 DB --json").ok().json();
