@@ -16,6 +16,7 @@ enum Step {
     BulkPut { keys: Vec<(usize, usize)> },
     Delete { key: usize },
     BulkDelete { keys: Vec<usize> },
+    Increment { key: usize, delta: i64 },
     Get { key: usize },
     BulkGet { keys: Vec<usize> },
     List { prefix: &'static str, limit: usize },
@@ -34,6 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => prop::collection::vec((key.clone(), length), 0..5).prop_map(|keys| Step::BulkPut { keys }),
         3 => key.clone().prop_map(|key| Step::Delete { key }),
         1 => prop::collection::vec(key.clone(), 0..5).prop_map(|keys| Step::BulkDelete { keys }),
+        3 => (key.clone(), -1_000..1_000_i64).prop_map(|(key, delta)| Step::Increment { key, delta }),
         8 => key.clone().prop_map(|key| Step::Get { key }),
         2 => prop::collection::vec(key, 0..8).prop_map(|keys| Step::BulkGet { keys }),
         4 => (prop::sample::select(vec!["", "a", "a/", "ü", "none"]), 1..6_usize).prop_map(|(prefix, limit)| Step::List { prefix, limit }),
@@ -100,7 +102,14 @@ async fn write(kv: &Kv, clock: &Clock, model: &mut Model, namespace: Namespace, 
         assert!(matches!(kv.bulk_put(namespace, puts).await, Err(Error::Dropped)));
         return;
     };
-    if matches!(step, Step::Put { .. } | Step::BulkPut { .. }) {
+    if let Step::Increment { key, delta } = step {
+        let (value, metadata, expiration) = expected.get(KEYS[key]).cloned().unwrap_or((b"0".to_vec(), None, None));
+        let sum = std::str::from_utf8(&value).ok().and_then(|text| text.parse::<i64>().ok()).and_then(|number| number.checked_add(delta));
+        assert_eq!(kv.increment(namespace, KEYS[key], delta).await.ok(), sum);
+        if let Some(sum) = sum {
+            expected.insert(KEYS[key].to_owned(), (sum.to_string().into_bytes(), metadata, expiration));
+        }
+    } else if matches!(step, Step::Put { .. } | Step::BulkPut { .. }) {
         for put in &puts {
             expected.insert(put.key.clone(), (put.value.to_vec(), put.metadata.clone(), put.expiration));
         }
@@ -164,7 +173,7 @@ async fn run(steps: Vec<(usize, Step)>) {
         settle(&clock);
         model.forget_expired(&clock);
         match step {
-            Step::Put { .. } | Step::BulkPut { .. } | Step::Delete { .. } | Step::BulkDelete { .. } => {
+            Step::Put { .. } | Step::BulkPut { .. } | Step::Delete { .. } | Step::BulkDelete { .. } | Step::Increment { .. } => {
                 write(&kv, &clock, &mut model, namespace, step).await;
             }
             Step::Get { .. } | Step::BulkGet { .. } | Step::List { .. } => read(&kv, &model, namespace, step).await,
