@@ -17,6 +17,7 @@
 //! - [`Router`] matches methods and paths and hands over typed path parameters.
 //! - [`Env`] reads environment variables and calls bound services; [`fetch`] calls absolute URLs.
 //! - [`sqlite`] runs SQL in the service's databases: typed rows, batches, transactions, results of any size.
+//! - [`kv()`] reads and writes the KV namespaces of the worker's service.
 //! - [`Error`] carries a status; `?` works on the usual errors, whose text goes to the log and not to the client.
 //! - [`log`] writes to the service's log.
 //! - `tovuk::testing` runs a handler natively, in `cargo test`, against a made-up environment.
@@ -38,6 +39,7 @@ mod error;
 mod handler;
 mod headers;
 mod host;
+pub mod kv;
 mod logger;
 mod request;
 mod response;
@@ -52,6 +54,7 @@ pub use env::{Env, Service, fetch, fetch_all};
 pub use error::Error;
 pub use handler::{Handler, IntoOutcome};
 pub use headers::Headers;
+pub use kv::kv;
 pub use log;
 pub use request::Request;
 pub use response::Response;

@@ -3,10 +3,14 @@
 //! It imitates what a worker sees, not the host: no limits on CPU, memory or the length of a chain are kept here. Those are tested by
 //! running the worker with `tovuk dev`.
 
-use std::cell::RefCell;
+mod kv;
+
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub(crate) use self::kv::Namespace;
 use crate::{CallError, DataError, Env, Handler, Request, Response, Result, sqlite};
 
 type Database = Rc<dyn Fn(&sqlite::Statement) -> Result<sqlite::Answer, DataError>>;
@@ -49,6 +53,8 @@ pub struct TestEnv {
     urls: BTreeMap<String, Target>,
     databases: BTreeMap<String, Database>,
     calls: Rc<RefCell<Vec<Call>>>,
+    kv: Rc<RefCell<kv::Namespaces>>,
+    advanced: Rc<Cell<Duration>>,
 }
 
 impl TestEnv {
@@ -99,6 +105,24 @@ impl TestEnv {
     pub fn sqlite(mut self, name: &str, answer: impl Fn(&sqlite::Statement) -> Result<sqlite::Answer, DataError> + 'static) -> Self {
         self.databases.insert(name.to_owned(), Rc::new(answer));
         self
+    }
+
+    /// Makes a KV namespace, which is kept in memory and is the same for all that runs in these surroundings.
+    #[must_use]
+    pub fn kv(self, name: &str) -> Self {
+        self.kv.borrow_mut().make(name);
+        self
+    }
+
+    /// Lets time pass for what expires. The worker's own clock is the machine's.
+    pub fn advance(&self, by: Duration) {
+        self.advanced.set(self.advanced.get() + by);
+    }
+
+    /// Runs something else than a handler in these surroundings, for example to prepare or to look at data.
+    pub fn within<T>(&self, run: impl FnOnce() -> T) -> T {
+        let _restore = Entered::new(self);
+        run()
     }
 
     /// Runs a handler and gives what a client would see: an error as its response, and a call's unhandled error as the status of the host's
@@ -161,6 +185,15 @@ impl TestEnv {
             DataError::new("resource_not_found", text)
         };
         self.databases.get(name).ok_or_else(no_database)?(statement)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a worker under test reads the machine's clock, and what it computes from that has to fit")]
+    fn now(&self) -> u64 {
+        (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + self.advanced.get()).as_secs()
+    }
+
+    pub(crate) fn with_kv<T>(&self, namespace: &str, ask: impl FnOnce(Namespace<'_>) -> Result<T, DataError>) -> Result<T, DataError> {
+        ask(self.kv.borrow_mut().find(namespace, self.now())?)
     }
 
     fn record(&self, target: &str, request: &Request) {

@@ -13,8 +13,9 @@ use tovuk_kernel::ids::ServiceId;
 use tovuk_kernel::limits::{Plan, WorkerLimits};
 use tovuk_kernel::outbound::Allowlist;
 use tovuk_kernel::project::Kind;
-use tovuk_kernel::resource::{Grants, Owner};
+use tovuk_kernel::resource::{self, Grants, Owner};
 use tovuk_resources::bindings::{Binding, Bindings};
+use tovuk_resources::stores::Stores;
 use tovuk_runtime::compile::Compiler;
 use tovuk_runtime::record::Identity;
 use tovuk_runtime::runtime::{Runtime, RuntimeConfig};
@@ -39,12 +40,21 @@ pub struct HostConfig {
     pub listen: ListenConfig,
     /// The program that compiles components; cargo built it beside the tests.
     pub compiler: PathBuf,
+    /// The data of services. None unless a test opens some.
+    pub stores: Option<Stores>,
 }
 
 impl HostConfig {
     /// A small host that speaks to the public.
     pub fn new(compiler: &str) -> Self {
-        Self { slots: 64, runtime: Box::new(|_| {}), audience: Audience::Public, listen: ListenConfig::default(), compiler: compiler.into() }
+        Self {
+            slots: 64,
+            runtime: Box::new(|_| {}),
+            audience: Audience::Public,
+            listen: ListenConfig::default(),
+            compiler: compiler.into(),
+            stores: None,
+        }
     }
 }
 
@@ -57,6 +67,7 @@ pub struct ServiceConfig {
     limits: WorkerLimits,
     assets: Option<Assets>,
     account: String,
+    resources: Vec<(resource::Kind, String, i64)>,
 }
 
 impl Default for ServiceConfig {
@@ -69,6 +80,7 @@ impl Default for ServiceConfig {
             limits: WorkerLimits::for_plan(Plan::Pro),
             assets: None,
             account: "account_1".to_owned(),
+            resources: Vec::new(),
         }
     }
 }
@@ -116,6 +128,12 @@ impl ServiceConfig {
         self
     }
 
+    /// With data of this kind, name and number.
+    pub fn resource(mut self, kind: resource::Kind, name: &str, number: i64) -> Self {
+        self.resources.push((kind, name.to_owned(), number));
+        self
+    }
+
     /// With these files.
     pub fn assets(mut self, assets: Assets) -> Self {
         self.assets = Some(assets);
@@ -154,7 +172,7 @@ impl Host {
         runtime_config.engine.slots_max = config.slots;
         (config.runtime)(&mut runtime_config);
         let compiler = Compiler::new(config.compiler, clock.clone());
-        let runtime = Runtime::new(runtime_config, compiler, clock.clone(), Arc::new(observed.clone()), None).unwrap();
+        let runtime = Runtime::new(runtime_config, compiler, clock.clone(), Arc::new(observed.clone()), config.stores).unwrap();
         let listener = Listening::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = Routes::default();
@@ -203,7 +221,8 @@ impl Host {
         env.extend(config.env);
         env.extend_from_slice(bindings.env());
         let outbound = Allowlist::from_iter(config.outbound.iter().map(|pattern| pattern.parse().unwrap()));
-        let grants = Grants::new(Owner { account: 1, service: 1, plan: Plan::Free });
+        let none = Grants::new(Owner { account: 1, service: 1, plan: Plan::Free });
+        let grants = config.resources.iter().fold(none, |grants, (kind, name, number)| grants.with(*kind, name, *number));
         let deployment = Deployment { id: "deploy_1".into(), artifact, limits: config.limits, env, bindings, outbound, grants };
         self.runtime.services().get(&id).unwrap().promote(Arc::new(deployment));
         Ok(())

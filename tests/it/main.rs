@@ -42,6 +42,7 @@ mod headers;
 mod hostile;
 mod hosts;
 mod kill;
+mod kv_worker;
 mod logs;
 mod openapi;
 mod outbound;

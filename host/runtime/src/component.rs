@@ -164,7 +164,7 @@ pub fn describe(engine: &Engine, component: &Component, satisfied: impl FnOnce()
 
 /// Whether an import belongs to a package that this host has. Whether the very interface exists is the linker's to say.
 fn is_known(import: &str) -> bool {
-    const KNOWN: [&str; 11] = [
+    const KNOWN: [&str; 14] = [
         "wasi:cli/",
         "wasi:io/",
         "wasi:clocks/",
@@ -174,8 +174,11 @@ fn is_known(import: &str) -> bool {
         "wasi:http/types@0.2",
         "wasi:http/outgoing-handler@0.2",
         "wasi:config/store@",
+        "wasi:keyvalue/",
         "tovuk:http/",
         "tovuk:bindings/",
+        "tovuk:data/",
+        "tovuk:kv/",
     ];
     KNOWN.iter().any(|known| import.starts_with(known))
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tovuk_kernel::limits::KV_CALL_BYTES_MAX;
 use wasmtime::Store;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -21,9 +22,9 @@ use crate::slots::Permit;
 const FUEL_PER_CPU_MS: u64 = 2 * 111_000_000;
 /// Fuel between two yields, about a millisecond of ordinary code. Yielding every 10,000 units doubled the cost of computing.
 const FUEL_PER_YIELD: u64 = 1_000_000;
-/// What one call may make the host allocate: the largest value that a call can carry, 25 MiB, and its envelope. A worker whose bodies
-/// may be larger gets as much as they need.
-const HOSTCALL_BYTES_MAX: u64 = 26 << 20;
+/// What one call may make the host allocate: the most that a call to KV can carry and the records around ten thousand values, so that a little more
+/// than may be is refused with an error and only much more is a trap. A worker whose bodies may be larger gets as much as they need.
+const HOSTCALL_BYTES_MAX: u64 = KV_CALL_BYTES_MAX as u64 + (2 << 20);
 const COMPONENT_HANDLES_MAX: usize = 4_096;
 const RESOURCES_MAX: usize = 1_024;
 const FIELDS_BYTES_MAX: usize = 64 << 10;

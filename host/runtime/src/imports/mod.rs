@@ -5,10 +5,12 @@ pub(crate) mod config;
 pub(crate) mod convert;
 mod data;
 mod environment;
+mod kv;
 mod lean;
 pub(crate) mod sqlite;
 pub(crate) mod stdio;
 pub(crate) mod wasi_http;
+mod wasi_keyvalue;
 
 use wasmtime::Engine;
 use wasmtime::component::{HasData, Linker};
@@ -36,5 +38,7 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<Data>> {
     lean::add_to_linker(&mut linker)?;
     data::add_to_linker(&mut linker)?;
     sqlite::add_to_linker(&mut linker)?;
+    kv::add_to_linker(&mut linker)?;
+    wasi_keyvalue::add_to_linker(&mut linker)?;
     Ok(linker)
 }

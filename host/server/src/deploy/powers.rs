@@ -14,6 +14,9 @@ pub fn of(imports: &[String], service: &Service) -> Vec<String> {
     if urls {
         powers.extend(service.outbound.iter().map(|pattern| format!("outgoing HTTP to {pattern}")));
     }
+    if imports_any(&["tovuk:kv/store", "wasi:keyvalue/store"]) {
+        powers.extend(service.kv.iter().map(|namespace| format!("the KV namespace {namespace}")));
+    }
     if imports_any(&["wasi:cli/environment", "wasi:config/store"]) {
         powers.extend(service.secrets.iter().map(|secret| format!("the secret {secret}")));
     }
@@ -33,6 +36,10 @@ mod tests {
         let imports = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         assert_eq!(of(&imports(&["tovuk:http/client@0.1.0"]), &service), ["outgoing HTTP to https://api.stripe.com"]);
         assert_eq!(of(&imports(&["wasi:cli/environment@0.2.6"]), &service), ["the secret KEY"]);
+        let service = Service { kv: vec!["CACHE".to_owned()], ..service };
+        for import in ["tovuk:kv/store@0.1.0", "wasi:keyvalue/store@0.2.0-draft2"] {
+            assert_eq!(of(&imports(&[import]), &service), ["the KV namespace CACHE"]);
+        }
         assert!(of(&imports(&["tovuk:http/client@0.1.0", "wasi:cli/environment@0.2.6"]), &Service::default()).is_empty());
         assert!(of(&imports(&["wasi:io/streams@0.2.6"]), &service).is_empty());
     }

@@ -1,0 +1,110 @@
+//! `tovuk:kv/store`: the namespaces of the worker's service. The store checks every limit; here names become numbers and bytes change hands.
+//!
+//! A worker's bulk call has fewer bytes than a request to the API, because all of it crosses the boundary at once: [`KV_CALL_BYTES_MAX`]. What waits
+//! to be written counts as host memory until it is on disk, also when the worker has gone meanwhile.
+
+use bytes::Bytes;
+use tovuk_kernel::codes;
+use tovuk_kernel::limits::KV_CALL_BYTES_MAX;
+use tovuk_kernel::resource::Kind;
+use tovuk_resources::kv::{self, Kv, Namespace};
+use wasmtime::component::Linker;
+
+use super::Whole;
+use super::data::error;
+use crate::data_bindings::tovuk::data::types;
+use crate::data_bindings::tovuk::kv::store;
+use crate::instance::Data;
+
+impl Data {
+    /// The store.
+    pub(super) fn kv(&self) -> Result<&Kv, types::Error> {
+        self.stores().map(|stores| &stores.kv)
+    }
+
+    /// The namespace that the guest names.
+    fn namespace(&self, name: &str) -> Result<Namespace, types::Error> {
+        self.resource(Kind::Kv, name).map(Namespace)
+    }
+
+    /// A value on its way into the store, which counts as host memory until it is there.
+    pub(super) fn held(&self, value: Vec<u8>) -> Result<Bytes, types::Error> {
+        let mut reservation = self.invocation.runtime.memory().reserve();
+        if !reservation.grow(value.len() as u64) {
+            return Err(error(&codes::HOST_BUSY, "the host has no memory left for this value; try again shortly".to_owned()));
+        }
+        Ok(reservation.hold(value.into()))
+    }
+
+    fn put_of(&self, item: store::Item) -> Result<kv::Put, types::Error> {
+        let value = self.held(item.value)?;
+        Ok(kv::Put { key: item.key, value, metadata: item.metadata, expiration: item.expiration, ttl_seconds: item.ttl })
+    }
+}
+
+/// What the guest is told. Why a file could not be read or written is for the operator.
+pub(super) fn refused(refused: kv::Error) -> types::Error {
+    let code = refused.code();
+    if let kv::Error::Database(error) = &refused {
+        tracing::error!("KV failed: {error}");
+        return self::error(code, code.message.to_owned());
+    }
+    error(code, refused.to_string())
+}
+
+fn entry_of(entry: &kv::Entry) -> store::Entry {
+    store::Entry { value: entry.value.to_vec(), metadata: entry.metadata.as_deref().map(str::to_owned), expiration: entry.expiration }
+}
+
+impl store::Host for Data {
+    async fn get(&mut self, namespace: String, key: String) -> Result<Option<store::Entry>, types::Error> {
+        let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
+        let found = kv.get(namespace, &key).await.map_err(refused)?;
+        Ok(found.as_deref().map(entry_of))
+    }
+
+    async fn get_many(&mut self, namespace: String, keys: Vec<String>) -> Result<Vec<Option<store::Entry>>, types::Error> {
+        let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
+        let found = kv.bulk_get_within(namespace, keys, KV_CALL_BYTES_MAX).await.map_err(refused)?;
+        Ok(found.into_iter().map(|entry| entry.as_deref().map(entry_of)).collect())
+    }
+
+    async fn put(&mut self, namespace: String, item: store::Item) -> Result<(), types::Error> {
+        let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
+        kv.put(namespace, self.put_of(item)?).await.map(drop).map_err(refused)
+    }
+
+    async fn put_many(&mut self, namespace: String, items: Vec<store::Item>) -> Result<(), types::Error> {
+        let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
+        let puts = items.into_iter().map(|item| self.put_of(item)).collect::<Result<Vec<_>, _>>()?;
+        kv.bulk_put_within(namespace, puts, KV_CALL_BYTES_MAX).await.map(drop).map_err(refused)
+    }
+
+    async fn delete(&mut self, namespace: String, key: String) -> Result<bool, types::Error> {
+        let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
+        Ok(kv.delete(namespace, &key).await.map_err(refused)?.existed > 0)
+    }
+
+    async fn delete_many(&mut self, namespace: String, keys: Vec<String>) -> Result<u32, types::Error> {
+        let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
+        let deleted = kv.bulk_delete(namespace, keys).await.map_err(refused)?;
+        Ok(u32::try_from(deleted.existed).unwrap_or(u32::MAX))
+    }
+
+    async fn increment(&mut self, namespace: String, key: String, delta: i64) -> Result<i64, types::Error> {
+        let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
+        kv.increment(namespace, &key, delta).await.map_err(refused)
+    }
+
+    async fn list(&mut self, namespace: String, options: store::ListOptions) -> Result<store::Page, types::Error> {
+        let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
+        let limit = options.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let page = kv.list(namespace, kv::List { prefix: options.prefix, limit, cursor: options.cursor }).await.map_err(refused)?;
+        let keys = page.keys.into_iter().map(|key| store::Key { name: key.name, metadata: key.metadata, expiration: key.expiration });
+        Ok(store::Page { keys: keys.collect(), cursor: page.next_cursor })
+    }
+}
+
+pub(super) fn add_to_linker(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
+    store::add_to_linker::<Data, Whole>(linker, |data| data)
+}
