@@ -6,7 +6,7 @@ use http::Request;
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use rustix::process::Signal;
-use tovuk_tests::{Dev, repository, tovuk};
+use tovuk_tests::{Dev, ran, repository, tovuk};
 
 use crate::TOVUK;
 use crate::templates::needs_node;
@@ -74,4 +74,42 @@ async fn js_hello() {
     let twice = r#"{"status":200,"answered":{"hello":"from JavaScript","method":"GET","path":"/called-by-itself"}}"#;
     assert_eq!(dev.get("js", "/twice").await.text(), twice);
     dev.program.any_line(&["  2 js → js", "GET /called-by-itself 200"]).await;
+}
+
+#[tokio::test]
+async fn sessions() {
+    let dev = example("sessions", &[]).await;
+    let here = |arguments: &[&str]| {
+        let mut command = tovuk(TOVUK, arguments);
+        command.current_dir(repository().join("examples/sessions"));
+        ran(command)
+    };
+    // A run before this one may have made it.
+    if here(&["kv", "create", "SESSIONS", "--service", "sessions"]).code == 0 {
+        here(&["service", "restart", "sessions"]).ok();
+    }
+    let ask = |method: &str, path: &str, cookie: &str, body: &'static str| {
+        let request = dev.request("sessions", path).method(method).header("cookie", cookie).header("user-agent", "a test");
+        let request = request.header("content-type", "application/x-www-form-urlencoded").body(Full::new(Bytes::from(body))).unwrap();
+        let client = dev.client();
+        async move { client.whole(request).await }
+    };
+    assert_eq!(ask("GET", "/", "", "").await.status, 401);
+    let mut cookies = Vec::new();
+    for _ in 0..2 {
+        let login = ask("POST", "/login", "", "user=ada").await;
+        assert_eq!(login.status, 303, "{}", login.text());
+        let cookie = login.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+        assert_eq!(ask("GET", "/", &cookie, "").await.text(), "hello ada\n");
+        cookies.push(cookie);
+    }
+    let listed = ask("GET", "/sessions", &cookies[0], "").await.json();
+    assert!(listed.as_array().unwrap().len() >= 2 && listed.as_array().unwrap().iter().all(|program| program == "a test"), "{listed}");
+    assert_eq!(ask("POST", "/logout", &cookies[0], "").await.status, 303);
+    assert_eq!((ask("GET", "/", &cookies[0], "").await.status.as_u16(), ask("GET", "/", &cookies[1], "").await.status.as_u16()), (401, 200));
+    assert_eq!(ask("POST", "/logout-everywhere", &cookies[1], "").await.status, 303);
+    assert_eq!(ask("GET", "/", &cookies[1], "").await.status, 401);
+    // What is kept is seen beside the worker, and gone with the sessions.
+    let keys = here(&["kv", "keys", "SESSIONS", "--service", "sessions", "--json"]).ok().json();
+    assert_eq!(keys["keys"], serde_json::json!([]));
 }
