@@ -36,6 +36,8 @@ enum Command {
     Control(ControlArguments),
     /// SQLite: each operation in a worker and over the API of an operator's host.
     Sqlite(KindArguments),
+    /// KV: in a worker, over the API, and the store itself beside a plain table.
+    Kv(KvArguments),
     /// Serves the native hyper hello until it is ended: the ceiling that the others are compared with.
     Native {
         /// Where to listen, for example 127.0.0.1:9400.
@@ -146,6 +148,29 @@ pub struct KindArguments {
     pub json: Option<PathBuf>,
 }
 
+/// How KV is measured.
+#[derive(Args, Clone)]
+pub struct KvArguments {
+    /// Keys that the store has while 64 callers write, one run for each.
+    #[arg(long, value_delimiter = ',', default_values_t = [200_000, 4_000_000])]
+    pub keys: Vec<u64>,
+    /// Seconds of load per measurement.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub seconds: u64,
+    /// Rounds of the churn, in each of which 100,000 keys come and go.
+    #[arg(long, default_value_t = 10)]
+    pub rounds: u32,
+    /// Only these parts: `worker`, `api`, `store`, `churn`.
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// The folder of the store; one under `target/bench` when absent. One on a file system in memory shows what is left when the disk costs nothing.
+    #[arg(long)]
+    pub folder: Option<PathBuf>,
+    /// Raw results, one JSON object a line; `target/bench/kv-<time>.jsonl` when absent.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
 /// Does what the command line says.
 pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
@@ -177,6 +202,11 @@ pub fn run() -> anyhow::Result<()> {
             let mut report = Report::begin();
             kinds::sqlite::run(&arguments, &mut report)?;
             report.finish("sqlite")
+        }
+        Command::Kv(arguments) => {
+            let mut report = Report::begin();
+            kinds::kv::run(&arguments, &mut report)?;
+            report.finish("kv")
         }
         Command::Operator { data } => control::serve(&data),
         Command::Native { address, threads } => native::serve(address, threads),

@@ -1,3 +1,5 @@
-//! Kinds of data, each measured on an operator's host: in a worker and over the API.
+//! The kinds of data, each measured in a worker and over the API of an operator's host; where it says so, as a store on its own.
 
+pub mod kv;
+mod kv_store;
 pub mod sqlite;
