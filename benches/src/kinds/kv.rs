@@ -1,6 +1,6 @@
 //! KV as workers and clients meet it: what a call of it adds to a request in a worker, and requests to the API. The store on its own is in `kv_store.rs`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -216,7 +216,7 @@ async fn in_worker(folder: &Path, rows: &mut Rows) -> anyhow::Result<String> {
     Ok(format!("A hot get adds {} µs to a request (the median over {ROUNDS} rounds of the difference of their medians).", number(added)))
 }
 
-async fn over_api(folder: &PathBuf, duration: Duration, rows: &mut Rows) -> anyhow::Result<()> {
+async fn over_api(folder: &Path, duration: Duration, rows: &mut Rows) -> anyhow::Result<()> {
     let host = Served::start(folder)?;
     let mut api = host.api().await?;
     api.json(Method::POST, "/v1/services", Some(json!({"name": "shop"}))).await?;
