@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http::Request;
@@ -63,6 +63,7 @@ async fn what_was_answered_is_there_after_a_kill() {
     let mut random = fastrand::Rng::with_seed(0x73_716c);
     for kill in 0..if full_size() { 200 } else { 5 } {
         let enough = answered.lock().unwrap().len() + random.usize(1..60);
+        let killed = AtomicBool::new(false);
         let writer = async |in_worker: bool| {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
@@ -74,7 +75,7 @@ async fn what_was_answered_is_there_after_a_kill() {
                     answered.insert(number);
                     answered.len()
                 };
-                if many >= enough {
+                if many >= enough && !killed.swap(true, Ordering::Relaxed) {
                     host.program.signal(rustix::process::Signal::KILL);
                 }
             }
@@ -87,7 +88,7 @@ async fn what_was_answered_is_there_after_a_kill() {
         };
         let writers = futures::future::join_all((0..2 * WRITERS).map(|number| writer(number % 2 == 0)));
         tokio::join!(writers, backups);
-        host.kill().await;
+        host.program.ended().await;
         host = Served::start(TOVUK, &data).await;
         assert_eq!(sql(&host, "pragma integrity_check").await["rows"], json!([{"integrity_check": "ok"}]), "kill {kill}");
         assert_eq!(

@@ -205,6 +205,8 @@ pub const SQLITE_CHUNK_BYTES: usize = 256 << 10;
 pub const SQLITE_READERS_MAX: usize = 4;
 /// Statements of all SQLite databases that run at a time.
 pub const SQLITE_RUNNING_MAX: usize = 32;
+/// The same of one account: the others have the rest.
+pub const SQLITE_RUNNING_ACCOUNT_MAX: usize = 8;
 /// Calls of one SQLite database that run or wait at a time.
 pub const SQLITE_WAITING_MAX: usize = 256;
 /// SQLite databases that are held open. The ones that were used least recently make room.

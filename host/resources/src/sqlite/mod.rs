@@ -37,7 +37,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Semaphore, oneshot};
 use tovuk_kernel::clock::Clock;
@@ -59,9 +59,18 @@ use watchdog::Watchdog;
 /// Only the host's user may look into the folders.
 const FOLDER_MODE: u32 = 0o700;
 
-/// The databases of one host. Clones share them, and have the same payer.
+/// The databases of one host. Clones share them, and work for the same caller.
 #[derive(Clone)]
-pub struct Sqlites(Arc<Inner>, Option<Arc<dyn Payer>>);
+pub struct Sqlites(Arc<Inner>, Caller);
+
+/// For whom a handle works.
+#[derive(Clone, Default)]
+struct Caller {
+    /// Who pays for CPU time.
+    payer: Option<Arc<dyn Payer>>,
+    /// The threads that the account may have at a time.
+    share: Option<Arc<Semaphore>>,
+}
 
 struct Inner {
     folder: PathBuf,
@@ -71,6 +80,8 @@ struct Inner {
     deleted: Mutex<HashSet<u64>>,
     /// One for each thread that may work.
     threads: Arc<Semaphore>,
+    /// What of them each account may have that works now.
+    shares: Mutex<HashMap<i64, Weak<Semaphore>>>,
     watchdog: Watchdog,
     /// Counts uses, to know which was last.
     uses: AtomicU64,
@@ -92,13 +103,37 @@ impl Sqlites {
         restore::sweep(&folder)?;
         let threads = Arc::new(Semaphore::new(limits::SQLITE_RUNNING_MAX));
         let watchdog = Watchdog::start()?;
-        let inner = Inner { folder, clock, slots: Mutex::default(), deleted: Mutex::default(), threads, watchdog, uses: AtomicU64::new(0), open_max };
-        Ok(Self(Arc::new(inner), None))
+        let inner = Inner {
+            folder,
+            clock,
+            slots: Mutex::default(),
+            deleted: Mutex::default(),
+            threads,
+            shares: Mutex::default(),
+            watchdog,
+            uses: AtomicU64::new(0),
+            open_max,
+        };
+        Ok(Self(Arc::new(inner), Caller::default()))
     }
 
     /// The same databases, for somebody who pays for the CPU time of what is asked for through this handle.
     pub fn paid_by(&self, payer: Arc<dyn Payer>) -> Self {
-        Self(self.0.clone(), Some(payer))
+        Self(self.0.clone(), Caller { payer: Some(payer), share: self.1.share.clone() })
+    }
+
+    /// The same databases, for an account: what is asked for through this handle has a share of the threads with everything else that the account asks for,
+    /// so that one that asks without end does not keep others waiting.
+    pub fn for_account(&self, account: i64) -> Self {
+        let mut shares = self.0.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = shares.get(&account).and_then(Weak::upgrade).unwrap_or_else(|| {
+            shares.retain(|_, share| share.strong_count() > 0);
+            let share = Arc::new(Semaphore::new(limits::SQLITE_RUNNING_ACCOUNT_MAX));
+            shares.insert(account, Arc::downgrade(&share));
+            share
+        });
+        drop(shares);
+        Self(self.0.clone(), Caller { payer: self.1.payer.clone(), share: Some(share) })
     }
 
     /// Makes an empty database. One that is there stays as it is, so that this can be repeated; one that was deleted does not come back.
@@ -192,9 +227,9 @@ impl Sqlites {
         let (answer, answered) = oneshot::channel();
         let gone = hold::Gone::default();
         let _guard = gone.guard();
-        slot.queue().push_back(Job { statements, allowance, answer, gone, payer: self.1.clone() });
+        slot.queue().push_back(Job { statements, allowance, answer, gone, payer: self.1.payer.clone() });
         // Not in the caller's future: if that goes away, others may have joined the group. Each pays for its own part.
-        let store = Self(self.0.clone(), None);
+        let store = Self(self.0.clone(), Caller { payer: None, share: self.1.share.clone() });
         tokio::spawn(async move { store.lead(&slot).await });
         answered.await.unwrap_or_else(|_| Err(Error::host(&"the query was lost")))
     }
@@ -273,11 +308,15 @@ impl Sqlites {
         F: FnOnce() -> Result<T, Error> + Send + 'static,
         T: Send + 'static,
     {
+        let share = match &self.1.share {
+            Some(share) => Some(share.clone().acquire_owned().await.map_err(|error| Error::host(&error))?),
+            None => None,
+        };
         let permit = self.0.threads.clone().acquire_owned().await.map_err(|error| Error::host(&error))?;
-        let payer = self.1.clone();
+        let payer = self.1.payer.clone();
         let work = tokio::task::spawn_blocking(move || {
             let result = billing::paid(payer.as_ref(), work);
-            drop(permit);
+            drop((permit, share));
             result
         });
         work.await.unwrap_or_else(|error| Err(Error::host(&error)))

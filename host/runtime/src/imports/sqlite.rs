@@ -51,8 +51,9 @@ struct Database {
 impl Data {
     fn database(&self, name: &str) -> Result<Database, Error> {
         let number = self.resource(Kind::Sqlite, name)?.cast_unsigned();
-        let store = self.stores()?.sqlite.paid_by(self.invocation.clone());
-        Ok(Database { store, number, allowance: Allowance::of(self.grants().owner.plan) })
+        let owner = self.grants().owner;
+        let store = self.stores()?.sqlite.for_account(owner.account).paid_by(self.invocation.clone());
+        Ok(Database { store, number, allowance: Allowance::of(owner.plan) })
     }
 
     /// Counts one more thing that is held open.

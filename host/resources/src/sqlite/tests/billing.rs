@@ -63,6 +63,34 @@ async fn a_statement_ends_when_nothing_is_left() {
     assert_eq!(fixture.count("notes").await, 10);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_that_asks_without_end_leaves_threads_to_others() {
+    let fixture = Fixture::new().await;
+    let greedy = fixture.store.for_account(1);
+    let asked: Vec<_> = (100..100 + limits::SQLITE_RUNNING_MAX as u64)
+        .map(|number| {
+            let greedy = greedy.clone();
+            tokio::spawn(async move {
+                greedy.create(number).await.unwrap();
+                greedy.query(number, Allowance { vm_steps: u64::MAX, ..free() }, sql_only(ENDLESS)).await
+            })
+        })
+        .collect();
+    let taken = || limits::SQLITE_RUNNING_MAX - fixture.store.0.threads.available_permits();
+    // The last of the share is taken by queries alone once all databases were made.
+    while taken() < limits::SQLITE_RUNNING_ACCOUNT_MAX {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..100 {
+        assert!(taken() <= limits::SQLITE_RUNNING_ACCOUNT_MAX + 1);
+        fixture.store.for_account(2).query(NUMBER, free(), sql_only("select 1")).await.unwrap();
+    }
+    asked.iter().for_each(tokio::task::JoinHandle::abort);
+    // Another handle of the account has the same share, for as long as one is in use.
+    let again = fixture.store.for_account(1);
+    assert!(Arc::ptr_eq(again.1.share.as_ref().unwrap(), greedy.1.share.as_ref().unwrap()));
+}
+
 #[tokio::test]
 async fn a_write_whose_caller_goes_away_ends() {
     let fixture = Fixture::with_notes(10).await;

@@ -10,7 +10,7 @@ use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::limits::{API_SQLITE_BODY_BYTES_MAX, Plan};
 use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, Request};
 use tovuk_kernel::resource::Kind;
-use tovuk_resources::sqlite::{self, Allowance, Flat, Params, Statement};
+use tovuk_resources::sqlite::{self, Allowance, Flat, Params, Sqlites, Statement};
 
 use super::env::restart_hint;
 use super::note;
@@ -49,6 +49,11 @@ impl Database {
         self.row.number.cast_unsigned()
     }
 
+    /// The store, for its account.
+    pub fn store(&self, control: &Control) -> Sqlites {
+        control.sqlite().for_account(self.service.account_id)
+    }
+
     /// What it may take.
     pub fn allowance(&self) -> Allowance {
         Allowance::of(self.plan)
@@ -63,9 +68,15 @@ pub(crate) async fn make(control: &Control, made: &[Resource]) -> Result<(), Ref
     Ok(())
 }
 
-/// Applies those of these migrations that were not, to the database of this number.
-pub(crate) async fn migrate(control: &Control, database: i64, plan: Plan, migrations: Vec<sqlite::Migration>) -> Result<sqlite::Migrated, Refusal> {
-    Ok(control.sqlite().migrate(database.cast_unsigned(), Allowance::of(plan), migrations).await?)
+/// Applies those of these migrations that were not, to the database of this number and account.
+pub(crate) async fn migrate(
+    control: &Control,
+    account: i64,
+    database: i64,
+    plan: Plan,
+    migrations: Vec<sqlite::Migration>,
+) -> Result<sqlite::Migrated, Refusal> {
+    Ok(control.sqlite().for_account(account).migrate(database.cast_unsigned(), Allowance::of(plan), migrations).await?)
 }
 
 pub(super) const DATABASE: Argument = Argument::positional("database", "The database, by name or id");
@@ -290,18 +301,18 @@ impl Handler for Query {
     async fn run(self, control: Control, caller: Caller) -> Result<Answered, Refusal> {
         let invalid = |text: &str| Refusal::new(&codes::INVALID_REQUEST, text);
         let database = Database::find(&control, &caller, self.service, self.database).await?;
-        let (number, allowance) = (database.number(), database.allowance());
+        let (store, number, allowance) = (database.store(&control), database.number(), database.allowance());
         match (self.sql, self.statements) {
             (Some(sql), None) => {
                 let statement = Statement { sql, params: self.params };
-                Ok(Answered(Flat::Query(control.sqlite().query(number, allowance, statement).await?)))
+                Ok(Answered(Flat::Query(store.query(number, allowance, statement).await?)))
             }
             (None, Some(statements)) => {
                 if self.params != Params::default() {
                     return Err(invalid("`params` belong to `sql`; each of the `statements` has its own"));
                 }
                 let statements = statements.into_iter().map(|StatementEntry { sql, params }| Statement { sql, params }).collect();
-                Ok(Answered(Flat::Batch(control.sqlite().batch(number, allowance, statements).await?)))
+                Ok(Answered(Flat::Batch(store.batch(number, allowance, statements).await?)))
             }
             _ => Err(invalid("send either `sql` or `statements`")),
         }
@@ -379,7 +390,7 @@ impl Handler for Migrate {
     async fn run(self, control: Control, caller: Caller) -> Result<Migrated, Refusal> {
         let database = Database::find(&control, &caller, self.service, self.database).await?;
         let migrations = self.migrations.into_iter().map(|MigrationEntry { name, sql }| sqlite::Migration { name, sql }).collect();
-        let done = migrate(&control, database.row.number, database.plan, migrations).await?;
+        let done = migrate(&control, database.service.account_id, database.row.number, database.plan, migrations).await?;
         if !done.applied.is_empty() {
             let (now, subject) = (control.now_ms(), format!("{}: {}", database.row.name, done.applied.join(", ")));
             control.write(move |conn| note(conn, &caller, Self::OPERATION.name, Some(database.service.id), &subject, now)).await?;

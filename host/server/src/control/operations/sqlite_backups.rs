@@ -93,7 +93,7 @@ impl Request for List {
 impl Handler for List {
     async fn run(self, control: Control, caller: Caller) -> Result<Backups, Refusal> {
         let database = Database::find(&control, &caller, self.service, self.database).await?;
-        let backups = control.sqlite().backups(database.number()).await?;
+        let backups = database.store(&control).backups(database.number()).await?;
         Ok(Backups { backups: backups.into_iter().map(BackupEntry::from).collect(), has_more: false, next_cursor: None })
     }
 }
@@ -132,7 +132,7 @@ impl Request for Create {
 impl Handler for Create {
     async fn run(self, control: Control, caller: Caller) -> Result<Created, Refusal> {
         let database = Database::find(&control, &caller, self.service, self.database).await?;
-        let backup: BackupEntry = control.sqlite().backup(database.number(), next(&control).await?).await?.into();
+        let backup: BackupEntry = database.store(&control).backup(database.number(), next(&control).await?).await?.into();
         let (now, subject) = (control.now_ms(), format!("{}: {}", database.row.name, backup.id));
         control.write(move |conn| note(conn, &caller, Self::OPERATION.name, Some(database.service.id), &subject, now)).await?;
         Ok(Created { backup })
@@ -194,7 +194,7 @@ impl Handler for Restore {
         let database = Database::find(&control, &caller, self.service, self.database).await?;
         let Some(number) = ids::number(&self.backup, PREFIX) else { return Err(sqlite::Error::BackupNotFound.into()) };
         let snapshot = next(&control).await?;
-        let before = control.sqlite().restore(database.number(), number.cast_unsigned(), snapshot, database.allowance()).await?;
+        let before = database.store(&control).restore(database.number(), number.cast_unsigned(), snapshot, database.allowance()).await?;
         let before = BackupEntry::from(before);
         let name = &database.row.name;
         let back = format!("Run `tovuk sqlite backup restore --service {service} {name} {}` to go back to what was there before.", before.id);
