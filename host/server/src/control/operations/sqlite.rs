@@ -68,14 +68,9 @@ pub(crate) async fn make(control: &Control, made: &[Resource]) -> Result<(), Ref
     Ok(())
 }
 
-/// Applies those of these migrations that were not, to the database of this number and account.
-pub(crate) async fn migrate(
-    control: &Control,
-    account: i64,
-    database: i64,
-    plan: Plan,
-    migrations: Vec<sqlite::Migration>,
-) -> Result<sqlite::Migrated, Refusal> {
+/// Applies those of these migrations that were not, to the database of this number.
+pub(crate) async fn migrate(control: &Control, database: i64, plan: Plan, migrations: Vec<sqlite::Migration>) -> Result<sqlite::Migrated, Refusal> {
+    let account = control.read(move |conn| Ok(rows::account_of(conn, Kind::Sqlite, database)?)).await?.ok_or(sqlite::Error::NotFound)?;
     Ok(control.sqlite().for_account(account).migrate(database.cast_unsigned(), Allowance::of(plan), migrations).await?)
 }
 
@@ -390,7 +385,7 @@ impl Handler for Migrate {
     async fn run(self, control: Control, caller: Caller) -> Result<Migrated, Refusal> {
         let database = Database::find(&control, &caller, self.service, self.database).await?;
         let migrations = self.migrations.into_iter().map(|MigrationEntry { name, sql }| sqlite::Migration { name, sql }).collect();
-        let done = migrate(&control, database.service.account_id, database.row.number, database.plan, migrations).await?;
+        let done = migrate(&control, database.row.number, database.plan, migrations).await?;
         if !done.applied.is_empty() {
             let (now, subject) = (control.now_ms(), format!("{}: {}", database.row.name, done.applied.join(", ")));
             control.write(move |conn| note(conn, &caller, Self::OPERATION.name, Some(database.service.id), &subject, now)).await?;

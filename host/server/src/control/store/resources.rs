@@ -68,6 +68,12 @@ pub fn next_number(conn: &Connection, prefix: &str) -> rusqlite::Result<i64> {
     conn.prepare_cached(sql)?.query_row([prefix], |row| row.get(0))
 }
 
+/// The account whose service has a resource.
+pub fn account_of(conn: &Connection, kind: Kind, number: i64) -> rusqlite::Result<Option<i64>> {
+    let sql = "select s.account_id from resources r join services s on s.id = r.service_id where r.kind = ?1 and r.number = ?2";
+    conn.prepare_cached(sql)?.query_row(params![kind.as_str(), number], |row| row.get(0)).optional()
+}
+
 /// Gives out no number up to this one any more, for ids that begin so.
 pub fn skip_numbers(conn: &Connection, prefix: &str, last: i64) -> rusqlite::Result<()> {
     let sql = "insert into resource_numbers (kind, last) values (?1, ?2) on conflict (kind) do update set last = max(last, ?2)";
