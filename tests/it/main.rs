@@ -24,6 +24,7 @@ mod cli_data;
 mod cli_deploy;
 mod cli_kv;
 mod cli_serve;
+mod cli_storage;
 mod density;
 mod deploy_load;
 mod deploys;

@@ -13,7 +13,7 @@ use crate::{remote, words};
 
 /// The command with all its subcommands.
 pub fn command() -> Command {
-    remote::tree().add_to(Cli::command())
+    remote::tree().add_to(Cli::command()).mut_subcommand("storage", crate::storage::add_to)
 }
 
 /// What a command line, the program's name first, says by this grammar.

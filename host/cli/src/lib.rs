@@ -20,6 +20,7 @@ pub mod reference;
 pub mod remote;
 pub mod serve;
 pub mod session;
+pub mod storage;
 mod suggest;
 pub mod toolchain;
 pub mod watch;
@@ -80,6 +81,9 @@ fn told(error: &anyhow::Error, json: bool) -> ExitCode {
 fn run(matches: &ArgMatches, client: &ClientArgs) -> anyhow::Result<ExitCode> {
     if let Some((rows, inner)) = remote::find(matches) {
         return in_runtime(remote::run(rows, inner, client));
+    }
+    if let Some(command) = storage::find(matches) {
+        return in_runtime(storage::run(command?, client));
     }
     match Cli::from_arg_matches(matches)?.command {
         Command::Dev(args) => in_runtime(dev::run(args)),

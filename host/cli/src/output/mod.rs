@@ -4,6 +4,7 @@
 mod generic;
 mod services;
 mod sqlite;
+mod storage;
 
 use std::io::IsTerminal;
 
@@ -24,6 +25,9 @@ pub fn of_operation(operation: &Operation, answer: &Value) -> String {
         "service.list" => services::list(answer),
         "service.show" => services::show(answer),
         "sqlite.query" => sqlite::query(answer),
+        "storage.list" => storage::list(answer),
+        "storage.download" => storage::url(answer),
+        "storage.delete" => storage::deleted(answer),
         name if name.ends_with(".logs") => lines(answer),
         _ => generic(answer),
     }

@@ -41,7 +41,7 @@ pub fn tree() -> &'static Node {
 }
 
 /// What is said of a group of commands. One that is not here is described by what it can do.
-const GROUPS: [(&str, &str); 13] = [
+const GROUPS: [(&str, &str); 14] = [
     ("account", "Show and change the account"),
     ("binding", "Private ways from one service to another"),
     ("cron", "Cron triggers of a service"),
@@ -54,6 +54,7 @@ const GROUPS: [(&str, &str); 13] = [
     ("service", "Services of the account"),
     ("sqlite", "SQLite databases of a service"),
     ("state", "State namespaces of a service"),
+    ("storage", "Objects of a service"),
     ("token", "Tokens of the account"),
 ];
 

@@ -131,13 +131,13 @@ impl Storage {
 
 /// Why there is no object, and for a range that is not there how large the object is.
 struct Failed {
-    failure: Failure,
+    failure: Box<Failure>,
     range: Option<HeaderValue>,
 }
 
 impl From<Failure> for Failed {
     fn from(failure: Failure) -> Self {
-        Self { failure, range: None }
+        Self { failure: Box::new(failure), range: None }
     }
 }
 
@@ -148,10 +148,10 @@ impl From<objects::Error> for Failed {
             _ => None,
         };
         if error.is_for_caller() {
-            return Self { failure: Failure::refused(error.code(), error.to_string()), range };
+            return Self { failure: Box::new(Failure::refused(error.code(), error.to_string())), range };
         }
         tracing::error!("object storage failed: {error}");
-        Self { failure: Failure::refused(error.code(), error.code().message), range }
+        Self { failure: Box::new(Failure::refused(error.code(), error.code().message)), range }
     }
 }
 
