@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::Request;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use tovuk_tests::{Client, Operator};
 
@@ -137,6 +137,32 @@ async fn what_a_worker_may_not_do_is_refused() {
     host.ok_as(&token, "POST", "/v1/services/shop/restart", None).await;
     let held = ask(&host, "/held", json!(null)).await;
     assert_eq!((&held["held"], &held["refused"]["code"], &held["again"]), (&json!(16), &json!("sqlite_busy"), &json!(true)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_streams_hands_rows_on_while_it_reads_them() {
+    let (host, token) = deployed("pro", json!({})).await;
+    host.deploy(&token, "shop", "sqlite_p2", json!({"routes": ["/*"]})).await;
+    api(&host, &token, "create table t (body blob)").await;
+    api(&host, &token, "insert into t with recursive n(i) as (select 1 union all select i + 1 from n where i < 40) select zeroblob(1000000) from n")
+        .await;
+    let address = host.host.public_address();
+    let read = || {
+        Request::get("/?sql=select%20body%20from%20t")
+            .header("host", format!("shop.localhost:{}", address.port()))
+            .body(Full::<Bytes>::default())
+            .unwrap()
+    };
+    let whole = Client::new(address).whole(read()).await;
+    assert_eq!((whole.status.as_u16(), whole.body.len()), (200, 40_000_000));
+    // Clients that go away in the middle leave no reader behind: a database that is deleted waits for all of them.
+    for _ in 0..8 {
+        let mut body = Client::new(address).send(read()).await.unwrap().into_body();
+        assert!(body.frame().await.unwrap().unwrap().is_data());
+    }
+    host.ok_as(&token, "DELETE", "/v1/services/shop/sqlite/databases/DB", None).await;
+    let lines = host.log(&token, "/v1/services/shop/logs").await;
+    assert!(!lines.iter().any(|line| line.contains("sqlite_")), "{lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

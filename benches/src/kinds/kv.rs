@@ -229,23 +229,49 @@ async fn over_api(folder: &Path, duration: Duration, rows: &mut Rows) -> anyhow:
     let get_many = body(json!({"keys": (0..100).map(|number| format!("k{number:04}")).collect::<Vec<_>>()}));
     let mut add = |what: String, measured: (Vec<f64>, f64)| rows.add(what, measured.0.iter().map(|ms| ms * 1e3).collect(), measured.1);
     for callers in [1, 64] {
-        let measured = together(async || host.api().await, callers, duration, async |api, caller, number| {
-            api.send(Method::PUT, &format!("{CACHE}/values/k{:04}", (caller * 31 + number) % 1_000), put.clone()).await
-        });
+        let measured = together(
+            async || host.api().await,
+            callers,
+            duration,
+            async |api, caller, number| api.send(Method::PUT, &format!("{CACHE}/values/k{:04}", (caller * 31 + number) % 1_000), put.clone()).await,
+        );
         add(format!("put of 256 bytes, {callers} callers"), measured.await?)?;
-        let measured =
-            together(async || host.api().await, callers, duration, async |api, _, _| api.send(Method::GET, &format!("{CACHE}/values/k0001"), Bytes::new()).await);
+        let measured = together(
+            async || host.api().await,
+            callers,
+            duration,
+            async |api, _, _| api.send(Method::GET, &format!("{CACHE}/values/k0001"), Bytes::new()).await,
+        );
         add(format!("hot get, {callers} callers"), measured.await?)?;
-        let measured =
-            together(async || host.api().await, callers, duration, async |api, _, _| api.send(Method::GET, &format!("{CACHE}/keys?limit=100"), Bytes::new()).await);
+        let measured = together(
+            async || host.api().await,
+            callers,
+            duration,
+            async |api, _, _| api.send(Method::GET, &format!("{CACHE}/keys?limit=100"), Bytes::new()).await,
+        );
         add(format!("list of 100 keys, {callers} callers"), measured.await?)?;
-        let measured = together(async || host.api().await, callers, duration, async |api, _, _| api.send(Method::POST, &format!("{CACHE}/bulk"), get_many.clone()).await);
+        let measured = together(
+            async || host.api().await,
+            callers,
+            duration,
+            async |api, _, _| api.send(Method::POST, &format!("{CACHE}/bulk"), get_many.clone()).await,
+        );
         add(format!("bulk get of 100 keys, {callers} callers"), measured.await?)?;
-        let measured = together(async || host.api().await, callers, duration, async |api, _, _| api.send(Method::PUT, &format!("{CACHE}/bulk"), bulk.clone()).await);
+        let measured = together(
+            async || host.api().await,
+            callers,
+            duration,
+            async |api, _, _| api.send(Method::PUT, &format!("{CACHE}/bulk"), bulk.clone()).await,
+        );
         add(format!("bulk put of 1,000 keys, {callers} callers"), measured.await?)?;
-        let measured = together(async || host.api().await, callers, duration, async |api, caller, number| {
-            api.send(Method::DELETE, &format!("{CACHE}/values/k{:04}", (caller * 31 + number) % 1_000), Bytes::new()).await
-        });
+        let measured = together(
+            async || host.api().await,
+            callers,
+            duration,
+            async |api, caller, number| {
+                api.send(Method::DELETE, &format!("{CACHE}/values/k{:04}", (caller * 31 + number) % 1_000), Bytes::new()).await
+            },
+        );
         add(format!("delete, {callers} callers"), measured.await?)?;
         // What was deleted is there again for the next.
         api.send(Method::PUT, &format!("{CACHE}/bulk"), bulk.clone()).await?;

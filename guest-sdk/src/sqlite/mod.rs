@@ -14,7 +14,7 @@
 //! fn handle(req: Request) -> Result<Response> {
 //!     let db = tovuk::sqlite::database("DB");
 //!     if req.method() == "POST" {
-//!         db.execute("insert into notes (body) values (?)", params![req.body_text()?])?;
+//!         db.execute("insert into notes (body) values (?)", params![req.text()?])?;
 //!     }
 //!     let notes: Vec<Note> = db.query("select id, body from notes order by id desc limit ?", params![20])?.rows()?;
 //!     Response::json(&notes)
