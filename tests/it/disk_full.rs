@@ -115,6 +115,9 @@ async fn a_full_disk_is_told_at_every_door_and_nothing_is_lost() {
     until_full("deploy", async |_| doors.deploy().await).await;
     until_full("secrets", async |number| doors.secret(number).await).await;
 
+    let (status, backup) = doors.ask("POST", "/v1/services/app/sqlite/DB/backups", None).await;
+    assert_eq!((status, &backup["code"]), (503, &json!("storage_failed")), "{backup}");
+
     // What was answered is there, what was refused is not, and reading goes on.
     assert_eq!(doors.rows().await, json!(rows));
     assert_eq!(doors.ask("GET", "/v1/services/app/kv/KEYS/values/before", None).await.0, 200);
@@ -137,5 +140,7 @@ async fn a_full_disk_is_told_at_every_door_and_nothing_is_lost() {
     for number in 0..objects {
         assert_eq!(doors.object(&format!("o{number}")).await, 200);
     }
+    let (status, backup) = doors.ask("POST", "/v1/services/app/sqlite/DB/backups", None).await;
+    assert_eq!(status, 201, "{backup}");
     assert_whole(&host.data);
 }

@@ -1,8 +1,7 @@
-//! Databases of a host that is killed, and of one whose disk is full: what was answered is there, what was not is not there in halves, and work goes on.
+//! Databases of a host that is killed: what was answered is there, also what workers wrote, what was not is not there in halves, and backups are whole.
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -10,7 +9,6 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tovuk_tests::{Protocol, Served, ask, component, component_body, full_size};
 
@@ -108,53 +106,4 @@ async fn what_was_answered_is_there_after_a_kill() {
         }
     }
     println!("{} writes were answered", answered.lock().unwrap().len());
-}
-
-/// A file system of its own, unmounted at the end.
-struct Tmpfs(TempDir);
-
-impl Tmpfs {
-    /// None where mounting is not allowed.
-    fn new(mib: u32) -> Option<Self> {
-        let folder = TempDir::new().unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(folder.path()).output();
-        mounted.is_ok_and(|output| output.status.success()).then_some(Self(folder))
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_an_error_and_is_over_when_there_is_room() {
-    let Some(disk) = Tmpfs::new(64) else { return };
-    let data = disk.0.path().join("data");
-    let host = prepared(&data).await;
-    sql(&host, "create table t (id integer primary key, body blob)").await;
-    let ballast = disk.0.path().join("ballast");
-    let free = rustix::fs::statvfs(disk.0.path()).map(|stat| stat.f_bavail * stat.f_frsize).unwrap();
-    std::fs::write(&ballast, vec![0; usize::try_from(free).unwrap() - (3 << 20)]).unwrap();
-    let insert = json!({"sql": "insert into t (body) values (randomblob(100000))"});
-    let mut written = 0;
-    let refused = loop {
-        let reply = host.try_api(&host.token, "POST", &format!("{DB}/query"), Some(&insert)).await.unwrap();
-        if !reply.status.is_success() {
-            break reply;
-        }
-        written += 1;
-    };
-    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (503, "storage_failed"), "{}", refused.text());
-    assert!(refused.json()["message"].as_str().unwrap().contains("disk is full"), "{}", refused.text());
-    let count = async || sql(&host, "select count(*) as n from t").await["rows"][0]["n"].clone();
-    assert_eq!(count().await, written, "what was read before can be read");
-    let backup = host.try_api(&host.token, "POST", &format!("{DB}/backups"), None).await.unwrap();
-    assert_eq!(backup.code(), "storage_failed", "{}", backup.text());
-    std::fs::remove_file(ballast).unwrap();
-    sql(&host, insert["sql"].as_str().unwrap()).await;
-    assert_eq!(count().await, written + 1);
-    assert_eq!(sql(&host, "pragma integrity_check").await["rows"], json!([{"integrity_check": "ok"}]));
-    host.ok("POST", &format!("{DB}/backups"), None).await;
 }
