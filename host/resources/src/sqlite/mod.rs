@@ -47,7 +47,7 @@ pub use billing::Payer;
 pub use error::{Budget, Error};
 pub use session::Transaction;
 pub use stream::Rows;
-pub use types::{Allowance, Answer, Backup, BackupKind, Columns, Counts, Flat, Migrated, Migration, Outcome, Statement};
+pub use types::{Allowance, Answer, Backup, BackupKind, Columns, Counts, Flat, Migrated, Migration, Outcome, Statement, Table};
 pub use value::{Params, Value};
 
 use group::Job;

@@ -9,7 +9,7 @@ use super::error::{Budget, Error};
 use super::heap::{self, Limited};
 use super::link::{Cause, Link};
 use super::raw::{self, Step};
-use super::types::{Allowance, Answer, Columns, Counts, Statement, distinct};
+use super::types::{Allowance, Answer, Columns, Counts, Statement, Table, distinct};
 use super::value::{Params, Value};
 use super::watchdog::{Watchdog, Watched};
 
@@ -129,22 +129,21 @@ impl Run {
     /// All rows, and how many were written.
     fn rows(&mut self, link: &Link, prepared: &raw::Statement) -> Result<(Answer, u64), Error> {
         let before = link.connection().total_changes();
-        let mut rows = Vec::new();
+        let mut values = Vec::new();
         // Asked after the first step, which may find that the schema has changed.
         let mut columns = None;
         while self.step(link, prepared)? {
             let columns = columns.get_or_insert_with(|| names(prepared));
-            let row = values(prepared);
-            let size = row.iter().map(Value::size).sum::<usize>().saturating_add(columns.iter().map(String::len).sum());
+            let size = read(prepared, &mut values).saturating_add(columns.iter().map(String::len).sum());
             self.bytes = self.bytes.saturating_add(size.max(8));
             if self.bytes > self.allowance.result_bytes {
                 return Err(Error::Budget(Budget::Result(self.allowance.result_bytes)));
             }
-            rows.push(row);
         }
         let columns = columns.unwrap_or_else(|| names(prepared));
         let written = link.connection().total_changes().saturating_sub(before);
         let last_insert_rowid = link.connection().last_insert_rowid();
+        let rows = Table::new(columns.len(), values);
         Ok((Answer { columns, rows, counts: Counts::default(), last_insert_rowid }, written))
     }
 
@@ -202,9 +201,15 @@ pub(super) fn names(prepared: &raw::Statement) -> Columns {
     distinct((0..prepared.columns()).map(|column| prepared.column_name(column)).collect())
 }
 
-/// The row at which it stands.
-pub(super) fn values(prepared: &raw::Statement) -> Vec<Value> {
-    (0..prepared.columns()).map(|column| prepared.column(column)).collect()
+/// Adds the values of the row at which it stands, and gives the bytes that they count.
+pub(super) fn read(prepared: &raw::Statement, values: &mut Vec<Value>) -> usize {
+    let mut bytes = 0_usize;
+    for column in 0..prepared.columns() {
+        let value = prepared.column(column);
+        bytes = bytes.saturating_add(value.size());
+        values.push(value);
+    }
+    bytes
 }
 
 fn bind(prepared: &raw::Statement, params: &Params) -> Result<(), Error> {

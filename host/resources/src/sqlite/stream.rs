@@ -9,9 +9,8 @@ use tovuk_kernel::limits::SQLITE_CHUNK_BYTES;
 use super::Sqlites;
 use super::error::Error;
 use super::hold::{Held, Lease, Place};
-use super::run::{Run, names, values};
-use super::types::{Allowance, Columns, Counts, Statement};
-use super::value::Value;
+use super::run::{Run, names, read};
+use super::types::{Allowance, Columns, Counts, Statement, Table};
 use super::watchdog::Watchdog;
 
 /// The rows of a statement, piece by piece, all of one state of the database. It may be open as long as a transaction, and dropping it ends it.
@@ -20,7 +19,7 @@ pub struct Rows {
     held: Arc<Held>,
     columns: Columns,
     /// The first piece, until it is asked for.
-    first: Option<Vec<Vec<Value>>>,
+    first: Option<Table>,
     /// None once the last row was read.
     progress: Option<Progress>,
     counts: Counts,
@@ -36,7 +35,7 @@ struct Progress {
 
 /// One piece.
 struct Piece {
-    rows: Vec<Vec<Value>>,
+    rows: Table,
     columns: Columns,
     counts: Counts,
     progress: Option<Progress>,
@@ -82,7 +81,7 @@ impl Rows {
     }
 
     /// The next rows: some, or none when there are no more.
-    pub async fn next(&mut self) -> Result<Option<Vec<Vec<Value>>>, Error> {
+    pub async fn next(&mut self) -> Result<Option<Table>, Error> {
         if let Some(first) = self.first.take().filter(|first| !first.is_empty()) {
             return Ok(Some(first));
         }
@@ -108,18 +107,17 @@ fn piece(lease: &mut Lease, progress: Progress, watchdog: &Watchdog, until: Opti
     let Some(prepared) = link.running.take() else { return Err(Error::Ended("all rows were read")) };
     let mut run = Run::begin(link, progress.allowance, watchdog, until);
     run.arm(link);
-    let (mut rows, mut bytes, mut columns, mut last) = (Vec::new(), 0_usize, None, false);
+    let (mut values, mut bytes, mut columns, mut last) = (Vec::new(), 0_usize, None, false);
     while bytes < SQLITE_CHUNK_BYTES {
         if !run.step(link, &prepared)? {
             last = true;
             break;
         }
         columns.get_or_insert_with(|| names(&prepared));
-        let row = values(&prepared);
-        bytes = bytes.saturating_add(row.iter().map(Value::size).sum::<usize>().max(8));
-        rows.push(row);
+        bytes = bytes.saturating_add(read(&prepared, &mut values).max(8));
     }
     let columns = columns.unwrap_or_else(|| names(&prepared));
+    let rows = Table::new(columns.len(), values);
     let counts = run.count(link, &prepared, &progress.sql, rows.len());
     link.monitor.end();
     let Progress { sql, allowance } = progress;

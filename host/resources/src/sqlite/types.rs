@@ -100,13 +100,58 @@ pub(super) fn distinct(names: Vec<String>) -> Columns {
     columns.into()
 }
 
+/// Rows with a value for each column, one after the other in one list: a list for each would take twice the memory of small rows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Table {
+    width: usize,
+    values: Vec<Value>,
+}
+
+impl Table {
+    /// These values as rows of so many columns.
+    pub(super) fn new(width: usize, values: Vec<Value>) -> Self {
+        Self { width, values }
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.values.len() / self.width.max(1)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// The rows.
+    pub fn iter(&self) -> impl Iterator<Item = &[Value]> {
+        self.values.chunks_exact(self.width.max(1))
+    }
+
+    /// The values of all rows, row by row.
+    pub fn into_values(self) -> Vec<Value> {
+        self.values
+    }
+}
+
+/// For tests, which know that a row is there.
+#[cfg(test)]
+#[allow(clippy::indexing_slicing)]
+impl std::ops::Index<usize> for Table {
+    type Output = [Value];
+
+    fn index(&self, row: usize) -> &[Value] {
+        &self.values[row * self.width..(row + 1) * self.width]
+    }
+}
+
 /// What one statement answered.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answer {
     /// The columns' names.
     pub columns: Columns,
     /// The rows, with a value for each column. In JSON each is an object.
-    pub rows: Vec<Vec<Value>>,
+    pub rows: Table,
     /// What it cost.
     pub counts: Counts,
     /// The rowid of the last row that the connection has inserted; of use after an INSERT only.
@@ -178,7 +223,7 @@ impl Serialize for Objects<'_> {
             }
         }
         let mut rows = serializer.serialize_seq(Some(self.0.rows.len()))?;
-        for row in &self.0.rows {
+        for row in self.0.rows.iter() {
             rows.serialize_element(&Object(&self.0.columns, row))?;
         }
         rows.end()
@@ -263,7 +308,7 @@ mod tests {
     #[test]
     fn rows_are_objects_in_json() {
         let columns = distinct(vec!["id".to_owned(), "id".to_owned()]);
-        let answer = Answer { columns, rows: vec![vec![Value::Integer(1), Value::Null]], counts: Counts::default(), last_insert_rowid: 7 };
+        let answer = Answer { columns, rows: Table::new(2, vec![Value::Integer(1), Value::Null]), counts: Counts::default(), last_insert_rowid: 7 };
         let json = serde_json::to_value(&answer).unwrap();
         assert_eq!(json["rows"], serde_json::json!([{"id": 1, "id:2": null}]));
         assert_eq!(json["lastInsertRowid"], 7);

@@ -104,8 +104,8 @@ fn statement(given: Statement) -> sqlite::Statement {
     sqlite::Statement { sql: given.sql, params }
 }
 
-fn flat(rows: Vec<Vec<sqlite::Value>>) -> Vec<Value> {
-    rows.into_iter().flatten().map(shown).collect()
+fn flat(rows: sqlite::Table) -> Vec<Value> {
+    rows.into_values().into_iter().map(shown).collect()
 }
 
 fn counts(counts: sqlite::Counts) -> Counts {

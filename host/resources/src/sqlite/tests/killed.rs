@@ -86,7 +86,7 @@ async fn what_was_answered_survives_the_death_of_the_process() {
         let mut rows = store.stream(NUMBER, free(), sql_only("select id from t")).await.unwrap();
         let mut stored = std::collections::BTreeSet::new();
         while let Some(piece) = rows.next().await.unwrap() {
-            stored.extend(piece.into_iter().map(|row| match row[0] {
+            stored.extend(piece.iter().map(|row| match row[0] {
                 Value::Integer(id) => id,
                 _ => panic!("{row:?}"),
             }));

@@ -10,7 +10,7 @@ use super::*;
 async fn parameters_are_positional_or_named_and_their_number_has_to_fit() {
     let fixture = Fixture::new().await;
     let query = |sql: &str, params: Params| fixture.store.query(NUMBER, free(), Statement { sql: sql.to_owned(), params });
-    let row = |outcome: Outcome| outcome.results[0].rows[0].clone();
+    let row = |outcome: Outcome| outcome.results[0].rows[0].to_vec();
     let two = || Params::Positional(vec![Value::Integer(1), text("x")]);
     assert_eq!(row(query("select ?2, ?1", two()).await.unwrap()), [text("x"), Value::Integer(1)]);
     let named = |names: [&str; 2]| Params::Named(BTreeMap::from(names.map(|name| (name.to_owned(), text(name)))));

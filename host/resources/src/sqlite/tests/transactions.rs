@@ -89,7 +89,7 @@ async fn a_large_result_streams_in_pieces_of_one_state() {
     fixture.run("delete from notes where id > 5").await.unwrap();
     let (mut seen, mut pieces) = (0, 0);
     while let Some(piece) = rows.next().await.unwrap() {
-        for row in &piece {
+        for row in piece.iter() {
             seen += 1;
             assert_eq!(row[0], Value::Integer(seen));
         }
