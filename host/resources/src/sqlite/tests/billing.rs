@@ -4,17 +4,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 
-struct Purse {
+pub struct Purse {
     left_ns: AtomicU64,
     paid_ns: AtomicU64,
 }
 
 impl Purse {
-    fn of(left_ns: u64) -> Arc<Self> {
+    pub fn of(left_ns: u64) -> Arc<Self> {
         Arc::new(Self { left_ns: AtomicU64::new(left_ns), paid_ns: AtomicU64::new(0) })
     }
 
-    fn paid_ms(&self) -> u64 {
+    pub fn paid_ms(&self) -> u64 {
         self.paid_ns.load(Ordering::Relaxed) / 1_000_000
     }
 }

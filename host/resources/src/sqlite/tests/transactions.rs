@@ -127,6 +127,10 @@ async fn a_stream_has_budgets_and_an_end() {
     streams.pop();
     waits.await.unwrap().unwrap();
     fixture.clock.advance(Duration::from_millis(SQLITE_TRANSACTION_IDLE_MS_MAX));
+    let readers = fixture.store.slot(NUMBER).readers.clone();
+    while readers.available_permits() < tovuk_kernel::limits::SQLITE_READERS_MAX {
+        tokio::task::yield_now().await;
+    }
     assert_eq!(fixture.count("notes").await, 20_000);
     let mut abandoned = streams.remove(0);
     abandoned.next().await.unwrap();
