@@ -18,6 +18,7 @@
 //! - [`Env`] reads environment variables and calls bound services; [`fetch`] calls absolute URLs.
 //! - [`sqlite`] runs SQL in the service's databases: typed rows, batches, transactions, results of any size.
 //! - [`kv()`] reads and writes the KV namespaces of the worker's service.
+//! - [`objects()`] stores files of any size and reads them, in pieces where they are large.
 //! - [`Error`] carries a status; `?` works on the usual errors, whose text goes to the log and not to the client.
 //! - [`log`] writes to the service's log.
 //! - `tovuk::testing` runs a handler natively, in `cargo test`, against a made-up environment.
@@ -41,6 +42,7 @@ mod headers;
 mod host;
 pub mod kv;
 mod logger;
+pub mod objects;
 mod request;
 mod response;
 mod router;
@@ -56,6 +58,7 @@ pub use handler::{Handler, IntoOutcome};
 pub use headers::Headers;
 pub use kv::kv;
 pub use log;
+pub use objects::objects;
 pub use request::Request;
 pub use response::Response;
 pub use router::Router;

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) use self::kv::Namespace;
+use crate::objects::memory::Stored;
 use crate::{CallError, DataError, Env, Handler, Request, Response, Result, sqlite};
 
 type Database = Rc<dyn Fn(&sqlite::Statement) -> Result<sqlite::Answer, DataError>>;
@@ -55,6 +56,7 @@ pub struct TestEnv {
     calls: Rc<RefCell<Vec<Call>>>,
     kv: Rc<RefCell<kv::Namespaces>>,
     advanced: Rc<Cell<Duration>>,
+    objects: Stored,
 }
 
 impl TestEnv {
@@ -147,6 +149,26 @@ impl TestEnv {
     /// The calls made so far, in order.
     pub fn calls(&self) -> Vec<Call> {
         self.calls.borrow().clone()
+    }
+
+    /// Stores an object before the handler runs.
+    #[must_use]
+    pub fn with_object(self, path: &str, bytes: impl AsRef<[u8]>) -> Self {
+        // What a path cannot be is refused where the handler would be.
+        let restore = Entered::new(&self);
+        let stored = crate::objects().put(path, bytes);
+        drop(restore);
+        debug_assert!(stored.is_ok(), "{stored:?}");
+        self
+    }
+
+    /// The bytes of an object, as the handler has left it.
+    pub fn object(&self, path: &str) -> Option<Vec<u8>> {
+        self.objects.borrow().get(path).map(|(_, bytes)| bytes.to_vec())
+    }
+
+    pub(crate) fn objects(&self) -> Stored {
+        self.objects.clone()
     }
 
     pub(crate) fn lookup_var(&self, name: &str) -> Option<String> {

@@ -45,6 +45,7 @@ mod hosts;
 mod kill;
 mod kv_worker;
 mod logs;
+mod objects;
 mod openapi;
 mod outbound;
 mod outcomes;

@@ -6,6 +6,8 @@ wasmtime::component::bindgen!({
     world: "tovuk:worker/data",
     imports: { default: async },
     with: {
+        "tovuk:objects/store.reader": crate::imports::objects::Reader,
+        "tovuk:objects/store.writer": crate::imports::objects::Writer,
         "tovuk:sqlite/database.transaction": crate::imports::sqlite::Transaction,
         "tovuk:sqlite/database.rows": crate::imports::sqlite::Rows,
     },

@@ -10,6 +10,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use wasmtime_wasi_io::IoView;
 
+use crate::imports::objects::OpenObjects;
 use crate::imports::stdio::LogStdio;
 use crate::imports::wasi_http::Hooks;
 use crate::invocation::Invocation;
@@ -37,6 +38,7 @@ pub struct Data {
     pub(crate) table: ResourceTable,
     /// Shared with each transaction and stream that the guest holds, whose number is known by it.
     pub(crate) sqlite_held: Arc<()>,
+    pub(crate) open_objects: OpenObjects,
     http: WasiHttpCtx,
     hooks: Hooks,
     /// Made when something of WASI is first used: drawing its random seeds and boxing its streams costs more than many a worker does.
@@ -51,7 +53,7 @@ impl Data {
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELDS_BYTES_MAX);
         let limiter = MemoryLimiter::new(invocation.runtime.memory().clone(), memory_bytes);
-        Self { invocation, limiter, table, sqlite_held: Arc::default(), http, hooks: Hooks, wasi: None }
+        Self { invocation, limiter, table, sqlite_held: Arc::default(), open_objects: OpenObjects::default(), http, hooks: Hooks, wasi: None }
     }
 }
 

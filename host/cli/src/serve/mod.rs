@@ -1,6 +1,7 @@
 //! `tovuk serve`: the operator's host as a process. It reads settings, says where it listens, and ends as it is asked to; what the host is stands in
 //! `tovuk_server::boot`.
 
+mod objects;
 mod settings;
 
 use std::path::Path;

@@ -31,7 +31,7 @@ const DNS_PORT: u16 = 53;
 #[serde(default)]
 #[command(
     after_help = "Each setting is also a variable TOVUK_<NAME> and a key of the file that --config names, with `_` for `-`: public_domain = \"example.com\".\n\
-                        A flag goes before a variable, and a variable before the file. The key that secrets are sealed with can be given in TOVUK_SECRET_KEY.\n\n\
+                        A flag goes before a variable, and a variable before the file. The key that secrets are sealed with can be given in TOVUK_SECRET_KEY, the keys of a bucket in TOVUK_OBJECTS_S3_ACCESS_KEY_ID and TOVUK_OBJECTS_S3_SECRET_ACCESS_KEY.\n\n\
                         Examples:\n  tovuk serve\n  tovuk serve --data /var/lib/tovuk --public-domain apps.example.com --listen 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem\n  \
                         tovuk serve --config /etc/tovuk/tovuk.toml\n"
 )]
@@ -114,6 +114,24 @@ pub struct Settings {
     #[arg(long, env = "TOVUK_OUTBOUND_ALLOW_ADDRESSES", value_delimiter = ',', value_name = "NETWORK")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub outbound_allow_addresses: Vec<IpNet>,
+    /// The bucket that the bytes of objects are kept in, at Amazon S3 or a store that speaks like it [default: the data folder]
+    #[arg(long, env = "TOVUK_OBJECTS_S3_BUCKET", value_name = "NAME")]
+    pub objects_s3_bucket: Option<String>,
+    /// The URL of that store [default: Amazon's own]
+    #[arg(long, env = "TOVUK_OBJECTS_S3_ENDPOINT", value_name = "URL")]
+    pub objects_s3_endpoint: Option<String>,
+    /// Its region [default: us-east-1]
+    #[arg(long, env = "TOVUK_OBJECTS_S3_REGION", value_name = "REGION")]
+    pub objects_s3_region: Option<String>,
+    /// What the names of all objects in the bucket begin with
+    #[arg(long, env = "TOVUK_OBJECTS_S3_PREFIX", value_name = "PREFIX")]
+    pub objects_s3_prefix: Option<String>,
+    /// Name the bucket in the host name, as Amazon does, also with an endpoint of one's own [default: in the path where an endpoint is given]
+    #[arg(long, env = "TOVUK_OBJECTS_S3_VIRTUAL_HOST", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub objects_s3_virtual_host: Option<bool>,
+    /// A TOML file with access_key_id and secret_access_key of the bucket, when they are not in the environment
+    #[arg(long, env = "TOVUK_OBJECTS_S3_CREDENTIALS_FILE", value_name = "FILE")]
+    pub objects_s3_credentials_file: Option<PathBuf>,
     /// Instances of workers at a time
     #[arg(long, env = "TOVUK_SLOTS", value_name = "NUMBER")]
     pub slots: Option<u32>,
@@ -228,6 +246,7 @@ impl Settings {
         host.api_tls = certificate("--api-tls-cert", self.api_tls_cert.as_deref(), "--api-tls-key", self.api_tls_key.as_deref())?;
         host.acme = self.acme()?;
         host.secret_key = self.secret_key()?;
+        host.objects = super::objects::place(&self)?;
         host.builds.remote = self.sandbox(clock).await?;
         set(&mut host.listen, self.listen);
         set(&mut host.api_listen, self.api_listen);

@@ -8,6 +8,7 @@ mod environment;
 mod kv;
 mod lean;
 pub(crate) mod sqlite;
+pub(crate) mod objects;
 pub(crate) mod stdio;
 pub(crate) mod wasi_http;
 mod wasi_keyvalue;
@@ -40,5 +41,6 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<Data>> {
     sqlite::add_to_linker(&mut linker)?;
     kv::add_to_linker(&mut linker)?;
     wasi_keyvalue::add_to_linker(&mut linker)?;
+    objects::add_to_linker(&mut linker)?;
     Ok(linker)
 }

@@ -20,6 +20,9 @@ pub fn of(imports: &[String], service: &Service) -> Vec<String> {
     if imports_any(&["wasi:cli/environment", "wasi:config/store"]) {
         powers.extend(service.secrets.iter().map(|secret| format!("the secret {secret}")));
     }
+    if imports_any(&["tovuk:objects/store"]) {
+        powers.push("objects of the service".to_owned());
+    }
     powers.sort();
     powers.dedup();
     powers
@@ -41,6 +44,7 @@ mod tests {
             assert_eq!(of(&imports(&[import]), &service), ["the KV namespace CACHE"]);
         }
         assert!(of(&imports(&["tovuk:http/client@0.1.0", "wasi:cli/environment@0.2.6"]), &Service::default()).is_empty());
+        assert_eq!(of(&imports(&["tovuk:objects/store@0.1.0"]), &Service::default()), ["objects of the service"]);
         assert!(of(&imports(&["wasi:io/streams@0.2.6"]), &service).is_empty());
     }
 }
