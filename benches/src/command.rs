@@ -38,6 +38,8 @@ enum Command {
     Sqlite(KindArguments),
     /// KV: in a worker, over the API, and the store itself beside a plain table.
     Kv(KvArguments),
+    /// Objects: in a worker, over the API, and at their URLs.
+    Objects(ObjectsArguments),
     /// Serves the native hyper hello until it is ended: the ceiling that the others are compared with.
     Native {
         /// Where to listen, for example 127.0.0.1:9400.
@@ -171,6 +173,23 @@ pub struct KvArguments {
     pub json: Option<PathBuf>,
 }
 
+/// How objects are measured.
+#[derive(Args, Clone)]
+pub struct ObjectsArguments {
+    /// Seconds of load per measurement.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub seconds: u64,
+    /// Callers at a time, one run for each.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16])]
+    pub callers: Vec<usize>,
+    /// The folder of the host's data; one under `target/bench` when absent.
+    #[arg(long)]
+    pub folder: Option<PathBuf>,
+    /// Raw results, one JSON object a line; `target/bench/objects-<time>.jsonl` when absent.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
 /// Does what the command line says.
 pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
@@ -207,6 +226,11 @@ pub fn run() -> anyhow::Result<()> {
             let mut report = Report::begin();
             kinds::kv::run(&arguments, &mut report)?;
             report.finish("kv")
+        }
+        Command::Objects(arguments) => {
+            let mut report = Report::begin();
+            kinds::objects::run(&arguments, &mut report)?;
+            report.finish("objects")
         }
         Command::Operator { data } => control::serve(&data),
         Command::Native { address, threads } => native::serve(address, threads),

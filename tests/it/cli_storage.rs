@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tovuk_tests::{Program, Serve, full_size};
+use tovuk_tests::{Program, Serve, full_size, serve_s3};
 
 use crate::TOVUK;
 
@@ -163,4 +163,47 @@ async fn an_upload_that_cannot_succeed_leaves_nothing_behind() {
     assert_eq!(refused.failure()["code"], "storage_upload_failed");
     let listed = host.line("tovuk storage list --service shop --json").ok().json();
     assert_eq!(listed["objects"], serde_json::json!([]), "the upload was aborted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_of_an_s3_compatible_store_keeps_the_bytes() {
+    let mut host = Serve::start(TOVUK).await;
+    host.stop().await;
+    let folder = tempfile::tempdir().unwrap();
+    let bucket = folder.path().join("s3");
+    let s3 = serve_s3(&bucket).await;
+    let keys = folder.path().join("keys.toml");
+    std::fs::write(&keys, "access_key_id = \"the-key\"\nsecret_access_key = \"the-secret\"\n").unwrap();
+    std::fs::set_permissions(&keys, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    // A data folder belongs to one place of bytes.
+    std::fs::remove_dir_all(&host.data).unwrap();
+    let (endpoint, keys) = (s3.endpoint.unwrap(), keys.to_str().unwrap().to_owned());
+    let settings =
+        ["--objects-s3-bucket", "bucket", "--objects-s3-endpoint", &endpoint, "--objects-s3-prefix", "tovuk", "--objects-s3-credentials-file", &keys];
+    let mut host = host.again(&settings).await;
+    host.line("tovuk service create shop").ok();
+    let bytes = 20 << 20;
+    write_pattern(&host.home().join("large.bin"), bytes);
+    host.line("tovuk storage upload large.bin --service shop").ok();
+    let stored = |folder: &Path| files(folder).iter().map(|file| file.metadata().unwrap().len()).sum::<u64>();
+    assert!(stored(&bucket) >= bytes && stored(&host.data.join("objects")) == 0);
+    host.stop().await;
+    let host = host.again(&settings).await;
+    host.line("tovuk storage download large.bin back.bin --service shop").ok();
+    check_pattern(&host.home().join("back.bin"), bytes);
+    host.line("tovuk storage delete large.bin --service shop").ok();
+    while stored(&bucket.join("bucket")) > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.path() {
+            path if path.is_dir() => found.extend(files(&path)),
+            path => found.push(path),
+        }
+    }
+    found
 }

@@ -67,6 +67,30 @@ async fn stream() {
 }
 
 #[tokio::test]
+async fn uploads() {
+    let dev = example("uploads", &[]).await;
+    let ask = |method: &str, host: &str, path: &str, body: &'static str| {
+        let request = dev.request(host, path).method(method).body(Full::new(Bytes::from_static(body.as_bytes()))).unwrap();
+        let client = dev.client();
+        async move { client.whole(request).await }
+    };
+    let announced = ask("POST", "uploads", "/files?name=hello.txt&size=5", "").await.json();
+    let url = announced["url"].as_str().unwrap().to_owned();
+    assert!(url.starts_with("http://storage.localhost:"), "{url}");
+    let path = |url: &str| format!("/{}", url.splitn(4, '/').nth(3).unwrap());
+    assert_eq!(ask("POST", "uploads", "/files/hello.txt/complete", "").await.status, 409, "it has not arrived");
+    assert_eq!(ask("PUT", "storage", &path(&url), "hello").await.status, 200);
+    assert_eq!(ask("POST", "uploads", "/files/hello.txt/complete", "").await.text(), r#"{"size":5}"#);
+    assert_eq!(ask("GET", "uploads", "/files", "").await.text(), r#"{"files":[{"name":"hello.txt","size":5}]}"#);
+    let fetched = ask("GET", "uploads", "/files/hello.txt", "").await;
+    let url = fetched.headers["location"].to_str().unwrap();
+    assert_eq!(ask("GET", "storage", &path(url), "").await.text(), "hello");
+    assert_eq!(ask("DELETE", "uploads", "/files/hello.txt", "").await.text(), r#"{"deleted":true}"#);
+    assert_eq!(ask("GET", "uploads", "/files/hello.txt", "").await.status, 404);
+    assert!(ask("GET", "uploads", "/", "").await.text().contains("<input"));
+}
+
+#[tokio::test]
 async fn js_hello() {
     needs_node();
     let mut dev = example("js-hello", &[]).await;

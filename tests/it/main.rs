@@ -44,6 +44,7 @@ mod hostile;
 mod hosts;
 mod kill;
 mod kv_worker;
+mod kill_objects;
 mod logs;
 mod objects;
 mod openapi;

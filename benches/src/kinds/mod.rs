@@ -2,4 +2,5 @@
 
 pub mod kv;
 mod kv_store;
+pub mod objects;
 pub mod sqlite;
