@@ -170,21 +170,23 @@ async fn in_worker(folder: &Path, rows: &mut Rows) -> anyhow::Result<String> {
     let keys = (0..1_000).map(|number| format!("k{number:04}")).chain((0..10).map(|number| format!("hot-{number}"))).chain(["hot".to_owned()]);
     let puts = keys.map(|key| Put { key, value: vec![7; VALUE_BYTES].into(), ..Put::default() }).collect();
     worker.stores.kv.bulk_put(NAMESPACE, puts).await?;
-    // Name, path, requests of one round.
+    // Name, path with the number of the request to come, requests of one round.
     let cases = [
         ("hello", "/hello", 1_000),
         ("hello and a hot get", "/get/hot", 1_000),
         ("hello and a get of ten hot keys", "/many/hot", 1_000),
         ("hello and a list of 100 keys", "/list", 200),
-        ("hello and a put", "/put/k", 50),
+        ("hello and a put", "/put/k?n=", 50),
     ];
     let mut times = cases.map(|_| Vec::new());
     let mut medians = cases.map(|_| Vec::new());
     for round in 0..WARM_UP_ROUNDS + ROUNDS {
         for (((_, path, requests), times), medians) in cases.iter().zip(&mut times).zip(&mut medians) {
             let mut us = Vec::with_capacity(*requests);
-            for _ in 0..*requests {
-                us.push(worker.request(path).await?);
+            for request in 0..*requests {
+                // Writing what is there already would cost no disk.
+                let path = if path.ends_with('=') { format!("{path}{round}-{request}") } else { (*path).to_owned() };
+                us.push(worker.request(&path).await?);
             }
             if round >= WARM_UP_ROUNDS {
                 medians.push(stats::median(us.iter().copied()));
@@ -200,8 +202,8 @@ async fn in_worker(folder: &Path, rows: &mut Rows) -> anyhow::Result<String> {
         let worker = &worker;
         async move {
             let mut us = Vec::new();
-            for _ in 0..100 {
-                us.push(worker.request(&format!("/put/w{writer}")).await?);
+            for request in 0..100 {
+                us.push(worker.request(&format!("/put/w{writer}?n={request}")).await?);
             }
             anyhow::Ok(us)
         }
@@ -222,59 +224,42 @@ async fn over_api(folder: &Path, duration: Duration, rows: &mut Rows) -> anyhow:
     api.json(Method::POST, "/v1/services", Some(json!({"name": "shop"}))).await?;
     api.json(Method::POST, "/v1/services/shop/kv/namespaces", Some(json!({"name": "CACHE"}))).await?;
     const CACHE: &str = "/v1/services/shop/kv/CACHE";
-    let value = "v".repeat(VALUE_BYTES);
     let body = |value: serde_json::Value| Bytes::from(value.to_string());
-    let entries: Vec<_> = (0..1_000).map(|number| json!({"key": format!("k{number:04}"), "value": value})).collect();
-    let (put, bulk) = (body(json!({"value": value})), body(json!({"entries": entries})));
+    // Another value each time: writing what is there already would cost no disk.
+    let value = |caller: usize, number: usize| format!("{:1$}", format!("{caller}-{number}"), VALUE_BYTES);
+    let put = |caller, number| body(json!({"value": value(caller, number)}));
+    let bulk = |caller, number| {
+        let entry = |key: usize| json!({"key": format!("k{key:04}"), "value": value(caller, number)});
+        body(json!({"entries": (0..1_000).map(entry).collect::<Vec<_>>()}))
+    };
+    api.send(Method::PUT, &format!("{CACHE}/bulk"), bulk(0, 0)).await?;
     let get_many = body(json!({"keys": (0..100).map(|number| format!("k{number:04}")).collect::<Vec<_>>()}));
+    let connect = async || host.api().await;
     let mut add = |what: String, measured: (Vec<f64>, f64)| rows.add(what, measured.0.iter().map(|ms| ms * 1e3).collect(), measured.1);
     for callers in [1, 64] {
-        let measured = together(
-            async || host.api().await,
-            callers,
-            duration,
-            async |api, caller, number| api.send(Method::PUT, &format!("{CACHE}/values/k{:04}", (caller * 31 + number) % 1_000), put.clone()).await,
-        );
+        let measured = together(connect, callers, duration, async |api, caller, number| {
+            api.send(Method::PUT, &format!("{CACHE}/values/k{:04}", (caller * 31 + number) % 1_000), put(caller, number + 1)).await
+        });
         add(format!("put of 256 bytes, {callers} callers"), measured.await?)?;
-        let measured = together(
-            async || host.api().await,
-            callers,
-            duration,
-            async |api, _, _| api.send(Method::GET, &format!("{CACHE}/values/k0001"), Bytes::new()).await,
-        );
+        let measured =
+            together(connect, callers, duration, async |api, _, _| api.send(Method::GET, &format!("{CACHE}/values/k0001"), Bytes::new()).await);
         add(format!("hot get, {callers} callers"), measured.await?)?;
-        let measured = together(
-            async || host.api().await,
-            callers,
-            duration,
-            async |api, _, _| api.send(Method::GET, &format!("{CACHE}/keys?limit=100"), Bytes::new()).await,
-        );
+        let measured =
+            together(connect, callers, duration, async |api, _, _| api.send(Method::GET, &format!("{CACHE}/keys?limit=100"), Bytes::new()).await);
         add(format!("list of 100 keys, {callers} callers"), measured.await?)?;
-        let measured = together(
-            async || host.api().await,
-            callers,
-            duration,
-            async |api, _, _| api.send(Method::POST, &format!("{CACHE}/bulk"), get_many.clone()).await,
-        );
+        let measured =
+            together(connect, callers, duration, async |api, _, _| api.send(Method::POST, &format!("{CACHE}/bulk"), get_many.clone()).await);
         add(format!("bulk get of 100 keys, {callers} callers"), measured.await?)?;
-        let measured = together(
-            async || host.api().await,
-            callers,
-            duration,
-            async |api, _, _| api.send(Method::PUT, &format!("{CACHE}/bulk"), bulk.clone()).await,
-        );
+        let measured = together(connect, callers, duration, async |api, caller, number| {
+            api.send(Method::PUT, &format!("{CACHE}/bulk"), bulk(caller, number + 1)).await
+        });
         add(format!("bulk put of 1,000 keys, {callers} callers"), measured.await?)?;
-        let measured = together(
-            async || host.api().await,
-            callers,
-            duration,
-            async |api, caller, number| {
-                api.send(Method::DELETE, &format!("{CACHE}/values/k{:04}", (caller * 31 + number) % 1_000), Bytes::new()).await
-            },
-        );
+        let measured = together(connect, callers, duration, async |api, caller, number| {
+            api.send(Method::DELETE, &format!("{CACHE}/values/k{:04}", (caller * 31 + number) % 1_000), Bytes::new()).await
+        });
         add(format!("delete, {callers} callers"), measured.await?)?;
         // What was deleted is there again for the next.
-        api.send(Method::PUT, &format!("{CACHE}/bulk"), bulk.clone()).await?;
+        api.send(Method::PUT, &format!("{CACHE}/bulk"), bulk(0, 0)).await?;
     }
     host.stop()
 }

@@ -44,10 +44,10 @@ fn next(fresh: bool, keys: u64, writer: u64, put: u64) -> u64 {
     if fresh { keys + nth } else { nth.wrapping_mul(0x9E37_79B9_7F4A_7C15) % keys }
 }
 
-/// Bytes of the files of a folder.
-fn folder_bytes(folder: &Path) -> u64 {
+/// Bytes of the files of a folder whose names end so.
+fn folder_bytes(folder: &Path, end: &str) -> u64 {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
+    files.filter(|file| file.file_name().to_string_lossy().ends_with(end)).filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
 }
 
 fn mib(bytes: u64) -> String {
@@ -71,7 +71,7 @@ pub async fn writers(folder: &Path, keys: u64, seconds: u64, rows: &mut Rows) ->
     let mut facts = format!(
         "{keys} keys were loaded by bulk puts at {} a second: {} MiB on disk, {} MiB in the plain table.\n",
         number(keys as f64 / loaded),
-        mib(folder_bytes(&files)),
+        mib(folder_bytes(&files, "")),
         mib(plain.bytes()),
     );
     let seconds = Duration::from_secs(seconds);
@@ -87,14 +87,14 @@ pub async fn writers(folder: &Path, keys: u64, seconds: u64, rows: &mut Rows) ->
             "\n{what}: {} puts a commit, {} of the plain table's rate; {} MiB on disk, {} MiB in the plain table.\n",
             number(batch),
             number(per_s / plain_per_s),
-            mib(folder_bytes(&files)),
+            mib(folder_bytes(&files, "")),
             mib(plain.bytes()),
         ));
     }
     reads(&kv, keys, rows).await?;
     let resident = machine::process_rss_kib(rustix::process::getpid()).unwrap_or_default();
     kv.close().await?;
-    facts.push_str(&format!("\nClosed: {} MiB. VmRSS of this process, which holds both: {} MiB.\n", mib(folder_bytes(&files)), resident >> 10));
+    facts.push_str(&format!("\nClosed: {} MiB. VmRSS of this process, which holds both: {} MiB.\n", mib(folder_bytes(&files, "")), resident >> 10));
     Ok(facts)
 }
 
@@ -204,14 +204,18 @@ impl Plain {
     }
 }
 
-/// Keys that come and go: in each round half of them expire, and half are overwritten and then deleted. In the end the namespace is dropped.
+/// Keys that come and go: in each round half of the new ones expire, half are deleted, and those that stay are overwritten. In the end the namespace is
+/// dropped.
 pub async fn churn(folder: &Path, rounds: u32) -> anyhow::Result<String> {
     const EACH: u64 = 50_000;
     let clock = Clock::advanceable();
-    let kv = Kv::open(folder, clock.clone()).await?;
-    let kept: Vec<u64> = (0..EACH).collect();
+    let mut kv = Kv::open(folder, clock.clone()).await?;
     let mut rows = Vec::new();
-    let mut row = |what: String, usage: Usage| rows.push(vec![what, usage.keys.to_string(), mib(usage.bytes), mib(folder_bytes(folder))]);
+    let mut row = |what: String, usage: Usage| {
+        let (files, logs) = (folder_bytes(folder, ".db"), folder_bytes(folder, ".db-wal"));
+        rows.push(vec![what, usage.keys.to_string(), mib(usage.bytes), mib(files), mib(logs)]);
+    };
+    let kept: Vec<u64> = (0..EACH).collect();
     for chunk in kept.chunks(10_000) {
         kv.bulk_put(NAMESPACE, chunk.iter().map(|number| put(*number, *number)).collect()).await?;
     }
@@ -231,12 +235,23 @@ pub async fn churn(folder: &Path, rounds: u32) -> anyhow::Result<String> {
         }
         clock.advance(Duration::from_secs(120));
         while kv.usage(NAMESPACE).await?.keys > EACH {
-            tokio::task::yield_now().await;
+            Clock::system().sleep(Duration::from_millis(10)).await;
         }
+        swept(&kv).await;
+        // A file is cut when the log is copied into it, which closing does at once.
+        kv.close().await?;
+        kv = Kv::open(folder, clock.clone()).await?;
         row(format!("round {round}, deleted and expired"), kv.usage(NAMESPACE).await?);
     }
     kv.drop_namespace(NAMESPACE).await?;
-    // The sweep goes on in the background. It has nothing left when nothing was committed for two seconds: it looks again after ten.
+    swept(&kv).await;
+    kv.close().await?;
+    row("dropped and closed".to_owned(), Usage::default());
+    Ok(table(&["when", "keys", "MiB in them", "MiB of files", "MiB of logs"], &rows))
+}
+
+/// Waits until the sweep has nothing left to do: it looks every ten seconds, and has nothing when nothing was committed for two.
+async fn swept(kv: &Kv) {
     let (mut last, mut same) = (kv.counts().commits, 0);
     while same < 200 {
         Clock::system().sleep(Duration::from_millis(10)).await;
@@ -244,7 +259,4 @@ pub async fn churn(folder: &Path, rounds: u32) -> anyhow::Result<String> {
         same = if commits == last { same + 1 } else { 0 };
         last = commits;
     }
-    kv.close().await?;
-    row("dropped and closed".to_owned(), Usage::default());
-    Ok(table(&["when", "keys", "MiB in them", "MiB on disk"], &rows))
 }
