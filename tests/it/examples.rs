@@ -108,10 +108,6 @@ async fn sessions() {
         command.current_dir(repository().join("examples/sessions"));
         ran(command)
     };
-    // A run before this one may have made it.
-    if here(&["kv", "create", "SESSIONS", "--service", "sessions"]).code == 0 {
-        here(&["service", "restart", "sessions"]).ok();
-    }
     let ask = |method: &str, path: &str, cookie: &str, body: &'static str| {
         let request = dev.request("sessions", path).method(method).header("cookie", cookie).header("user-agent", "a test");
         let request = request.header("content-type", "application/x-www-form-urlencoded").body(Full::new(Bytes::from(body))).unwrap();

@@ -1,5 +1,5 @@
 //! Uses KV as it is told: `POST /` with a JSON list of steps runs them one after the other and answers the list of what came. `GET /hello`, `/get/<key>`,
-//! `/put/<key>`, `/many/<key>` and `/list` do one thing with the namespace `CACHE` and answer `hello`: they are measured.
+//! `/put/<key>?n=<n>`, `/many/<key>` and `/list` do one thing with the namespace `CACHE` and answer `hello`: they are measured.
 
 use std::time::Duration;
 
@@ -107,7 +107,9 @@ fn handle(req: Request) -> Result<Response> {
             Ok(hello())
         })
         .get("/put/{key}", |req| {
-            tovuk::kv("CACHE").put(req.param::<String>("key")?, vec![7; 256])?;
+            // Another value each time: writing what is there already costs no disk.
+            let value = format!("{:256}", req.query_param("n").unwrap_or_default());
+            tovuk::kv("CACHE").put(req.param::<String>("key")?, value)?;
             Ok(hello())
         })
         .get("/many/{key}", |req| {
