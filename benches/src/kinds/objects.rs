@@ -194,7 +194,7 @@ async fn over_api(host: &Served, callers: usize, rows: &mut Rows) -> anyhow::Res
     .await?;
     rows.load("multipart create and abort", host, callers, async |caller, _| {
         let begun = caller.ask("multipart/create", json!({"path": "parts", "sizeBytes": 1 << 30})).await?;
-        caller.ask("multipart/abort", json!({"path": "parts", "uploadId": begun["uploadId"]})).await.map(drop)
+        caller.ask("multipart/abort", json!({"path": "parts", "uploadId": begun.get("uploadId")})).await.map(drop)
     })
     .await?;
     rows.load("list, 1,000 objects", host, callers, async |caller, _| {
