@@ -15,6 +15,7 @@
 mod error;
 mod file;
 mod readers;
+pub mod shards;
 mod writer;
 
 #[cfg(test)]
