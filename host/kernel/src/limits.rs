@@ -178,6 +178,20 @@ pub const fn sqlite_vm_steps(plan: Plan) -> u64 {
         Plan::Pro => 1_000_000_000,
     }
 }
+/// Values of one State object with their keys, in bytes.
+pub const fn state_object_bytes(plan: Plan) -> u64 {
+    match plan {
+        Plan::Free => 1_000_000_000,
+        Plan::Pro => 10_000_000_000,
+    }
+}
+/// Values of all State objects of one account with their keys, in bytes.
+pub const fn state_account_bytes(plan: Plan) -> u64 {
+    match plan {
+        Plan::Free => 5_000_000_000,
+        Plan::Pro => 1_000_000_000_000,
+    }
+}
 /// A limit that differs between plans and that no project file sets.
 pub struct PlanLimit {
     /// Its name.
@@ -189,7 +203,7 @@ pub struct PlanLimit {
 }
 
 /// The limits that differ between plans and that no project file sets.
-pub const BY_PLAN: [PlanLimit; 6] = [
+pub const BY_PLAN: [PlanLimit; 8] = [
     PlanLimit { name: "component_gzip_bytes", figure: component_gzip_bytes, doc: "Largest component, in bytes compressed with gzip." },
     PlanLimit { name: "services_max", figure: services_max, doc: "Services that one account may have." },
     PlanLimit { name: "custom_domains_max", figure: custom_domains_max, doc: "Custom domains that one service may have." },
@@ -204,6 +218,12 @@ pub const BY_PLAN: [PlanLimit; 6] = [
         doc: "Largest SQLite database, in bytes; its backups are not part of it.",
     },
     PlanLimit { name: "sqlite_vm_steps", figure: sqlite_vm_steps, doc: "Steps of SQLite's virtual machine that one query or batch may take." },
+    PlanLimit { name: "state_object_bytes", figure: state_object_bytes, doc: "Values of one State object with their keys, in bytes." },
+    PlanLimit {
+        name: "state_account_bytes",
+        figure: state_account_bytes,
+        doc: "Values of all State objects of one account with their keys, in bytes.",
+    },
 ];
 
 /// A limit that is the same for every plan and service.

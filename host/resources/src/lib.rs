@@ -7,4 +7,5 @@ pub mod database;
 pub mod kv;
 pub mod objects;
 pub mod sqlite;
+pub mod state;
 pub mod stores;

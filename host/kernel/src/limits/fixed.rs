@@ -217,4 +217,28 @@ pub const SQLITE_BACKUPS_KEPT: usize = 30;
 pub const SQLITE_MIGRATIONS_MAX: usize = 10_000;
 /// Longest name of a migration, in bytes.
 pub const SQLITE_MIGRATION_NAME_BYTES_MAX: usize = 255;
+/// Longest key of a State object, and of a value in it, in bytes of UTF-8.
+pub const STATE_KEY_BYTES_MAX: usize = 512;
+/// Key and value of State together, in bytes.
+pub const STATE_ENTRY_BYTES_MAX: usize = 2 << 20;
+/// Keys of one page of a State list, or objects of one page of a list of objects.
+pub const STATE_PAGE_KEYS_MAX: usize = 1_000;
+/// Keys or objects of a State list that is not asked for in pages.
+pub const STATE_LIST_KEYS_MAX: usize = 100_000;
+/// Changes and conditions of one atomic write to a State object.
+pub const STATE_BATCH_CHANGES_MAX: usize = 1_000;
+/// Keys and values that one atomic write to a State object, or one call of its handler, changes together, in bytes.
+pub const STATE_BATCH_BYTES_MAX: usize = 32 << 20;
+/// Keys that one call of a State object's handler changes.
+pub const STATE_SESSION_CHANGES_MAX: usize = 32_768;
+/// How long a call waits for its turn on a State object, in ms.
+pub const STATE_WAIT_MS_MAX: u64 = 10_000;
+/// Calls that wait for their turn on one State object at a time.
+pub const STATE_WAITING_MAX: usize = 1_024;
+/// How long a State alarm waits before its first retry, in ms. Each further wait is twice as long.
+pub const STATE_ALARM_RETRY_MS: u64 = 2_000;
+/// Retries of a State alarm. After them it is cleared.
+pub const STATE_ALARM_RETRIES_MAX: u32 = 6;
+/// The latest time of a State alarm, in ms since the UNIX epoch: the end of the year 9999.
+pub const STATE_ALARM_UNIX_MS_MAX: u64 = 253_402_300_799_999;
 }

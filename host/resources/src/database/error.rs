@@ -104,7 +104,7 @@ impl Error {
 
 /// Whether an error of a commit or a checkpoint leaves open what is on disk. A full disk, a lock or too little memory do not: SQLite has undone
 /// the transaction, and the next one starts from what was there before.
-pub(super) fn poisons(error: &rusqlite::Error) -> bool {
+pub(crate) fn poisons(error: &rusqlite::Error) -> bool {
     let Some(failure) = error.sqlite_error() else { return false };
     matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
         || matches!(

@@ -30,6 +30,7 @@ use rusqlite::{Connection, Transaction};
 use tokio::sync::{mpsc, oneshot};
 
 pub use error::Error;
+pub(crate) use error::poisons;
 pub use rusqlite;
 
 use readers::Readers;

@@ -1,0 +1,295 @@
+//! A thread that drives an object: it runs those who wait, one after the other, and commits what they have done as one group. While a commit waits for
+//! the disk, a session may have the object already and build on what is not there yet; it is answered after its own commit, and undone with the
+//! commit that it is built on.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::oneshot;
+
+use super::file::{AlarmNote, Batch, File};
+use super::memory::{Group, Job, Reply, Step, What};
+use super::objects::{Handle, poisoned};
+use super::session::Turn;
+use super::view::{Allowance, View};
+use super::{Answer, Chain, Error, ringing, rows};
+use crate::database;
+
+/// Counts a thread that drives, also if it panics.
+struct Driving(Handle);
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        let shared = &self.0.shared;
+        if shared.drivers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            shared.driven.notify_waiters();
+        }
+    }
+}
+
+/// Has a thread drive an object that was said to need it.
+pub(super) fn schedule(handle: Handle) {
+    handle.shared.drivers.fetch_add(1, Ordering::AcqRel);
+    let shared = handle.shared.clone();
+    let driving = Driving(handle);
+    shared.pool.submit(move || drive(&driving.0));
+}
+
+fn drive(handle: &Handle) {
+    if let Err(error) = load(handle) {
+        let waiting = {
+            let mut memory = handle.memory();
+            memory.driven = false;
+            memory.drain()
+        };
+        waiting.into_iter().for_each(|waiting| refuse(waiting.what, &error));
+        return;
+    }
+    loop {
+        let step = handle.memory().next();
+        match step {
+            Step::Run(jobs) => {
+                for job in jobs {
+                    run(handle, job);
+                }
+                handle.memory().ran();
+            }
+            Step::Grant(sender, chain) => grant(handle.clone(), sender, chain),
+            Step::Clear(sender) => {
+                let cleared = clear(handle);
+                handle.memory().ran();
+                // Whoever has asked may have gone.
+                let _ = sender.send(cleared);
+            }
+            Step::Commit(group) => commit(handle, group),
+            Step::Rest => return,
+        }
+    }
+}
+
+/// Asks the catalogue what there is.
+fn load(handle: &Handle) -> Result<(), Error> {
+    if handle.memory().loaded {
+        return Ok(());
+    }
+    let id = handle.object.id.clone();
+    let known = handle.shared.catalogue.read_blocking(id.namespace, move |connection| rows::known(connection, id.namespace, &id.object))?;
+    handle.memory().load(known.unwrap_or_default());
+    Ok(())
+}
+
+fn refuse(what: What, error: &Error) {
+    match what {
+        What::Job(job) => job.answer(Err(error.clone())),
+        What::Clear(sender) => drop(sender.send(Err(error.clone()))),
+        // The session's caller sees that its channel is gone and asks again, for the reason.
+        What::Hold(..) => {}
+    }
+}
+
+/// Gives the object to a session.
+pub(super) fn grant(handle: Handle, sender: oneshot::Sender<Turn>, chain: Option<Chain>) {
+    // Whoever has gone meanwhile gives it back by dropping it.
+    drop(sender.send(Turn::new(handle, chain)));
+}
+
+fn run(handle: &Handle, mut job: Box<dyn Job>) {
+    let mut view = View::new(handle.clone(), Allowance::default());
+    let stands = catch_unwind(AssertUnwindSafe(|| job.run(&mut view))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        tracing::error!(error = text, "an operation of State panicked");
+        false
+    });
+    let pending = if stands { view.absorb() } else { view.pending() };
+    if pending {
+        handle.memory().tell(Box::new(move |committed| job.answer(committed)));
+    } else {
+        job.answer(Ok(()));
+    }
+}
+
+/// Commits a group and tells those who wait for it.
+fn commit(handle: &Handle, group: Group) {
+    let Group { number, counts, .. } = group;
+    let result = if group.changes.is_empty() && group.alarm.is_none() { Ok(()) } else { store(handle, &group) };
+    let mut replies: Vec<Reply> = group.replies;
+    match &result {
+        Ok(()) => {
+            handle.memory().committed(number, counts);
+            tell(replies, &result);
+            tidy(handle);
+        }
+        Err(error) => {
+            let failed = std::mem::take(&mut replies);
+            undo(handle, error);
+            tell(failed, &result);
+        }
+    }
+}
+
+/// Undoes all that is not on disk.
+fn undo(handle: &Handle, error: &Error) {
+    let (others, change) = {
+        let mut memory = handle.memory();
+        let before = memory.counts.bytes;
+        let others = memory.undo();
+        if let Error::Database(database::Error::Poisoned(_)) = error {
+            memory.ended = Some(error.clone());
+        }
+        (others, (before, memory.counts.bytes))
+    };
+    let (before, after) = change;
+    let id = &handle.object.id;
+    handle.shared.ledger.release(id.namespace, before.saturating_sub(after));
+    handle.shared.ledger.add(id.namespace, handle.object.account, after.saturating_sub(before));
+    tell(others, &Err(Error::Undone));
+}
+
+fn tell(replies: Vec<Reply>, result: &Result<(), Error>) {
+    replies.into_iter().for_each(|reply| reply(result.clone()));
+}
+
+/// Writes a group to disk: values into the file, then the alarm into the catalogue. When both change, the file has a note of the alarm, so that they
+/// change together whatever happens in between.
+fn store(handle: &Handle, group: &Group) -> Result<(), Error> {
+    let object = &handle.object;
+    let namespace = object.id.namespace;
+    if handle.shared.ledger.is_dropped(namespace) {
+        return Err(Error::Dropped);
+    }
+    let shard = handle.shared.catalogue.existing(namespace).cloned();
+    let mut note = None;
+    if !group.changes.is_empty() {
+        let (incarnation, mut file) = marked_file(handle)?;
+        // Marked, so the shard is there.
+        let shard = shard.or_else(|| handle.shared.catalogue.existing(namespace).cloned()).ok_or_else(Error::closed)?;
+        note = group.alarm.map(|due| AlarmNote { generation: shard.number(), due });
+        let batch = Batch { namespace, object: &object.id.object, changes: &group.changes, counts: group.counts, alarm: note };
+        let file = file.as_mut().ok_or_else(Error::closed)?;
+        debug_assert_eq!(file.incarnation, incarnation, "a file is written as long as it is the object's");
+        file.commit(&batch).map_err(|error| if database::poisons(&error) { poisoned(&error) } else { error.into() })?;
+        // From here on that is what there is, whatever becomes of the alarm.
+        handle.memory().durable = group.counts;
+    }
+    let Some(due) = group.alarm else { return Ok(()) };
+    let (id, account) = (object.id.clone(), object.account);
+    let written = handle.shared.catalogue.write_blocking(namespace, move |tx, shard| {
+        rows::ensure_namespace(tx, id.namespace, account)?;
+        let note = note.unwrap_or_else(|| AlarmNote { generation: shard.number(), due });
+        ringing::apply(tx, id.namespace, &id.object, note)?;
+        Ok(shard.due.update(tx)?)
+    });
+    if written.is_err()
+        && let Some(shard) = handle.shared.catalogue.existing(namespace)
+    {
+        shard.due.unknown();
+    }
+    written
+}
+
+/// The object's file, made and opened if need be, and marked in the catalogue for as long as nobody else has it.
+fn marked_file(handle: &Handle) -> Result<(i64, MutexGuard<'_, Option<File>>), Error> {
+    loop {
+        let incarnation = mark(handle)?;
+        let file = handle.file(incarnation, true)?;
+        let memory = handle.memory();
+        if let Some(ended) = &memory.ended {
+            return Err(ended.clone());
+        }
+        // It may have been closed in between, and the mark be gone.
+        if memory.marked.is_some() && memory.incarnation == Some(incarnation) {
+            drop(memory);
+            return Ok((incarnation, file));
+        }
+    }
+}
+
+/// Makes sure that the catalogue knows that the file may know better. Returns the file's incarnation.
+fn mark(handle: &Handle) -> Result<i64, Error> {
+    {
+        let memory = handle.memory();
+        if let (Some(incarnation), Some(_)) = (memory.incarnation, memory.marked) {
+            return Ok(incarnation);
+        }
+    }
+    let (id, account) = (handle.object.id.clone(), handle.object.account);
+    let (incarnation, mark) = handle.shared.catalogue.write_blocking(id.namespace, move |tx, shard| {
+        let mark = shard.number();
+        Ok((rows::mark(tx, id.namespace, &id.object, account, mark)?, mark))
+    })?;
+    let mut memory = handle.memory();
+    (memory.incarnation, memory.marked) = (Some(incarnation), Some(mark));
+    Ok(incarnation)
+}
+
+/// Copies the log of a file when it has grown. This is after the answers: nobody waits for it but whoever writes next.
+fn tidy(handle: &Handle) {
+    let tidied = handle.file_if_free().and_then(|file| file.as_ref().map(File::tidy));
+    if let Some(Err(error)) = tidied {
+        tracing::warn!(%error, "the write-ahead log of a State object could not be copied into its file");
+        if database::poisons(&error) {
+            handle.memory().ended = Some(poisoned(&error));
+        }
+    }
+}
+
+/// Deletes the object with its values and its alarm. Nothing of it is in memory only.
+fn clear(handle: &Handle) -> Result<Answer<bool>, Error> {
+    View::new(handle.clone(), Allowance::default()).check()?;
+    let id = handle.object.id.clone();
+    let namespace = id.namespace;
+    let before = handle.memory().counts;
+    let deleted = match handle.shared.catalogue.existing(namespace) {
+        None => false,
+        Some(_) => handle.shared.catalogue.write_blocking(namespace, move |tx, shard| {
+            let (_, existed) = rows::delete(tx, id.namespace, &id.object)?;
+            shard.due.update(tx)?;
+            Ok(existed)
+        })?,
+    };
+    handle.cleared();
+    handle.shared.ledger.release(namespace, before.bytes);
+    handle.shared.to_remove.notify_one();
+    let existed = deleted || before.values > 0;
+    Ok(Answer { value: existed, rows_read: 1, rows_written: before.values.max(u64::from(existed)), object: Default::default() })
+}
+
+/// A call that runs by itself, with whoever waits for its answer.
+pub(super) struct Call<F, T> {
+    pub allowance: Allowance,
+    pub work: Option<F>,
+    pub result: Option<Result<Answer<T>, Error>>,
+    pub caller: oneshot::Sender<Result<Answer<T>, Error>>,
+}
+
+impl<F, T> Job for Call<F, T>
+where
+    F: FnOnce(&mut View) -> Result<T, Error> + Send,
+    T: Send,
+{
+    fn run(&mut self, view: &mut View) -> bool {
+        let Some(work) = self.work.take() else { return false };
+        view.allow(self.allowance);
+        let result = view.check().and_then(|()| work(view)).map(|value| view.answer(value));
+        let stands = result.is_ok();
+        self.result = Some(result);
+        stands
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), Error>) {
+        let answer = match (self.result, committed) {
+            // A call that failed by itself has its own reason, whatever became of the others.
+            (Some(Err(error)), _) | (_, Err(error)) => Err(error),
+            (Some(Ok(answer)), Ok(())) => Ok(answer),
+            (None, Ok(())) => Err(Error::Undone),
+        };
+        // The caller may have gone; what was committed stays.
+        let _ = self.caller.send(answer);
+    }
+}
+
+/// Has a session's commit told when its group is on disk.
+pub(super) fn teller<T: Send + 'static>(answer: Answer<T>, caller: oneshot::Sender<Result<Answer<T>, Error>>) -> Reply {
+    Box::new(move |committed| drop(caller.send(committed.map(|()| answer))))
+}

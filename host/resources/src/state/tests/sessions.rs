@@ -1,0 +1,189 @@
+//! A session has the object for itself, is undone unless it is committed, and lets the next one in before its commit is on disk.
+
+use std::time::Duration;
+
+use super::*;
+
+fn chained(object: &str, chain: u64) -> Target {
+    Target { chain: Some(Chain(chain)), ..target(object) }
+}
+
+#[tokio::test]
+async fn a_session_sees_its_own_writes_and_is_undone_when_it_is_dropped() {
+    let (folder, clock, state) = fresh().await;
+    put(&state, "room", "a", "1").await;
+    put(&state, "room", "c", "1").await;
+    for commit in [false, true] {
+        let mut session = state.hold(&target("room")).await.unwrap();
+        session.put("b", "2".into()).await.unwrap();
+        assert!(session.delete("a").await.unwrap());
+        assert_eq!(session.increment("n", 5).await.unwrap(), 5);
+        assert_eq!(session.get("b").await.unwrap().unwrap(), "2");
+        assert_eq!(session.get("a").await.unwrap(), None);
+        assert!(session.compare_and_set("c", Some("1".into()), Some("2".into())).await.unwrap().swapped);
+        let listed = session.keys(List { limit: Some(2), ..List::default() }).await.unwrap();
+        assert_eq!((listed.items.iter().map(|key| key.name.as_str()).collect::<Vec<_>>(), listed.has_more), (vec!["b", "c"], true));
+        let at = session.set_alarm(Schedule::InSeconds(60)).await.unwrap();
+        assert_eq!(session.alarm().await.unwrap().unwrap().scheduled_at, at);
+        if commit {
+            let answer = session.commit().unwrap().durable().await.unwrap();
+            assert_eq!((answer.rows_written, answer.object), (5, Counts { values: 3, bytes: 6 }));
+            assert_eq!(keys(&state, "room").await, ["b", "c", "n"]);
+            assert_eq!(state.alarm(&target("room")).await.unwrap().value.unwrap().scheduled_at, at);
+        } else {
+            drop(session);
+            assert_eq!(keys(&state, "room").await, ["a", "c"]);
+            assert_eq!(get(&state, "room", "c").await.unwrap(), "1");
+            assert_eq!(state.alarm(&target("room")).await.unwrap().value, None);
+        }
+    }
+    state.close().await.unwrap();
+    check(&folder);
+    let state = open(&folder, &clock).await;
+    assert_eq!(keys(&state, "room").await, ["b", "c", "n"]);
+    assert!(state.alarm(&target("room")).await.unwrap().value.is_some());
+}
+
+#[tokio::test]
+async fn the_next_session_builds_on_what_is_not_on_disk_yet() {
+    let (_folder, _, state) = fresh().await;
+    let mut committing = Vec::new();
+    for number in 1..=100 {
+        let mut session = state.hold(&target("room")).await.unwrap();
+        assert_eq!(session.increment("n", 1).await.unwrap(), number);
+        committing.push(session.commit().unwrap());
+    }
+    for committing in committing {
+        committing.durable().await.unwrap();
+    }
+    assert_eq!(get(&state, "room", "n").await.unwrap(), "100");
+}
+
+#[tokio::test]
+async fn whoever_waits_is_let_in_in_order_or_goes_after_ten_seconds() {
+    let (_folder, clock, state) = fresh().await;
+    let session = state.hold(&target("room")).await.unwrap();
+    // Another object does not wait.
+    put(&state, "other", "a", "1").await;
+    let waiting: Vec<_> = (0..3)
+        .map(|number: u32| {
+            let state = state.clone();
+            tokio::spawn(
+                async move { state.write(&target("room"), vec![Change::Put { key: "last".into(), value: number.to_string().into() }]).await },
+            )
+        })
+        .collect();
+    let held = state.clone();
+    let holding = tokio::spawn(async move { held.hold(&target("room")).await.map(drop) });
+    tokio::task::yield_now().await;
+    tokio::task::yield_now().await;
+    clock.advance(Duration::from_millis(9_000));
+    tokio::task::yield_now().await;
+    assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
+    drop(session);
+    for waiting in waiting {
+        waiting.await.unwrap().unwrap();
+    }
+    holding.await.unwrap().unwrap();
+    assert_eq!(get(&state, "room", "last").await.unwrap(), "2");
+    let _session = state.hold(&target("room")).await.unwrap();
+    let (one, two) = (state.clone(), state.clone());
+    let late = [
+        tokio::spawn(async move { one.get(&target("room"), "last").await.map(drop) }),
+        tokio::spawn(async move { two.hold(&target("room")).await.map(drop) }),
+    ];
+    tokio::task::yield_now().await;
+    tokio::task::yield_now().await;
+    clock.advance(Duration::from_secs(11));
+    for late in late {
+        assert_eq!(late.await.unwrap().unwrap_err().code().code, "state_object_busy");
+    }
+}
+
+#[tokio::test]
+async fn no_more_wait_for_an_object_than_may() {
+    use tovuk_kernel::limits::STATE_WAITING_MAX;
+    let (_folder, _, state) = fresh().await;
+    let session = state.hold(&target("room")).await.unwrap();
+    for round in 0..2 {
+        let room = target("room");
+        let mut waiting: Vec<_> = (0..STATE_WAITING_MAX).map(|_| Box::pin(state.get(&room, "a"))).collect();
+        for waiting in &mut waiting {
+            assert!(futures::poll!(waiting).is_pending(), "round {round}");
+        }
+        let crowded = state.get(&target("room"), "a").await.unwrap_err();
+        assert!(matches!(crowded, Error::Crowded));
+        // They go, and their places are free.
+    }
+    drop(session);
+    put(&state, "room", "a", "1").await;
+}
+
+#[tokio::test]
+async fn what_would_wait_for_itself_is_refused_at_once() {
+    let (_folder, _, state) = fresh().await;
+    let first = state.hold(&chained("a", 1)).await.unwrap();
+    assert_eq!(state.holder(&target("a")), Some(Chain(1)));
+    assert!(matches!(state.hold(&chained("a", 1)).await, Err(Error::Deadlock)));
+    assert!(matches!(state.get(&chained("a", 1), "key").await, Err(Error::Deadlock)));
+    let second = state.hold(&chained("b", 2)).await.unwrap();
+    let third = state.hold(&chained("c", 3)).await.unwrap();
+    let (room_b, room_c) = (chained("b", 1), chained("c", 2));
+    let mut one = Box::pin(state.hold(&room_b));
+    let mut two = Box::pin(state.hold(&room_c));
+    assert!(futures::poll!(&mut one).is_pending());
+    assert!(futures::poll!(&mut two).is_pending());
+    // 1 waits for 2, and 2 for 3.
+    let refused = state.hold(&chained("a", 3)).await.map(drop).unwrap_err();
+    assert_eq!(refused.code().code, "state_deadlock");
+    drop(third);
+    drop(two.await.unwrap());
+    drop(second);
+    drop(one.await.unwrap());
+    drop(first);
+    assert_eq!(state.holder(&target("a")), None);
+    drop(state.hold(&chained("a", 3)).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_session_that_was_cancelled_in_an_operation_gives_the_object_back() {
+    let (_folder, _, state) = fresh().await;
+    put(&state, "room", "a", "1").await;
+    let mut session = state.hold(&target("room")).await.unwrap();
+    session.put("a", "2".into()).await.unwrap();
+    {
+        let handle = state.handle(&target("room")).unwrap();
+        let _somebody_else_reads = handle.file_if_free().unwrap();
+        let mut reading = Box::pin(session.get("b"));
+        assert!(futures::poll!(&mut reading).is_pending());
+    }
+    assert_eq!(get(&state, "room", "a").await.unwrap(), "1");
+    assert!(matches!(session.get("a").await, Err(Error::Ended)));
+    assert!(matches!(session.commit(), Err(Error::Ended)));
+}
+
+#[tokio::test]
+async fn what_was_built_on_a_commit_that_failed_fails_too() {
+    let (_folder, _, state) = fresh().await;
+    put(&state, "room", "a", "1").await;
+    // The file goes away under the store: the next commit finds another one in its place.
+    let handle = state.handle(&target("room")).unwrap();
+    let incarnation = handle.memory().incarnation.unwrap();
+    let path = file::path_of(&handle.shared.folder, NAMESPACE, "room", incarnation);
+    let mut first = state.hold(&target("room")).await.unwrap();
+    first.put("a", "2".into()).await.unwrap();
+    {
+        handle.file_if_free().unwrap().take().unwrap().close().unwrap();
+        std::fs::write(&path, b"this is no database, and long enough to be looked at as one ...................................").unwrap();
+    }
+    let first = first.commit().unwrap();
+    let mut second = state.hold(&target("room")).await.unwrap();
+    let read = second.get("a").await;
+    assert!(first.durable().await.is_err());
+    assert!(read.is_err() || read.unwrap().unwrap() == "2");
+    assert!(matches!(second.put("b", "3".into()).await, Err(Error::Undone)));
+    assert!(matches!(second.commit(), Err(Error::Undone)));
+    assert_eq!(state.account_bytes(ACCOUNT), 2);
+    // Other objects are not concerned.
+    put(&state, "other", "a", "1").await;
+}
