@@ -6,6 +6,7 @@ pub mod conditional;
 pub mod database;
 pub mod kv;
 pub mod objects;
+pub mod queue;
 pub mod sqlite;
 pub mod state;
 pub mod stores;

@@ -241,4 +241,60 @@ pub const STATE_ALARM_RETRY_MS: u64 = 2_000;
 pub const STATE_ALARM_RETRIES_MAX: u32 = 6;
 /// The latest time of a State alarm, in ms since the UNIX epoch: the end of the year 9999.
 pub const STATE_ALARM_UNIX_MS_MAX: u64 = 253_402_300_799_999;
+/// Largest body of a queue message, in bytes: 128 KB less 100 bytes that the host keeps for itself.
+pub const QUEUE_BODY_BYTES_MAX: usize = 127_900;
+/// Messages of one batch that is sent to a queue.
+pub const QUEUE_SEND_MESSAGES_MAX: usize = 100;
+/// Bodies of one batch that is sent to a queue together, in bytes.
+pub const QUEUE_SEND_BYTES_MAX: usize = 256_000;
+/// Messages that are sent to one queue in a second.
+pub const QUEUE_MESSAGES_PER_SECOND_MAX: u64 = 5_000;
+/// Bodies that wait in one queue, in bytes. Dead letters are taken beyond it.
+pub const QUEUE_BACKLOG_BYTES_MAX: u64 = 25_000_000_000;
+/// How long a message waits before its first delivery, or before it is tried again, at most, in s.
+pub const QUEUE_DELAY_SECONDS_MAX: u32 = 86_400;
+/// Messages of a batch that is delivered, when the queue does not say.
+pub const QUEUE_BATCH_MESSAGES: u32 = 10;
+/// Messages of a batch that is delivered or pulled, and messages that one request settles.
+pub const QUEUE_BATCH_MESSAGES_MAX: u32 = 100;
+/// How long a batch waits to fill, in s, when the queue does not say.
+pub const QUEUE_BATCH_WAIT_SECONDS: u32 = 5;
+/// How long a batch waits to fill, at most, in s.
+pub const QUEUE_BATCH_WAIT_SECONDS_MAX: u32 = 60;
+/// Deliveries of a message after the first, when the queue does not say.
+pub const QUEUE_RETRIES: u32 = 3;
+/// Deliveries of a message after the first, at most.
+pub const QUEUE_RETRIES_MAX: u32 = 100;
+/// How long a queue keeps a message, in s, when it does not say.
+pub const QUEUE_RETENTION_SECONDS: u32 = 345_600;
+/// How long a queue keeps a message at least, in s.
+pub const QUEUE_RETENTION_SECONDS_MIN: u32 = 60;
+/// How long a queue keeps a message at most, in s.
+pub const QUEUE_RETENTION_SECONDS_MAX: u32 = 1_209_600;
+/// Messages of a batch that is pulled, when the request does not say.
+pub const QUEUE_PULL_MESSAGES: u32 = 5;
+/// How long a message that was pulled is hidden from others, in s, when neither request nor queue say.
+pub const QUEUE_VISIBILITY_SECONDS: u32 = 30;
+/// How long a message that was pulled is hidden from others at most, in s.
+pub const QUEUE_VISIBILITY_SECONDS_MAX: u32 = 43_200;
+/// Batches of one queue that are delivered at a time.
+pub const QUEUE_CONCURRENCY_MAX: u32 = 250;
+/// Bytes that one metered queue operation writes, reads or deletes; a larger message is as many operations as it has such parts.
+pub const QUEUE_OPERATION_BYTES: u64 = 64_000;
+/// Messages of one page of a list of a queue.
+pub const QUEUE_PAGE_MESSAGES_MAX: usize = 1_000;
+/// Bodies of one page of a list of a queue, in bytes. A page that would have more ends before, and has at least one message.
+pub const QUEUE_PAGE_BYTES_MAX: usize = 4 << 20;
+/// Messages of a list of a queue that is not asked for in pages.
+pub const QUEUE_LIST_MESSAGES_MAX: usize = 100_000;
+/// Longest cron expression, in bytes.
+pub const CRON_EXPRESSION_BYTES_MAX: usize = 256;
+/// Times that a cron tick is tried again after it failed. The first time is after a minute, and each wait is twice the one before.
+pub const CRON_RETRIES_MAX: u32 = 3;
+/// How long a cron tick waits before it is tried again for the first time, in s.
+pub const CRON_RETRY_SECONDS: u64 = 60;
+/// Runs of one cron trigger that its history keeps.
+pub const CRON_RUNS_KEPT: u64 = 100;
+/// Next times of a cron trigger that are shown.
+pub const CRON_NEXT_SHOWN: usize = 5;
 }
