@@ -3,6 +3,7 @@
 
 pub mod bindings;
 pub mod conditional;
+pub mod cron;
 pub mod database;
 pub mod kv;
 pub mod objects;

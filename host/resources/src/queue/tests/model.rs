@@ -281,7 +281,7 @@ async fn run(steps: Vec<(usize, Step)>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 30, max_shrink_iters: 300, ..ProptestConfig::default() })]
 
     #[test]
     fn queues_deliver_like_a_plain_list(steps in prop::collection::vec((0..QUEUES.len(), step()), 1..80)) {
