@@ -125,11 +125,12 @@ impl State {
         }
     }
 
-    /// Takes alarms that are due, at most so many. Each is to be reported with [`State::settle`]; until then no other alarm of its object is taken.
+    /// Takes alarms that are due, at most so many, of each shard the longest overdue first. After an error they stay due, so whoever asks again waits a
+    /// little before. Each is to be reported with [`State::settle`]; until then no other alarm of its object is taken.
     pub async fn take_due(&self, alarms_max: usize) -> Result<Vec<DueAlarm>, Error> {
         let now = self.0.shared.clock.now_unix_ms();
         let mut taken = Vec::new();
-        for shard in self.0.shared.catalogue.all() {
+        for shard in self.0.shared.catalogue.all_in_turn() {
             while taken.len() < alarms_max && shard.due.at().is_some_and(|due| due <= now) {
                 let (due, wanted) = (shard.due.clone(), alarms_max - taken.len());
                 let found = shard.database.write(move |tx| {

@@ -1,11 +1,11 @@
-//! The files of the catalogue: which one a namespace is in, opening them, and asking them from a thread. What is in them is in `rows.rs`.
+//! The files of the catalogue: what is known of each while it is open, and asking it from a thread. What is in them is in `rows.rs`.
 //!
 //! A shard says which objects there are, what they hold and when their alarms ring. Of values the objects' files are the truth; of alarms the catalogue
 //! is, but for a change that was committed together with values and is noted in the file until the catalogue has it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use rusqlite::{Connection, Transaction};
 use tokio::runtime::Handle as Runtime;
@@ -13,7 +13,8 @@ use tokio::sync::{Notify, OnceCell};
 use tovuk_kernel::clock::UnixMs;
 
 use super::{Error, Namespace, rows};
-use crate::database::{self, Database, Options, rusqlite};
+use crate::database::shards::Shards;
+use crate::database::{Database, Options, rusqlite};
 
 /// Into how many files namespaces are spread. Never to be changed: it says which file a namespace is in.
 const SHARDS: u8 = 8;
@@ -28,8 +29,10 @@ const NEVER: u64 = u64::MAX;
 
 /// All shards. Those that exist are open; the others come when first written to.
 pub(super) struct Catalogue {
+    files: Shards,
     shards: Vec<OnceCell<Shard>>,
-    folder: PathBuf,
+    /// How often all were gone through.
+    rounds: AtomicUsize,
     runtime: Runtime,
     /// Told when an alarm may be due earlier than [`Catalogue::next_due`] has said before.
     pub rung: Arc<Notify>,
@@ -79,24 +82,22 @@ impl Shard {
 }
 
 impl Catalogue {
-    /// Opens the shards that are in the folder.
+    /// Opens the shards that are in the folder, which is created if need be.
     pub async fn open(folder: &Path) -> Result<Self, Error> {
+        let options = Options { queue_max: 8_192, group_jobs_max: 4_096, checkpoint_pages: 2_000, ..Options::new(APPLICATION_ID) };
         let catalogue = Self {
+            files: Shards::open(folder, SHARDS, MIGRATIONS, options).await?,
             shards: (0..SHARDS).map(|_| OnceCell::new()).collect(),
-            folder: folder.to_owned(),
+            rounds: AtomicUsize::new(0),
             runtime: Runtime::current(),
             rung: Arc::new(Notify::new()),
         };
-        for (number, shard) in catalogue.shards.iter().enumerate() {
-            if catalogue.path(number).exists() {
-                shard.get_or_try_init(|| catalogue.open_shard(number)).await?;
+        for (number, shard) in (0..SHARDS_I64).zip(&catalogue.shards) {
+            if let Some(database) = catalogue.files.existing(number) {
+                shard.get_or_try_init(|| catalogue.start(database)).await?;
             }
         }
         Ok(catalogue)
-    }
-
-    fn path(&self, number: usize) -> PathBuf {
-        self.folder.join(format!("{number:02}.db"))
     }
 
     pub fn index(namespace: Namespace) -> usize {
@@ -110,9 +111,9 @@ impl Catalogue {
 
     /// The shard of a namespace. It is created if need be.
     pub async fn of(&self, namespace: Namespace) -> Result<&Shard, Error> {
-        let number = Self::index(namespace);
-        let shard = self.shards.get(number).ok_or_else(Error::closed)?;
-        shard.get_or_try_init(|| self.open_shard(number)).await
+        let shard = self.shards.get(Self::index(namespace)).ok_or_else(Error::closed)?;
+        let database = self.files.of(namespace.0).await?;
+        shard.get_or_try_init(|| self.start(database)).await
     }
 
     /// All shards that are there.
@@ -120,15 +121,18 @@ impl Catalogue {
         self.shards.iter().filter_map(OnceCell::get)
     }
 
-    async fn open_shard(&self, number: usize) -> Result<Shard, Error> {
-        let path = self.path(number);
-        let options = Options { queue_max: 8_192, group_jobs_max: 4_096, readers: 4, checkpoint_pages: 2_000, ..Options::new(APPLICATION_ID) };
-        let opening = self.runtime.spawn_blocking(move || Database::open(&path, MIGRATIONS, options));
-        // Opening does not panic; what is left is a runtime that is shutting down.
-        let database = opening.await.unwrap_or(Err(database::Error::Closed))?;
+    /// All shards that are there, each time from another one on.
+    pub fn all_in_turn(&self) -> impl Iterator<Item = &Shard> {
+        let first = self.rounds.fetch_add(1, Ordering::Relaxed) % self.shards.len().max(1);
+        let (before, from) = self.shards.split_at_checked(first).unwrap_or((&[], &self.shards));
+        from.iter().chain(before).filter_map(OnceCell::get)
+    }
+
+    /// Begins to use a file.
+    async fn start(&self, database: &Database) -> Result<Shard, Error> {
         let (start, next) = database.write(|tx| Ok::<_, Error>((rows::start(tx)?, rows::next_due(tx)?))).await?;
         let due = Due { next: Arc::new(AtomicU64::new(next.unwrap_or(NEVER))), rung: self.rung.clone() };
-        Ok(Shard { database, numbers: Arc::new(AtomicI64::new(start << COUNTED_BITS)), due })
+        Ok(Shard { database: database.clone(), numbers: Arc::new(AtomicI64::new(start << COUNTED_BITS)), due })
     }
 
     /// Runs a job that writes and waits for its commit. For threads that are not the runtime's.

@@ -20,6 +20,9 @@ use crate::database::{Error as DatabaseError, rusqlite};
 const APPLICATION_ID: [u8; 4] = *b"tvso";
 /// Pages of the write-ahead log from which it is copied into the file.
 const CHECKPOINT_PAGES: i64 = 1_000;
+/// Pages of the log that stay in it when the file is closed. Copying syncs twice, and a log that is there already saves whoever opens the file next the
+/// sync of its folder: with many objects that take turns, that is most of what they cost.
+const LOG_PAGES_KEPT: i64 = 16;
 /// A file with no more free pages keeps them for what comes next.
 const FREE_PAGES_KEPT: i64 = 64;
 /// Above one page in so many that is free, pages are given back when the file is closed.
@@ -216,25 +219,26 @@ impl File {
         Ok(())
     }
 
-    /// Leaves everything in the file and closes it.
+    /// Closes the file. What is in its log stays there, unless it is much.
     pub fn close(self) -> Result<(), rusqlite::Error> {
-        let finish = || {
-            let pragma = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-            let free = pragma("freelist_count")?;
-            if free > FREE_PAGES_KEPT && free.saturating_mul(FREE_ONE_IN) > pragma("page_count")? {
-                let mut vacuum = self.connection.prepare("PRAGMA incremental_vacuum")?;
-                let mut rows = vacuum.query([])?;
-                // Each step frees one page.
-                while rows.next()?.is_some() {}
-            }
-            self.checkpoint("TRUNCATE").map(drop)
-        };
-        let finished = finish();
-        if finished.is_err() {
-            // Closing would copy the log once more, as if it were known to be whole. The next start reads from it what is.
-            self.abandon();
-        }
+        let finished = self.finish();
+        // Nothing is left to be copied, or it is not known to be whole. The next one who opens the file reads from the log what is.
+        self.abandon();
         finished
+    }
+
+    fn finish(&self) -> Result<(), rusqlite::Error> {
+        let pragma = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        let free = pragma("freelist_count")?;
+        let much_is_free = free > FREE_PAGES_KEPT && free.saturating_mul(FREE_ONE_IN) > pragma("page_count")?;
+        if much_is_free {
+            let mut vacuum = self.connection.prepare("PRAGMA incremental_vacuum")?;
+            let mut rows = vacuum.query([])?;
+            // Each step frees one page.
+            while rows.next()?.is_some() {}
+        }
+        let (pages, _) = self.checkpoint("NOOP")?;
+        if much_is_free || pages > LOG_PAGES_KEPT { self.checkpoint("TRUNCATE").map(drop) } else { Ok(()) }
     }
 
     /// Closes the file and leaves the log beside it.

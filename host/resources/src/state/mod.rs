@@ -66,7 +66,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { open_max: 256, threads: 16, object_bytes: limits::state_object_bytes, account_bytes: limits::state_account_bytes }
+        Self { open_max: 256, threads: 32, object_bytes: limits::state_object_bytes, account_bytes: limits::state_account_bytes }
     }
 }
 

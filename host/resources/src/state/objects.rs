@@ -320,8 +320,12 @@ impl Handle {
         let closing = file.take();
         if let Some(closing) = closing {
             self.shared.open.fetch_sub(1, Ordering::Relaxed);
-            let closed = closing.close();
+            let failed = matches!(self.memory().ended, Some(Error::Database(_)));
+            let closed = if failed { Ok(closing.abandon()) } else { closing.close() };
             self.memory().open = false;
+            if failed {
+                return None;
+            }
             if let Err(error) = closed {
                 tracing::warn!(%error, "the write-ahead log of a State object could not be copied into its file");
                 if database::poisons(&error) {

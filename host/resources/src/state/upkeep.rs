@@ -1,9 +1,8 @@
 //! What happens at the start and in the background: reading files that were being written when the host ended, and removing what was deleted, in small
 //! steps.
 
-use std::fs::{DirBuilder, remove_dir_all};
+use std::fs::remove_dir_all;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +16,7 @@ use super::objects::{Id, Shared};
 use super::pool::Pool;
 use super::rows::{self, Of};
 use super::{Error, Options};
+use crate::database::shards::give_back;
 
 /// Objects or files of one step.
 const STEP: u32 = 64;
@@ -25,7 +25,6 @@ const RETRY: Duration = Duration::from_secs(60);
 
 /// Opens everything, and brings the catalogue up to date.
 pub(super) async fn open(folder: &Path, clock: Clock, options: Options) -> Result<Shared, Error> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| Error::file(folder, error))?;
     let catalogue = Catalogue::open(folder).await?;
     let ledger = Ledger::default();
     for shard in catalogue.all() {
@@ -105,6 +104,7 @@ pub(super) async fn remove(shared: &Arc<Shared>) -> Result<(), Error> {
     for shard in shared.catalogue.all() {
         while namespaces(shared, shard).await? {}
         while files(shared, shard).await? {}
+        give_back(&shard.database).await?;
     }
     Ok(())
 }

@@ -84,15 +84,16 @@ async fn increments_of_a_hot_object_and_of_many() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn ten_thousand_objects_in_turn() {
+    let objects = std::env::var("TOVUK_STATE_OBJECTS").map_or(10_000, |objects| objects.parse().unwrap());
     let folder = folder();
     let state = opened(&folder).await;
     println!("{} MiB resident", resident_mib());
-    for what in ["new", "again"] {
+    for what in ["new", "again", "and again"] {
         let started = Instant::now();
         let tasks = (0..64).map(|caller| {
             let state = state.clone();
             tokio::spawn(async move {
-                for number in (caller..10_000).step_by(64) {
+                for number in (caller..objects).step_by(64) {
                     state.increment(&target(&number.to_string()), "n", 1).await.unwrap();
                 }
             })
@@ -100,7 +101,7 @@ async fn ten_thousand_objects_in_turn() {
         join_all(tasks).await.into_iter().for_each(Result::unwrap);
         let seconds = started.elapsed().as_secs_f64();
         let (mib, open, in_use) = (resident_mib(), state.0.shared.files_open(), state.0.shared.in_use());
-        println!("10000 objects {what}: {seconds:.1} s, {mib} MiB resident, {open} files open, {in_use} objects in memory");
+        println!("{objects} objects {what}: {seconds:.1} s, {mib} MiB resident, {open} files open, {in_use} objects in memory");
     }
     let started = Instant::now();
     let usage = state.usage(NAMESPACE).await.unwrap();
@@ -113,19 +114,20 @@ async fn ten_thousand_objects_in_turn() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn a_hundred_thousand_alarms() {
+    let alarms = std::env::var("TOVUK_STATE_ALARMS").map_or(100_000, |alarms| alarms.parse().unwrap());
     let folder = folder();
     let state = opened(&folder).await;
     let started = Instant::now();
     let tasks = (0..256).map(|caller| {
         let state = state.clone();
         tokio::spawn(async move {
-            for number in (caller..100_000).step_by(256) {
+            for number in (caller..alarms).step_by(256) {
                 state.set_alarm(&target(&number.to_string()), Schedule::At(1)).await.unwrap();
             }
         })
     });
     join_all(tasks).await.into_iter().for_each(Result::unwrap);
-    println!("set: {:.0}/s, {} MiB resident", 100_000.0 / started.elapsed().as_secs_f64(), resident_mib());
+    println!("set: {:.0}/s, {} MiB resident", alarms as f64 / started.elapsed().as_secs_f64(), resident_mib());
     let started = Instant::now();
     while state.next_due().is_some() {
         let taken = state.take_due(500).await.unwrap();
@@ -134,6 +136,6 @@ async fn a_hundred_thousand_alarms() {
             .into_iter()
             .for_each(|settled| assert_eq!(settled.unwrap(), Settled::Done));
     }
-    println!("taken and settled: {:.0}/s", 100_000.0 / started.elapsed().as_secs_f64());
+    println!("taken and settled: {:.0}/s", alarms as f64 / started.elapsed().as_secs_f64());
     state.close().await.unwrap();
 }
