@@ -1,7 +1,7 @@
 //! Why an operation on cron triggers was not done, and which code says so on every door.
 
 use tovuk_kernel::codes::{self, Code};
-use tovuk_kernel::limits::CRON_EXPRESSION_BYTES_MAX;
+use tovuk_kernel::limits::{CRON_EXPRESSION_BYTES_MAX, CRON_RUNS_KEPT};
 
 use crate::database;
 
@@ -25,6 +25,9 @@ pub enum Error {
         /// Its length.
         bytes: usize,
     },
+    /// Too many ticks of the trigger wait or run.
+    #[error("{CRON_RUNS_KEPT} ticks of the trigger wait or run already; wait until some have ended")]
+    TooMany,
     /// There is no such trigger, or it was dropped.
     #[error("the cron trigger has been deleted")]
     Dropped,
@@ -44,6 +47,7 @@ impl Error {
     pub fn code(&self) -> &'static Code {
         match self {
             Self::Expression { .. } | Self::ExpressionBytes { .. } => &codes::CRON_EXPRESSION_INVALID,
+            Self::TooMany => &codes::TOO_MANY_REQUESTS,
             Self::Dropped => &codes::RESOURCE_NOT_FOUND,
             Self::Database(_) => &codes::STORAGE_FAILED,
         }

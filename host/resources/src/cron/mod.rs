@@ -134,7 +134,7 @@ impl Crons {
     /// Makes a trigger tick once, now, also if it is disabled. Returns the id of the run.
     ///
     /// # Errors
-    /// When there is no such trigger.
+    /// When 100 ticks of the trigger wait or run already, or there is no such trigger.
     pub async fn run_now(&self, number: TriggerNumber) -> Result<i64, Error> {
         let store = self.0.clone();
         let work = self.0.database.write(move |tx| {
@@ -311,13 +311,13 @@ impl Tick {
         self.end(detail, |tx, due, end| rows::fail(tx, due.0, due.1, end)).await
     }
 
-    /// The host itself has refused it: it is delivered again after a while, and this has not counted.
+    /// The host itself has refused it: it is delivered again after a while, and this has not counted. It is canceled if its trigger was disabled meanwhile.
     ///
     /// # Errors
     /// When the store fails; then it is delivered again at once.
     pub async fn hold(self, wait: Duration) -> Result<(), Error> {
         let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        self.end(None, move |tx, due, end| rows::hold(tx, due.0, end.now.saturating_add(wait))).await
+        self.end(None, move |tx, due, end| rows::hold(tx, due.0, due.1, end.now.saturating_add(wait), end.now)).await
     }
 
     async fn end<T, F>(self, detail: Option<String>, job: F) -> Result<T, Error>

@@ -112,8 +112,13 @@ pub(super) fn tick(tx: &Transaction<'_>, now: UnixMs, most: usize) -> Result<usi
     Ok(count)
 }
 
-/// Makes a tick that is due at once.
+/// Makes a tick that is due at once, unless too many of the trigger wait or run already.
 pub(super) fn run_now(tx: &Transaction<'_>, number: TriggerNumber, now: UnixMs) -> Result<i64, Error> {
+    let open = "SELECT count(*) FROM runs WHERE trigger = ?1 AND ended IS NULL";
+    let open = tx.prepare_cached(open)?.query_row([number.0], |row| row.get(0)).map(unsigned)?;
+    if open >= CRON_RUNS_KEPT {
+        return Err(Error::TooMany);
+    }
     tx.prepare_cached("INSERT INTO runs (trigger, scheduled, manual, due) VALUES (?1, ?2, 1, ?2)")?.execute([number.0, signed(now)])?;
     Ok(tx.last_insert_rowid())
 }
@@ -177,9 +182,7 @@ pub(super) fn succeed(tx: &Transaction<'_>, id: i64, number: TriggerNumber, ende
 pub(super) fn fail(tx: &Transaction<'_>, id: i64, number: TriggerNumber, ended: &End) -> Result<Option<UnixMs>, Error> {
     let attempts: Option<u32> = tx.prepare_cached("SELECT attempts FROM runs WHERE id = ?1")?.query_row([id], |row| row.get(0)).optional()?;
     let Some(attempts) = attempts else { return Ok(None) };
-    let manual_or_enabled = "SELECT enabled OR (SELECT manual FROM runs WHERE id = ?2) FROM triggers WHERE number = ?1";
-    let wanted = tx.prepare_cached(manual_or_enabled)?.query_row([number.0, id], |row| row.get::<_, bool>(0)).optional()?;
-    if attempts >= CRON_RETRIES_MAX || wanted != Some(true) {
+    if attempts >= CRON_RETRIES_MAX || !is_wanted(tx, id, number)? {
         end(tx, id, number, Outcome::Failed, ended)?;
         return Ok(None);
     }
@@ -194,9 +197,23 @@ pub(super) fn fail(tx: &Transaction<'_>, id: i64, number: TriggerNumber, ended: 
     Ok(Some(due))
 }
 
-/// The host itself has refused a tick: it is delivered again then, and this has not counted.
-pub(super) fn hold(tx: &Transaction<'_>, id: i64, due: UnixMs) -> Result<(), Error> {
-    tx.prepare_cached("UPDATE runs SET due = ?2, taken = 0 WHERE id = ?1")?.execute([id, signed(due)])?;
+/// Whether a tick may still be delivered: its trigger is enabled, or somebody has asked for it.
+fn is_wanted(tx: &Transaction<'_>, id: i64, number: TriggerNumber) -> Result<bool, Error> {
+    let sql = "SELECT enabled OR manual FROM triggers, runs WHERE number = ?1 AND id = ?2";
+    Ok(tx.prepare_cached(sql)?.query_row([number.0, id], |row| row.get(0)).optional()?.unwrap_or(false))
+}
+
+/// The host itself has refused a tick: it is delivered again then, and this has not counted. It is canceled if its trigger was disabled meanwhile.
+pub(super) fn hold(tx: &Transaction<'_>, id: i64, number: TriggerNumber, due: UnixMs, now: UnixMs) -> Result<(), Error> {
+    if is_wanted(tx, id, number)? {
+        tx.prepare_cached("UPDATE runs SET due = ?2, taken = 0 WHERE id = ?1")?.execute([id, signed(due)])?;
+    } else {
+        tx.prepare_cached("UPDATE runs SET due = NULL, taken = 0, outcome = ?2, ended = ?3 WHERE id = ?1")?.execute([
+            id,
+            Outcome::Canceled.number(),
+            signed(now),
+        ])?;
+    }
     Ok(())
 }
 

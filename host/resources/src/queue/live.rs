@@ -9,7 +9,7 @@
 //! - Messages that are *due* can come in before the cursor, because a time is written before its commit is seen. Whoever has committed one lowers the
 //!   cursor to it ([`Live::lower`]), also while somebody takes, who then does not raise it again.
 //! - What was given out and not settled is in `in_flight`, what came back unsettled in `returned`, which is taken first. Messages in either are passed by.
-//! - What is settled while somebody takes may still be seen by the older state that they read; it is kept in `left` until they are done.
+//! - What is settled while somebody takes may still be seen by the older state that they read; it is kept in `Meanwhile::left` until they are done.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -50,16 +50,25 @@ pub(super) struct Hand {
     pub due_after: (i64, i64),
     in_flight: HashSet<i64>,
     returned: BTreeSet<i64>,
-    /// What was settled since the taking that goes on began, and the least time that was written since.
-    scan: Option<(HashSet<i64>, Option<(i64, i64)>)>,
+    /// While somebody takes.
+    scan: Option<Meanwhile>,
     /// Which of two kinds has its turn, where a batch has room for one message.
     pub turn: bool,
+}
+
+/// What has happened since the taking that goes on began.
+#[derive(Default)]
+struct Meanwhile {
+    /// What was settled.
+    left: HashSet<i64>,
+    /// The least time that was written.
+    least: Option<(i64, i64)>,
 }
 
 impl Hand {
     /// Whether a message is not to be given out now.
     pub fn is_held(&self, id: i64) -> bool {
-        self.in_flight.contains(&id) || self.returned.contains(&id) || self.scan.as_ref().is_some_and(|(left, _)| left.contains(&id))
+        self.in_flight.contains(&id) || self.returned.contains(&id) || self.scan.as_ref().is_some_and(|scan| scan.left.contains(&id))
     }
 
     /// Whether a message is being delivered.
@@ -92,15 +101,15 @@ impl Hand {
 
     /// A message is due at a time, perhaps one that was passed.
     pub fn lower(&mut self, place: (i64, i64)) {
-        if let Some((_, least)) = &mut self.scan {
-            *least = Some(least.map_or(place, |least| least.min(place)));
+        if let Some(scan) = &mut self.scan {
+            scan.least = Some(scan.least.map_or(place, |least| least.min(place)));
         }
         self.due_after = self.due_after.min(before(place));
     }
 
     /// Raises the cursor of what is due, but not past what was lowered since the taking began.
     pub fn raise(&mut self, due_after: (i64, i64)) {
-        let least = self.scan.as_ref().and_then(|(_, least)| *least);
+        let least = self.scan.as_ref().and_then(|scan| scan.least);
         self.due_after = least.map_or(due_after, |least| due_after.min(before(least)));
     }
 }
@@ -161,7 +170,7 @@ impl Live {
 
     /// Begins to note what is settled and lowered; ends when the guard is dropped.
     pub fn scan(&self) -> Scan<'_> {
-        self.hand().scan = Some((HashSet::new(), None));
+        self.hand().scan = Some(Meanwhile::default());
         Scan(self)
     }
 
@@ -176,8 +185,8 @@ impl Live {
         for id in ids {
             hand.in_flight.remove(&id);
             hand.returned.remove(&id);
-            if let Some((left, _)) = &mut hand.scan {
-                left.insert(id);
+            if let Some(scan) = &mut hand.scan {
+                scan.left.insert(id);
             }
         }
     }

@@ -1,7 +1,8 @@
 -- A queue: whose it is, how it delivers, what is in it, and what has become of what was. Dropped ones stay as a mark: their number is not given out
--- again, and what comes late is refused. `local` is the number of the queue in this file, and the beginning of the ids of its messages.
+-- again, and what comes late is refused. `local` is the number of the queue in this file, and the beginning of the ids of its messages,
+-- which bounds it.
 CREATE TABLE queues (
-    local INTEGER PRIMARY KEY AUTOINCREMENT,
+    local INTEGER PRIMARY KEY AUTOINCREMENT CHECK (local < 2097152),
     number INTEGER NOT NULL UNIQUE,
     service INTEGER NOT NULL,
     batch_messages INTEGER NOT NULL,

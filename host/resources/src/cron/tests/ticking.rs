@@ -141,6 +141,29 @@ async fn triggers_are_changed_paused_run_and_dropped() {
 }
 
 #[tokio::test]
+async fn a_tick_that_is_held_while_its_trigger_is_paused_is_canceled() {
+    let (_folder, clock, crons) = fresh().await;
+    crons.create(SERVICE, NIGHTLY, "nightly", "* * * * *").await.unwrap();
+    clock.advance(MINUTE);
+    let tick = one(&crons).await;
+    crons.enable(NIGHTLY, false).await.unwrap();
+    tick.hold(MINUTE).await.unwrap();
+    assert_eq!((crons.next_due().await.unwrap(), crons.history(NIGHTLY).await.unwrap()[0].outcome), (None, Outcome::Canceled));
+}
+
+#[tokio::test]
+async fn so_many_ticks_of_one_trigger_can_be_asked_for() {
+    let (_folder, _, crons) = fresh().await;
+    crons.create(SERVICE, NIGHTLY, "nightly", "0 0 * * *").await.unwrap();
+    for _ in 0..100 {
+        crons.run_now(NIGHTLY).await.unwrap();
+    }
+    assert_eq!(crons.run_now(NIGHTLY).await.unwrap_err().code().code, "too_many_requests");
+    crons.due(1).await.unwrap().remove(0).succeeded(None).await.unwrap();
+    crons.run_now(NIGHTLY).await.unwrap();
+}
+
+#[tokio::test]
 async fn the_history_keeps_the_latest_runs() {
     let (_folder, clock, crons) = fresh().await;
     crons.create(SERVICE, NIGHTLY, "nightly", "* * * * *").await.unwrap();
