@@ -25,6 +25,9 @@ const OVERLAY_BYTES_MAX: usize = STATE_BATCH_BYTES_MAX;
 /// Tells a caller what became of the commit that it waits for.
 pub(super) type Reply = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
+/// A session that has been waited for: where its turn is sent, and whose it is.
+pub(super) type Granted = (oneshot::Sender<super::session::Turn>, Option<Chain>);
+
 /// A call that runs by itself, on a thread.
 pub(super) trait Job: Send {
     /// Runs it. Returns whether its changes stand, if they can be committed.
@@ -143,8 +146,8 @@ impl Memory {
         !self.open && self.marked.is_none() && !failed
     }
 
-    /// Lets somebody wait. Returns whether the object has to be driven.
-    pub fn enqueue(&mut self, waiting: Waiting) -> Result<bool, Error> {
+    /// Lets somebody wait. Returns who has the object now, if it is a session, and whether the object has to be driven.
+    pub fn enqueue(&mut self, waiting: Waiting) -> Result<(Option<Granted>, bool), Error> {
         if let Some(ended) = &self.ended {
             return Err(ended.clone());
         }
@@ -156,7 +159,7 @@ impl Memory {
         }
         self.queue.push_back(waiting);
         // Whoever has it now lets the next one in.
-        Ok(!self.taken && !std::mem::replace(&mut self.driven, true))
+        Ok(if self.taken { (None, false) } else { self.pass() })
     }
 
     /// Those who wait, to be told that nothing is done any more.
@@ -207,10 +210,16 @@ impl Memory {
         }
     }
 
-    /// The object is free again. Returns who has it now, if it is a session, and whether the object has to be driven.
-    pub fn release(&mut self) -> (Option<(oneshot::Sender<super::session::Turn>, Option<Chain>)>, bool) {
+    /// The object is free again. Returns the same as [`Memory::enqueue`].
+    pub fn release(&mut self) -> (Option<Granted>, bool) {
         self.taken = false;
-        let granted = match self.admit(|what| matches!(what, What::Hold(..))) {
+        self.pass()
+    }
+
+    /// Passes the object on. A session needs no driver and does not wait for the one that commits what was before; all others do.
+    fn pass(&mut self) -> (Option<Granted>, bool) {
+        let loaded = self.loaded;
+        let granted = match self.admit(|what| loaded && matches!(what, What::Hold(..))) {
             Some(What::Hold(sender, chain)) => Some((sender, chain)),
             _ => None,
         };

@@ -18,6 +18,7 @@ mod file;
 mod ledger;
 mod memory;
 mod objects;
+mod pages;
 mod pool;
 mod ringing;
 mod rows;
@@ -42,6 +43,7 @@ use tovuk_kernel::limits::{self, Plan};
 
 pub use alarms::{AlarmInfo, DueAlarm, Outcome, Settled};
 pub use error::Error;
+pub use pages::{KeyPages, ObjectPages};
 pub use session::{Committing, Session};
 pub use types::{Answer, Chain, Change, Counts, List, Listed, ListedObject, Namespace, Page, Schedule, Swapped, Target, Usage, Written};
 

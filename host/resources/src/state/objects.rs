@@ -102,7 +102,6 @@ impl Drop for Handle {
 }
 
 impl Shared {
-    #[expect(clippy::too_many_arguments, reason = "called once, where the parts are made")]
     pub fn new(folder: PathBuf, catalogue: Catalogue, ledger: Ledger, pool: Pool, clock: Clock, options: Options, template: Arc<[u8]>) -> Self {
         Self {
             folder,
@@ -320,12 +319,14 @@ impl Handle {
         let closing = file.take();
         if let Some(closing) = closing {
             self.shared.open.fetch_sub(1, Ordering::Relaxed);
-            let failed = matches!(self.memory().ended, Some(Error::Database(_)));
-            let closed = if failed { Ok(closing.abandon()) } else { closing.close() };
-            self.memory().open = false;
-            if failed {
+            if matches!(self.memory().ended, Some(Error::Database(_))) {
+                // It is not known what is on disk, so nothing more is done to it. It stays marked.
+                closing.abandon();
+                self.memory().open = false;
                 return None;
             }
+            let closed = closing.close();
+            self.memory().open = false;
             if let Err(error) = closed {
                 tracing::warn!(%error, "the write-ahead log of a State object could not be copied into its file");
                 if database::poisons(&error) {

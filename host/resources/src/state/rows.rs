@@ -168,8 +168,11 @@ pub(super) fn usage(connection: &Connection, namespace: Namespace) -> Result<Usa
     Ok(select.query_row([namespace.0], row).optional()?.unwrap_or_default())
 }
 
-/// All namespaces with their account and bytes; those without were dropped.
-pub(super) fn namespaces(connection: &Connection) -> Result<Vec<(Namespace, Option<(i64, u64)>)>, Error> {
+/// A namespace with its account and what it has, in bytes, unless it was dropped.
+pub(super) type Booked = (Namespace, Option<(i64, u64)>);
+
+/// All namespaces.
+pub(super) fn namespaces(connection: &Connection) -> Result<Vec<Booked>, Error> {
     let mut select = connection.prepare("SELECT number, account, bytes, dropped FROM namespaces")?;
     let row = |row: &Row<'_>| {
         let dropped: bool = row.get(3)?;

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use tovuk_kernel::clock::UnixMs;
 
 use super::drive::{grant, schedule, teller};
-use super::memory::{Ticket, Waiting, What};
+use super::memory::{Granted, Ticket, Waiting, What};
 use super::objects::Handle;
 use super::types::{check_entry, check_key};
 use super::view::{Allowance, View};
@@ -38,13 +38,18 @@ impl Drop for Turn {
     fn drop(&mut self) {
         // Before another can have the object.
         self._held = None;
-        let (granted, driven) = self.handle.memory().release();
-        if let Some((sender, chain)) = granted {
-            grant(self.handle.clone(), sender, chain);
-        }
-        if driven {
-            schedule(self.handle.clone());
-        }
+        let passed = self.handle.memory().release();
+        pass(&self.handle, passed);
+    }
+}
+
+/// Does what was decided when the object was passed on.
+fn pass(handle: &Handle, (granted, driven): (Option<Granted>, bool)) {
+    if let Some((sender, chain)) = granted {
+        grant(handle.clone(), sender, chain);
+    }
+    if driven {
+        schedule(handle.clone());
     }
 }
 
@@ -103,9 +108,8 @@ impl State {
     pub(super) async fn wait_for<T>(&self, handle: &Handle, what: What, mut answer: oneshot::Receiver<T>) -> Result<Option<T>, Error> {
         let ticket = std::sync::Arc::<Ticket>::default();
         let place = Place(ticket.clone());
-        if handle.memory().enqueue(Waiting { ticket: ticket.clone(), what })? {
-            schedule(handle.clone());
-        }
+        let passed = handle.memory().enqueue(Waiting { ticket: ticket.clone(), what })?;
+        pass(handle, passed);
         let wait = std::time::Duration::from_millis(tovuk_kernel::limits::STATE_WAIT_MS_MAX);
         let answered = match self.0.shared.clock.timeout(wait, &mut answer).await {
             Some(answered) => answered,

@@ -69,9 +69,9 @@ async fn writes_until_killed() {
             for number in round * 1_000_000.. {
                 let object = target(&format!("{caller}-{}", number % OBJECTS));
                 let value = Bytes::from(format!("{number}:{}", "x".repeat(usize::try_from(number % 7).unwrap() * 300)));
-                if number % 5 == 0 {
+                if number.is_multiple_of(5) {
                     state.write(&object, ["a", "b"].map(|key| Change::Delete { key: key.into() }).into()).await.unwrap();
-                } else if number % 2 == 0 {
+                } else if number.is_multiple_of(2) {
                     state.write(&object, ["a", "b"].map(|key| Change::Put { key: key.into(), value: value.clone() }).into()).await.unwrap();
                 } else {
                     let mut session = state.hold(&object).await.unwrap();
@@ -106,11 +106,11 @@ async fn what_was_answered_survives_the_death_of_the_process() {
                 let object = format!("{caller}-{}", answered % OBJECTS);
                 let (a, b) = (number(get(&state, &object, "a").await), number(get(&state, &object, "b").await));
                 assert_eq!(a, b, "a write is there wholly or not at all");
-                let stored = |number: u64| (number % 5 != 0).then_some(number);
+                let stored = |number: u64| (!number.is_multiple_of(5)).then_some(number);
                 let next = last + 1;
                 let on_its_way = next % OBJECTS == answered % OBJECTS && a == stored(next);
                 assert!(on_its_way || a == stored(answered), "{object}: {answered} of {last} was answered, and {a:?} is there");
-                if a.is_some_and(|a| a % 2 == 1) {
+                if a.is_some_and(|a| !a.is_multiple_of(2)) {
                     let alarm = state.alarm(&target(&object)).await.unwrap().value.unwrap();
                     assert_eq!(Some(alarm.scheduled_at), a.map(|a| 4_000_000_000_000 + a), "values and alarm change together");
                 }
@@ -133,7 +133,7 @@ async fn rings_until_killed() {
         tokio::spawn(async move {
             for number in 0_u64.. {
                 let object = format!("{round}-{caller}-{number}");
-                if number % 10 == 0 {
+                if number.is_multiple_of(10) {
                     let mut session = state.hold(&target(&object)).await.unwrap();
                     session.put("key", "x".into()).await.unwrap();
                     session.set_alarm(Schedule::InSeconds(0)).await.unwrap();

@@ -90,3 +90,28 @@ async fn objects_and_accounts_hold_no_more_than_their_plan_allows() {
     state.drop_namespace(NAMESPACE).await.unwrap();
     assert_eq!((state.account_bytes(ACCOUNT), state.account_bytes(4)), (0, 903));
 }
+
+#[tokio::test]
+async fn a_list_without_a_limit_comes_in_pages_and_ends() {
+    let (_folder, _, state) = fresh().await;
+    for part in 0..101 {
+        let changes = (0..1_000).map(|number| Change::Put { key: format!("{part:03}-{number:03}"), value: "x".into() });
+        state.write(&target("room"), changes.collect()).await.unwrap();
+    }
+    let (mut pages, mut keys, mut last) = (state.key_pages(&target("room"), "0".into(), None), 0, None);
+    while let Some(page) = pages.next().await {
+        let page = page.unwrap().value;
+        keys += page.items.len();
+        last = Some(page);
+    }
+    assert_eq!((keys, last.unwrap().next_cursor), (100_000, None), "only those that begin with a 0");
+    let (mut pages, mut last) = (state.key_pages(&target("room"), String::new(), None), None);
+    while let Some(page) = pages.next().await {
+        last = page.unwrap().value.next_cursor;
+    }
+    let rest = state.keys(&target("room"), List { cursor: last, ..List::default() }).await.unwrap().value;
+    assert_eq!((rest.items.len(), rest.items[0].name.as_str(), rest.has_more), (1_000, "100-000", false));
+    let mut objects = state.object_pages(NAMESPACE, String::new(), None);
+    assert_eq!(objects.next().await.unwrap().unwrap().items.len(), 1);
+    assert!(objects.next().await.is_none());
+}
