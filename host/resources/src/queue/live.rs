@@ -76,9 +76,9 @@ impl Hand {
         self.in_flight.contains(&id)
     }
 
-    /// The first messages that came back.
-    pub fn returned(&self, count: usize) -> Vec<i64> {
-        self.returned.iter().take(count).copied().collect()
+    /// The first message after an id that came back.
+    pub fn returned_after(&self, id: i64) -> Option<i64> {
+        self.returned.range(id.saturating_add(1)..).next().copied()
     }
 
     /// Messages that are being delivered.

@@ -93,7 +93,6 @@ struct Plan {
     live: Arc<Live>,
     take: Take,
     moment: Moment,
-    returned: Vec<i64>,
     ready_after: i64,
     due_after: (i64, i64),
     /// Where ready ones and due ones compete for the only place.
@@ -176,8 +175,7 @@ impl Queues {
         let epoch = live.epoch.load(Ordering::Relaxed);
         let moment = Moment { now, expired: self.store.expired(live, now) };
         let hand = live.hand();
-        let returned = hand.returned(take.messages);
-        let plan = Plan { live: live.clone(), take, moment, returned, ready_after: hand.ready_after, due_after: hand.due_after, turn: hand.turn };
+        let plan = Plan { live: live.clone(), take, moment, ready_after: hand.ready_after, due_after: hand.due_after, turn: hand.turn };
         (plan, epoch)
     }
 }
@@ -188,7 +186,11 @@ fn look(connection: &Connection, plan: &Plan) -> Result<Seen, Error> {
     let mut room = Room::new(plan.take.messages, plan.take.bytes);
     let mut seen =
         Seen { found: Vec::new(), ready_after: plan.ready_after, due_after: plan.due_after, gone: Vec::new(), later: Vec::new(), more: false };
-    for &id in &plan.returned {
+    // All of them, because what comes after those that have expired comes before everything else.
+    let mut last = 0;
+    while room.messages > 0 {
+        let Some(id) = live.hand().returned_after(last) else { break };
+        last = id;
         match messages::one(connection, id, plan.moment, &mut room, &mut seen.found)? {
             One::Taken => {}
             One::Gone => seen.gone.push(id),
@@ -214,7 +216,7 @@ fn look(connection: &Connection, plan: &Plan) -> Result<Seen, Error> {
         all = due.len() < room.messages;
         fits = take_due(connection, plan, due.into_iter(), &mut room, &mut seen)?;
     }
-    seen.more = more || !all || !seen.gone.is_empty() || !seen.later.is_empty();
+    seen.more = more || !all;
     Ok(seen)
 }
 

@@ -121,3 +121,17 @@ async fn what_has_expired_and_is_not_yet_removed_hides_nothing() {
         counted(folder.path());
     }
 }
+
+#[tokio::test]
+async fn what_came_back_and_has_expired_does_not_let_others_pass() {
+    let (_folder, clock, queues) = fresh(keeps(60)).await;
+    queues.sweeper.0.abort();
+    send(&queues, &["old"]).await;
+    let old = take(&queues, JOBS, 10).await;
+    clock.advance(Duration::from_secs(30));
+    send(&queues, &["a", "b", "c"]).await;
+    let batch = take(&queues, JOBS, 2).await;
+    drop((old, batch));
+    clock.advance(Duration::from_secs(31));
+    assert_eq!(acked(&queues, JOBS, 2).await, ["a", "b"]);
+}
