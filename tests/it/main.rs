@@ -53,6 +53,7 @@ mod outcomes;
 mod pages;
 mod project_data;
 mod refused;
+mod restored;
 mod source_builds;
 mod sqlite_durable;
 mod streaming;

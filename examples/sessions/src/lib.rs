@@ -40,7 +40,9 @@ fn login(req: Request) -> Result<Response> {
     for byte in random {
         write!(key, "{byte:02x}")?;
     }
-    sessions().put_item(Item::json(&*key, &Session { user })?.with_ttl(HOUR).with_metadata(req.header("user-agent").unwrap_or("unknown"))?)?;
+    // Metadata has at most 1,024 bytes.
+    let program: String = req.header("user-agent").unwrap_or("unknown").chars().take(200).collect();
+    sessions().put_item(Item::json(&*key, &Session { user })?.with_ttl(HOUR).with_metadata(&program)?)?;
     Ok(Response::redirect("/").with_header("set-cookie", format!("session={key}; Max-Age={}; Path=/; HttpOnly; SameSite=Lax", HOUR.as_secs())))
 }
 
@@ -72,7 +74,10 @@ fn logout(req: Request) -> Result<Response> {
 fn everywhere(req: Request) -> Result<Response> {
     let (_, session) = current(&req)?;
     let keys = sessions().keys(format!("{}/", session.user)).map(|key| Ok(key?.name)).collect::<Result<Vec<_>>>()?;
-    sessions().delete_many(keys)?;
+    // One call takes at most 10,000.
+    for some in keys.chunks(10_000) {
+        sessions().delete_many(some.to_vec())?;
+    }
     Ok(forgotten())
 }
 

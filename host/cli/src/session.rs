@@ -26,7 +26,7 @@ pub struct ClientArgs {
     /// The host's control API [env: TOVUK_API_BASE_URL] [default: http://127.0.0.1:8788]
     #[arg(long, global = true, value_name = "URL", help_heading = "Global options")]
     pub api: Option<String>,
-    /// The token to show [env: TOVUK_TOKEN] [default: the one that `tovuk login` has stored for this host]
+    /// The token to act with [env: TOVUK_TOKEN] [default: the one that `tovuk login` has stored for this host]
     #[arg(long, global = true, value_name = "TOKEN", help_heading = "Global options")]
     pub token: Option<String>,
     /// Print JSON

@@ -41,9 +41,10 @@ pub fn tree() -> &'static Node {
 }
 
 /// What is said of a group of commands. One that is not here is described by what it can do.
-const GROUPS: [(&str, &str); 14] = [
+const GROUPS: [(&str, &str); 15] = [
     ("account", "Show and change the account"),
     ("binding", "Private ways from one service to another"),
+    ("clock", "The time by which a host goes"),
     ("cron", "Cron triggers of a service"),
     ("domains", "Custom domains of a service"),
     ("env", "Secrets of a service: environment variables that are written and never read back"),

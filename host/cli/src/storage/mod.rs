@@ -25,7 +25,7 @@ use crate::session::ClientArgs;
 /// Parts that are sent at a time.
 const PARTS_AT_A_TIME: usize = 4;
 
-/// The commands of `tovuk storage` that are more than one operation.
+/// Files as objects of a service
 #[derive(Debug, Subcommand)]
 pub enum StorageCommand {
     /// Send a file as an object

@@ -222,6 +222,15 @@ impl Kv {
         each.fold(Counts { commits: 0, jobs: 0 }, |sum, each| Counts { commits: sum.commits + each.commits, jobs: sum.jobs + each.jobs })
     }
 
+    /// The highest number of a namespace that was ever written to; 0 when there is none.
+    pub async fn highest(&self) -> Result<i64, Error> {
+        let mut highest = 0;
+        for database in self.store.shards.all() {
+            highest = highest.max(database.read(store::highest).await?);
+        }
+        Ok(highest)
+    }
+
     /// What a namespace holds.
     pub async fn usage(&self, namespace: Namespace) -> Result<Usage, Error> {
         match self.store.shards.existing(namespace) {

@@ -140,6 +140,11 @@ pub(super) fn count(tx: &Transaction<'_>, namespace: Namespace, change: Change) 
     Ok(usage)
 }
 
+/// The highest number of a namespace in this shard.
+pub(super) fn highest(connection: &Connection) -> Result<i64, Error> {
+    Ok(connection.query_row("SELECT coalesce(max(number), 0) FROM namespaces", [], |row| row.get(0))?)
+}
+
 /// What a namespace holds.
 pub(super) fn usage(connection: &Connection, namespace: Namespace) -> Result<Usage, Error> {
     Ok(row_of(connection, namespace)?.unwrap_or_default())

@@ -133,6 +133,11 @@ impl Objects {
         }
     }
 
+    /// The highest number of a service that has objects, or has had some; 0 when there is none.
+    pub async fn highest_service(&self) -> Result<i64, Error> {
+        self.0.database.read(|conn| rows::highest_service(conn).map_err(Error::from)).await
+    }
+
     /// What a service has.
     pub async fn usage(&self, service: i64) -> Result<Usage, Error> {
         self.0.database.read(move |conn| rows::usage(conn, service).map_err(Error::from)).await

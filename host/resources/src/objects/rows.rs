@@ -260,6 +260,11 @@ pub(super) fn usage(conn: &Connection, service: i64) -> rusqlite::Result<Usage> 
     statement.query_row([service], sums).optional().map(Option::unwrap_or_default)
 }
 
+/// The highest number of a service.
+pub(super) fn highest_service(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.query_row("SELECT coalesce(max(number), 0) FROM services", [], |row| row.get(0))
+}
+
 /// What all services of an account have.
 pub(super) fn account_usage(conn: &Connection, account: i64) -> rusqlite::Result<Usage> {
     let sql = "SELECT coalesce(sum(objects), 0), coalesce(sum(bytes), 0), coalesce(sum(reserved), 0) FROM services WHERE account = ?1";

@@ -7,6 +7,7 @@ pub mod api;
 mod base64;
 mod bodies;
 mod caller;
+pub(crate) mod data;
 mod decode;
 pub mod handler;
 pub mod operations;
@@ -22,14 +23,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use dashmap::DashSet;
 use http::{Request, Response};
 use rusqlite::Connection;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_util::task::TaskTracker;
 use tovuk_kernel::clock::Clock;
-use tovuk_kernel::resource::Kind;
 use tovuk_resources::database::{self, Database, Options};
-use tovuk_resources::kv::{self, Kv};
+use tovuk_resources::kv::Kv;
 use tovuk_resources::objects::{Links, Objects, Signer};
 use tovuk_resources::sqlite::Sqlites;
 use tovuk_resources::stores::Stores;
@@ -117,6 +118,8 @@ struct Inner {
     operations: TaskTracker,
     air: Mutex<()>,
     records: Records,
+    /// Data that somebody is removing.
+    removing: DashSet<data::Removal>,
     pages: pages::Pages,
 }
 
@@ -161,9 +164,10 @@ impl Control {
             bodies: bodies::Bodies::new(),
             operations: TaskTracker::new(),
             air: Mutex::new(()),
+            removing: DashSet::new(),
             pages: pages::Pages::default(),
         }));
-        control.make_databases().await?;
+        control.settle_data().await?;
         crate::deploy::boot::put_on_air(&control).await?;
         control.remove_data().await;
         Ok(control)
@@ -229,6 +233,10 @@ impl Control {
         &self.0.config
     }
 
+    fn removing(&self) -> &DashSet<data::Removal> {
+        &self.0.removing
+    }
+
     fn pages(&self) -> &pages::Pages {
         &self.0.pages
     }
@@ -267,39 +275,6 @@ impl Control {
     pub(crate) async fn serves_objects_of(&self, service: i64) -> Result<bool, Refusal> {
         let service = self.read(move |conn| Ok(store::services::get(conn, service)?)).await?;
         Ok(service.is_some_and(|service| !self.tokens().is_suspended(service.account_id)))
-    }
-
-    /// Makes the files of databases whose rows were committed before the host ended. Where the control database is older than the files, as after it was
-    /// restored alone, their numbers are not given out again: a new database must not find another one's rows.
-    async fn make_databases(&self) -> Result<(), Refusal> {
-        let highest = self.sqlite().highest().await?.cast_signed();
-        self.write(move |conn| Ok(store::resources::skip_numbers(conn, Kind::Sqlite.as_str(), highest)?)).await?;
-        let numbers = self.read(|conn| Ok(store::resources::numbers(conn, Kind::Sqlite)?)).await?;
-        for number in self.sqlite().missing(numbers.into_iter().map(i64::cast_unsigned).collect()).await? {
-            tracing::warn!("the database sqlite_{number} has no file: an empty one is made");
-            self.sqlite().create(number).await?;
-        }
-        Ok(())
-    }
-
-    /// Removes the data that nothing names any more. What cannot be removed now is tried again, at the latest after the next start.
-    pub(crate) async fn remove_data(&self) {
-        if let Err(refusal) = self.try_remove_data().await {
-            tracing::warn!("data that was deleted is still there: {refusal}");
-        }
-    }
-
-    async fn try_remove_data(&self) -> Result<(), Refusal> {
-        for (kind, number) in self.read(|conn| Ok(store::resources::removals(conn)?)).await? {
-            match Kind::named(&kind) {
-                Some(Kind::Kv) => drop(self.kv().drop_namespace(kv::Namespace(number)).await?),
-                Some(Kind::Sqlite) => drop(self.sqlite().delete(number.cast_unsigned()).await?),
-                None if kind == store::resources::OBJECTS => drop(self.objects().remove_service(number).await?),
-                None => continue,
-            }
-            self.write(move |conn| Ok(store::resources::removed(conn, &kind, number)?)).await?;
-        }
-        Ok(())
     }
 
     /// What URLs that are given out begin with.

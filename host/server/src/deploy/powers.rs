@@ -17,6 +17,9 @@ pub fn of(imports: &[String], service: &Service) -> Vec<String> {
     if imports_any(&["tovuk:kv/store", "wasi:keyvalue/store"]) {
         powers.extend(service.kv.iter().map(|namespace| format!("the KV namespace {namespace}")));
     }
+    if imports_any(&["tovuk:sqlite/database"]) {
+        powers.extend(service.sqlite.keys().map(|database| format!("the SQLite database {database}")));
+    }
     if imports_any(&["wasi:cli/environment", "wasi:config/store"]) {
         powers.extend(service.secrets.iter().map(|secret| format!("the secret {secret}")));
     }
@@ -45,6 +48,8 @@ mod tests {
         }
         assert!(of(&imports(&["tovuk:http/client@0.1.0", "wasi:cli/environment@0.2.6"]), &Service::default()).is_empty());
         assert_eq!(of(&imports(&["tovuk:objects/store@0.1.0"]), &Service::default()), ["objects of the service"]);
+        let databases = [("DB".to_owned(), Default::default())].into();
+        assert_eq!(of(&imports(&["tovuk:sqlite/database@0.1.0"]), &Service { sqlite: databases, ..Service::default() }), ["the SQLite database DB"]);
         assert!(of(&imports(&["wasi:io/streams@0.2.6"]), &service).is_empty());
     }
 }

@@ -80,7 +80,8 @@ impl Handler for Advance {
             Refusal::new(&codes::INVALID_REQUEST, text)
         })?;
         if !control.config().is_development || !control.clock().advance(by) {
-            return Err(Refusal::new(&codes::NOT_ON_THIS_HOST, "only the clock of `tovuk dev` can be moved"));
+            return Err(Refusal::new(&codes::NOT_ON_THIS_HOST, "only the clock of `tovuk dev` can be moved")
+                .instruct("Run `tovuk dev`, and this command in the folder of its project."));
         }
         Ok(Time::of(&control))
     }

@@ -16,6 +16,7 @@ use super::env::restart_hint;
 use super::note;
 use super::resources::{self, ResourceEntry};
 use super::services::ResourcesResponse;
+use crate::control::data::STILL_REMOVING;
 use crate::control::handler::Handler;
 use crate::control::store::resources as rows;
 use crate::control::{Caller, Control, Refusal, service_for, service_of};
@@ -114,8 +115,10 @@ impl Handler for Delete {
             resources.next_actions = restart_hint(&service.name, service.live_deploy_id);
             Ok(resources)
         });
-        let resources = work.await?;
-        control.remove_data().await;
+        let mut resources = work.await?;
+        if !control.remove_data().await {
+            resources.next_actions.push(STILL_REMOVING.to_owned());
+        }
         Ok(resources)
     }
 }

@@ -16,6 +16,7 @@ use super::env::restart_hint;
 use super::note;
 use super::resources::{self, ResourceEntry};
 use super::services::ResourcesResponse;
+use crate::control::data::STILL_REMOVING;
 use crate::control::handler::Handler;
 use crate::control::store::resources::{self as rows, Resource};
 use crate::control::store::{accounts, services};
@@ -146,7 +147,7 @@ impl Request for Delete {
         "/v1/services/{service}/sqlite/databases/{database}",
         "Delete a SQLite database with its backups",
     )
-    .described("Queries that run end first; its files are gone when this answers with what the service still has.")
+    .described("Queries that run end first. Answers with what the service still has, and says so where the files are not gone yet.")
     .errors(&[&codes::RESOURCE_NOT_FOUND])
     .commands(&[Command::new("sqlite delete").arguments(&[DATABASE]).examples(&["tovuk sqlite delete --service service_1 DB"])]);
     type Response = ResourcesResponse;
@@ -164,8 +165,10 @@ impl Handler for Delete {
             resources.next_actions = restart_hint(&service.name, service.live_deploy_id);
             Ok(resources)
         });
-        let resources = work.await?;
-        control.remove_data().await;
+        let mut resources = work.await?;
+        if !control.remove_data().await {
+            resources.next_actions.push(STILL_REMOVING.to_owned());
+        }
         Ok(resources)
     }
 }

@@ -74,6 +74,15 @@ pub fn list(conn: &Connection, account_id: i64) -> rusqlite::Result<Vec<Service>
     conn.prepare_cached("select * from services where account_id = ?1 order by id")?.query_map([account_id], service)?.collect()
 }
 
+/// From now on no number up to this one is given to a service.
+pub fn skip_numbers(conn: &Connection, last: i64) -> rusqlite::Result<()> {
+    let skipped = conn.execute("update sqlite_sequence set seq = max(seq, ?1) where name = 'services'", [last])?;
+    if skipped == 0 && last > 0 {
+        conn.execute("insert into sqlite_sequence (name, seq) values ('services', ?1)", [last])?;
+    }
+    Ok(())
+}
+
 /// Every service of the host.
 pub fn all(conn: &Connection) -> rusqlite::Result<Vec<Service>> {
     conn.prepare("select * from services order by id")?.query_map([], service)?.collect()

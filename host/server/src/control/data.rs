@@ -1,0 +1,88 @@
+//! What the rows of the control database and the stores of data owe each other: rows come before data and go before it, so what a host that dies leaves
+//! half done is completed later, at the latest after its next start.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use tovuk_kernel::resource::Kind;
+use tovuk_resources::kv;
+
+use super::{Control, Refusal, store};
+
+/// How long an operation that deletes waits for the data to be gone. What takes longer goes on by itself.
+const WAIT: Duration = Duration::from_secs(10);
+/// Removals of one call that go on at a time.
+const AT_A_TIME: usize = 4;
+
+/// What an operation says whose data is not gone yet.
+pub(crate) const STILL_REMOVING: &str = "What was deleted cannot be reached any more; its data is still being removed.";
+
+/// Data that is to be removed: what the control database calls its kind, and its number.
+pub(super) type Removal = (String, i64);
+
+impl Control {
+    /// Makes the files of databases whose rows were committed before the host ended. Where the control database is older than the data, as after it was
+    /// restored alone, no number of data that is there is given out again: a new owner must not find another one's.
+    pub(super) async fn settle_data(&self) -> Result<(), Refusal> {
+        let (databases, namespaces) = (self.sqlite().highest().await?.cast_signed(), self.kv().highest().await?);
+        let services = self.objects().highest_service().await?;
+        self.write(move |conn| {
+            store::resources::skip_numbers(conn, Kind::Sqlite.as_str(), databases)?;
+            store::resources::skip_numbers(conn, Kind::Kv.as_str(), namespaces)?;
+            Ok(store::services::skip_numbers(conn, services)?)
+        })
+        .await?;
+        let numbers = self.read(|conn| Ok(store::resources::numbers(conn, Kind::Sqlite)?)).await?;
+        for number in self.sqlite().missing(numbers.into_iter().map(i64::cast_unsigned).collect()).await? {
+            tracing::warn!("the database sqlite_{number} has no file: an empty one is made");
+            self.sqlite().create(number).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the data that nothing names any more and nobody is removing already. Says whether all of that is gone; what is not, because it takes long or
+    /// cannot be removed now, is tried again, at the latest after the next start.
+    ///
+    /// What others are removing is not waited for: one account's work must not hold up another's.
+    pub(crate) async fn remove_data(&self) -> bool {
+        let found = match self.read(|conn| Ok(store::resources::removals(conn)?)).await {
+            Ok(found) => found,
+            Err(refusal) => {
+                tracing::warn!("what is to be removed cannot be read: {refusal}");
+                return false;
+            }
+        };
+        let mine: Vec<Removal> = found.into_iter().filter(|removal| self.removing().insert(removal.clone())).collect();
+        if mine.is_empty() {
+            return true;
+        }
+        let control = self.clone();
+        let removed = tokio::spawn(async move {
+            let each = futures::stream::iter(mine).map(async |removal| {
+                let gone = control.remove(&removal).await;
+                control.removing().remove(&removal);
+                gone
+            });
+            each.buffer_unordered(AT_A_TIME).all(async |gone| gone).await
+        });
+        self.clock().timeout(WAIT, removed).await.is_some_and(|removed| removed.unwrap_or(false))
+    }
+
+    /// Removes one, and its note once it is gone.
+    async fn remove(&self, (kind, number): &Removal) -> bool {
+        let (kind, number) = (kind.clone(), *number);
+        let work = async {
+            match Kind::named(&kind) {
+                Some(Kind::Kv) => drop(self.kv().drop_namespace(kv::Namespace(number)).await?),
+                Some(Kind::Sqlite) => drop(self.sqlite().delete(number.cast_unsigned()).await?),
+                None if kind == store::resources::OBJECTS => drop(self.objects().remove_service(number).await?),
+                // Of a kind that a later version of the host knows.
+                None => return Ok(()),
+            }
+            let kind = kind.clone();
+            self.write(move |conn| Ok(store::resources::removed(conn, &kind, number)?)).await
+        };
+        let result: Result<(), Refusal> = work.await;
+        result.inspect_err(|refusal| tracing::warn!("{kind} {number} was deleted and its data is still there: {refusal}")).is_ok()
+    }
+}

@@ -1,0 +1,38 @@
+//! A control database that is older than the data beside it, as after it alone was restored: what is made from then on is empty.
+
+use serde_json::json;
+use tovuk_tests::Operator;
+
+use crate::TOVUK;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_finds_in_new_things_what_others_have_left() {
+    let host = Operator::start(TOVUK).await;
+    let (alice, bob) = (host.account("alice").await, host.account("bob").await);
+    let aside = tempfile::tempdir().unwrap();
+    let old = aside.path().join("control.db");
+    // A host that has ended has everything in the file.
+    let host = host.restart_with(|config| drop(std::fs::copy(config.data.join("control.db"), &old).unwrap())).await;
+    let fill = async |token: &str, value: &str| {
+        host.ok_as(token, "POST", "/v1/services", Some(json!({"name": "shop"}))).await;
+        host.ok_as(token, "POST", "/v1/services/shop/kv/namespaces", Some(json!({"name": "CACHE"}))).await;
+        host.ok_as(token, "PUT", "/v1/services/shop/kv/CACHE/values/secret", Some(json!({"value": value}))).await;
+        host.ok_as(token, "POST", "/v1/services/shop/sqlite/databases", Some(json!({"name": "DB"}))).await;
+        let sql = format!("create table secrets as select '{value}' as secret");
+        host.ok_as(token, "POST", "/v1/services/shop/sqlite/DB/query", Some(json!({"sql": sql}))).await;
+        let new = json!({"path": "s.txt", "contentType": "text/plain", "sizeBytes": value.len(), "publicRead": false});
+        let upload = host.ok_as(token, "POST", "/v1/services/shop/storage/upload-url", Some(new)).await;
+        assert!(host.at("PUT", upload["url"].as_str().unwrap(), &[], value.to_owned()).await.status.is_success());
+        host.ok_as(token, "POST", "/v1/services/shop/storage/complete", Some(json!({"path": "s.txt"}))).await;
+    };
+    fill(&alice, "alices password").await;
+
+    let host = host.restart_with(|config| drop(std::fs::copy(&old, config.data.join("control.db")).unwrap())).await;
+    host.ok_as(&bob, "POST", "/v1/services", Some(json!({"name": "shop"}))).await;
+    host.ok_as(&bob, "POST", "/v1/services/shop/kv/namespaces", Some(json!({"name": "CACHE"}))).await;
+    host.ok_as(&bob, "POST", "/v1/services/shop/sqlite/databases", Some(json!({"name": "DB"}))).await;
+    assert_eq!(host.refused(&bob, "GET", "/v1/services/shop/kv/CACHE/values/secret", None).await, "kv_key_not_found");
+    assert_eq!(host.ok_as(&bob, "GET", "/v1/services/shop/storage", None).await["objects"], json!([]));
+    let tables = json!({"sql": "select count(*) as n from sqlite_schema where name = 'secrets'"});
+    assert_eq!(host.ok_as(&bob, "POST", "/v1/services/shop/sqlite/DB/query", Some(tables)).await["rows"][0]["n"], json!(0));
+}
