@@ -12,7 +12,7 @@ async fn nobody_finds_in_new_things_what_others_have_left() {
     let aside = tempfile::tempdir().unwrap();
     let old = aside.path().join("control.db");
     // A host that has ended has everything in the file.
-    let host = host.restart_with(|config| drop(std::fs::copy(config.data.join("control.db"), &old).unwrap())).await;
+    let host = host.restart_with(|config| assert!(std::fs::copy(config.data.join("control.db"), &old).is_ok())).await;
     let fill = async |token: &str, value: &str| {
         host.ok_as(token, "POST", "/v1/services", Some(json!({"name": "shop"}))).await;
         host.ok_as(token, "POST", "/v1/services/shop/kv/namespaces", Some(json!({"name": "CACHE"}))).await;
@@ -27,7 +27,7 @@ async fn nobody_finds_in_new_things_what_others_have_left() {
     };
     fill(&alice, "alices password").await;
 
-    let host = host.restart_with(|config| drop(std::fs::copy(&old, config.data.join("control.db")).unwrap())).await;
+    let host = host.restart_with(|config| assert!(std::fs::copy(&old, config.data.join("control.db")).is_ok())).await;
     host.ok_as(&bob, "POST", "/v1/services", Some(json!({"name": "shop"}))).await;
     host.ok_as(&bob, "POST", "/v1/services/shop/kv/namespaces", Some(json!({"name": "CACHE"}))).await;
     host.ok_as(&bob, "POST", "/v1/services/shop/sqlite/databases", Some(json!({"name": "DB"}))).await;

@@ -5,8 +5,8 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::StrDeserializer;
-use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
-use serde::forward_to_deserialize_any;
+use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, forward_to_deserialize_any};
 
 /// Fields that come as text: name and decoded value.
 pub(super) type Fields = Vec<(String, String)>;
@@ -18,6 +18,33 @@ pub(super) fn decode<T: DeserializeOwned>(fields: Fields, body: Option<&[u8]>) -
     let value = json.deserialize_map(Whole { fields, target: PhantomData })?;
     json.end()?;
     Ok(value)
+}
+
+/// A list of which no more is kept than one entry above what is allowed: that many are refused by whoever counts, and none of the rest takes memory.
+pub(super) fn bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(list: D) -> Result<Vec<T>, D::Error> {
+    struct Bounded<T, const MAX: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Bounded<T, MAX> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut kept = Vec::new();
+            while kept.len() <= MAX {
+                match list.next_element()? {
+                    Some(entry) => kept.push(entry),
+                    None => return Ok(kept),
+                }
+            }
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(kept)
+        }
+    }
+
+    list.deserialize_seq(Bounded::<T, MAX>(PhantomData))
 }
 
 struct Whole<T> {

@@ -18,7 +18,7 @@ const LINES_BEFORE_KILL: usize = 120;
 #[ignore = "run by the test below, in a process of its own"]
 async fn delivers_until_killed() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
-    let clock = Clock::advanceable_from(std::env::var(FROM).unwrap().parse().unwrap());
+    let clock = Clock::advanceable_at(std::env::var(FROM).unwrap().parse().unwrap());
     let crons = Crons::open(&Path::new(&folder).join("cron.db"), clock.clone()).await.unwrap();
     let say = |line: String| std::io::stderr().write_all(line.as_bytes()).unwrap();
     for number in 0..TRIGGERS {
@@ -76,7 +76,7 @@ async fn what_has_succeeded_does_not_come_again_after_the_death_of_the_process()
         open_before = came.difference(&done).cloned().collect();
         assert!(open_before.len() <= 1);
     }
-    let crons = Crons::open(&folder.path().join("cron.db"), Clock::advanceable_from(from)).await.unwrap();
+    let crons = Crons::open(&folder.path().join("cron.db"), Clock::advanceable_at(from)).await.unwrap();
     for number in 0..TRIGGERS {
         let history = crons.history(TriggerNumber(number)).await.unwrap();
         let scheduled: HashSet<_> = history.iter().map(|run| run.scheduled_ms).collect();

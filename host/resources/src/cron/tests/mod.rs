@@ -22,7 +22,7 @@ async fn open(folder: &TempDir, clock: &Clock) -> Crons {
 }
 
 async fn fresh() -> (TempDir, Clock, Crons) {
-    let (folder, clock) = (TempDir::new().unwrap(), Clock::advanceable_from(START));
+    let (folder, clock) = (TempDir::new().unwrap(), Clock::advanceable_at(START));
     let crons = open(&folder, &clock).await;
     (folder, clock, crons)
 }

@@ -8,7 +8,7 @@ const START: u64 = 1_900_000_000_000;
 
 /// A store whose clock stands at a round time, more or less.
 async fn at_start() -> (TempDir, Clock, State) {
-    let (folder, clock) = (TempDir::new().unwrap(), Clock::advanceable_from(START));
+    let (folder, clock) = (TempDir::new().unwrap(), Clock::advanceable_at(START));
     let state = open(&folder, &clock).await;
     (folder, clock, state)
 }

@@ -1,11 +1,9 @@
 //! KV namespaces of a service, and what is in them. The store checks every limit; here names become numbers, and JSON becomes bytes.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::limits::API_KV_BODY_BYTES_MAX;
 use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, PAGE_ARGUMENTS, Request};
@@ -13,6 +11,7 @@ use tovuk_kernel::resource::Kind;
 use tovuk_resources::kv;
 
 use super::env::restart_hint;
+use super::kv_values::{Encoding, Entry, Written, shown};
 use super::note;
 use super::resources::{self, ResourceEntry};
 use super::services::ResourcesResponse;
@@ -130,78 +129,6 @@ pub(super) async fn namespace(control: &Control, caller: &Caller, service: &str,
     Ok(kv::Namespace(found.number))
 }
 
-/// How a value is written in JSON.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Encoding {
-    /// As it is.
-    #[default]
-    Text,
-    /// In base64.
-    Base64,
-}
-
-/// A value to write.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "KvValue")]
-pub struct ValueToPut {
-    /// The value: text, or with `encoding` bytes in base64. Any other JSON is stored as its text.
-    pub value: Value,
-    /// How the value is written; `text` when absent.
-    #[serde(default)]
-    pub encoding: Encoding,
-    /// A JSON object of at most 1,024 bytes that lists show.
-    pub metadata: Option<Value>,
-    /// When it expires, in seconds of Unix time, at least 30 s ahead.
-    pub expiration: Option<u64>,
-    /// In how many seconds it expires, at least 30. It wins over `expiration`.
-    pub expiration_ttl_seconds: Option<u64>,
-}
-
-impl ValueToPut {
-    pub(super) fn into_put(self, key: String) -> Result<kv::Put, Refusal> {
-        let value = match (self.value, self.encoding) {
-            (Value::String(text), Encoding::Text) => Bytes::from(text),
-            (Value::String(text), Encoding::Base64) => {
-                let bytes =
-                    STANDARD.decode(text).map_err(|error| Refusal::new(&codes::INVALID_REQUEST, format!("the value is no base64: {error}")))?;
-                bytes.into()
-            }
-            (other, _) => Bytes::from(other.to_string()),
-        };
-        let metadata = self.metadata.filter(|metadata| !metadata.is_null()).map(|metadata| metadata.to_string());
-        Ok(kv::Put { key, value, metadata, expiration: self.expiration, ttl_seconds: self.expiration_ttl_seconds })
-    }
-}
-
-/// A key with its value.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "KvEntry")]
-pub struct Entry {
-    /// The key.
-    pub key: String,
-    /// The value.
-    pub value: String,
-    /// How it is written: `base64` where it is no text.
-    pub encoding: Encoding,
-    /// Its metadata.
-    pub metadata: Option<Value>,
-    /// When it expires, in seconds of Unix time.
-    pub expiration: Option<u64>,
-}
-
-impl Entry {
-    pub(super) fn of(key: String, entry: &kv::Entry) -> Self {
-        let (value, encoding) = match std::str::from_utf8(&entry.value) {
-            Ok(text) => (text.to_owned(), Encoding::Text),
-            Err(_) => (STANDARD.encode(&entry.value), Encoding::Base64),
-        };
-        let metadata = entry.metadata.as_ref().and_then(|metadata| serde_json::from_str(metadata).ok());
-        Self { key, value, encoding, metadata, expiration: entry.expiration }
-    }
-}
-
 const KEY_ERRORS: &[&Code] = &[&codes::RESOURCE_NOT_FOUND, &codes::KV_KEY_INVALID, &codes::KV_KEY_NOT_FOUND];
 pub(super) const PUT_ERRORS: &[&Code] = &[
     &codes::RESOURCE_NOT_FOUND,
@@ -216,6 +143,7 @@ const KEY: Argument = Argument::positional("key", "The key");
 
 /// Writes a value.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Put {
     /// The service.
     pub service: String,
@@ -223,16 +151,26 @@ pub struct Put {
     pub namespace: String,
     /// The key, 1 to 512 bytes.
     pub key: String,
-    /// What is written.
-    #[serde(flatten)]
-    pub put: ValueToPut,
+    /// The value: text, or with `encoding` bytes in base64. Any other JSON is stored as its text.
+    #[schemars(with = "Value")]
+    pub value: Box<RawValue>,
+    /// How the value is written; `text` when absent.
+    #[serde(default)]
+    pub encoding: Encoding,
+    /// A JSON object of at most 1,024 bytes that lists show.
+    #[schemars(with = "Option<Value>")]
+    pub metadata: Option<Box<RawValue>>,
+    /// When it expires, in seconds of Unix time, at least 30 s ahead.
+    pub expiration: Option<u64>,
+    /// In how many seconds it expires, at least 30. It wins over `expiration`.
+    pub expiration_ttl_seconds: Option<u64>,
 }
 
 /// What a namespace holds after a write.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "KvWritten")]
-pub struct Written {
+pub struct Stored {
     /// True: it is on disk.
     pub ok: bool,
     /// How many keys were written.
@@ -243,7 +181,7 @@ pub struct Written {
     pub storage_bytes: u64,
 }
 
-impl From<kv::Written> for Written {
+impl From<kv::Written> for Stored {
     fn from(written: kv::Written) -> Self {
         Self { ok: true, written: written.keys, keys: written.usage.keys, storage_bytes: written.usage.bytes }
     }
@@ -265,13 +203,20 @@ impl Request for Put {
                 Argument::flag("encoding", "encoding", "`base64` when the value is given so"),
             ])
             .examples(&["tovuk kv put --service service_1 CACHE user:1 '{\"name\":\"Ada\"}' --metadata '{\"kind\":\"profile\"}' --ttl 3600"])]);
-    type Response = Written;
+    type Response = Stored;
 }
 
 impl Handler for Put {
-    async fn run(self, control: Control, caller: Caller) -> Result<Written, Refusal> {
+    async fn run(self, control: Control, caller: Caller) -> Result<Stored, Refusal> {
         let namespace = namespace(&control, &caller, &self.service, self.namespace).await?;
-        Ok(control.kv().put(namespace, self.put.into_put(self.key)?).await?.into())
+        let written = Written {
+            value: &self.value,
+            encoding: self.encoding,
+            metadata: self.metadata.as_deref(),
+            expiration: self.expiration,
+            ttl_seconds: self.expiration_ttl_seconds,
+        };
+        Ok(control.kv().put(namespace, written.into_put(self.key)?).await?.into())
     }
 }
 
@@ -381,13 +326,13 @@ pub struct KeyEntry {
     pub expiration: Option<u64>,
     /// Its metadata.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub metadata: Option<Value>,
+    #[schemars(with = "Option<Value>")]
+    pub metadata: Option<Box<RawValue>>,
 }
 
 impl From<kv::Listed> for KeyEntry {
     fn from(key: kv::Listed) -> Self {
-        let metadata = key.metadata.and_then(|metadata| serde_json::from_str(&metadata).ok());
-        Self { name: key.name, expiration: key.expiration, metadata }
+        Self { name: key.name, expiration: key.expiration, metadata: shown(key.metadata.as_deref()) }
     }
 }
 

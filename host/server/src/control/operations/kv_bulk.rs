@@ -2,11 +2,16 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 use tovuk_kernel::codes;
-use tovuk_kernel::limits::API_KV_BODY_BYTES_MAX;
+use tovuk_kernel::limits::{API_KV_BODY_BYTES_MAX, KV_BULK_WRITE_KEYS_MAX};
 use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, Request};
+use tovuk_resources::kv;
 
-use super::kv::{Entry, NAMESPACE, PUT_ERRORS, Removed, ValueToPut, Written, namespace};
+use super::kv::{NAMESPACE, PUT_ERRORS, Removed, Stored, namespace};
+use super::kv_values::{Encoding, Entry, Written};
+use crate::control::decode::bounded;
 use crate::control::handler::Handler;
 use crate::control::{Caller, Control, Refusal};
 
@@ -60,13 +65,37 @@ impl Handler for BulkGet {
 
 /// A key to write, with its value.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[schemars(rename = "KvKeyAndValue")]
 pub struct EntryToPut {
     /// The key, 1 to 512 bytes.
     pub key: String,
-    /// What is written.
-    #[serde(flatten)]
-    pub put: ValueToPut,
+    /// The value: text, or with `encoding` bytes in base64. Any other JSON is stored as its text.
+    #[schemars(with = "Value")]
+    pub value: Box<RawValue>,
+    /// How the value is written; `text` when absent.
+    #[serde(default)]
+    pub encoding: Encoding,
+    /// A JSON object of at most 1,024 bytes that lists show.
+    #[schemars(with = "Option<Value>")]
+    pub metadata: Option<Box<RawValue>>,
+    /// When it expires, in seconds of Unix time, at least 30 s ahead.
+    pub expiration: Option<u64>,
+    /// In how many seconds it expires, at least 30. It wins over `expiration`.
+    pub expiration_ttl_seconds: Option<u64>,
+}
+
+impl EntryToPut {
+    fn into_put(self) -> Result<kv::Put, Refusal> {
+        let written = Written {
+            value: &self.value,
+            encoding: self.encoding,
+            metadata: self.metadata.as_deref(),
+            expiration: self.expiration,
+            ttl_seconds: self.expiration_ttl_seconds,
+        };
+        written.into_put(self.key)
+    }
 }
 
 /// Writes several keys.
@@ -77,6 +106,7 @@ pub struct BulkPut {
     /// The namespace, by name or id.
     pub namespace: String,
     /// At most 10,000 keys with their values, 100 MB together. Of entries with one key the last counts.
+    #[serde(deserialize_with = "bounded::<_, _, KV_BULK_WRITE_KEYS_MAX>")]
     pub entries: Vec<EntryToPut>,
 }
 
@@ -91,13 +121,13 @@ impl Request for BulkPut {
                 Argument::either("entries", "value", "JSON: a list of entries, or an object of keys and values").form(Form::Entries),
             ])
             .examples(&["tovuk kv bulk put --service service_1 CACHE '{\"user:1\":\"Ada\",\"user:2\":\"Grace\"}'"])]);
-    type Response = Written;
+    type Response = Stored;
 }
 
 impl Handler for BulkPut {
-    async fn run(self, control: Control, caller: Caller) -> Result<Written, Refusal> {
+    async fn run(self, control: Control, caller: Caller) -> Result<Stored, Refusal> {
         let namespace = namespace(&control, &caller, &self.service, self.namespace).await?;
-        let puts = self.entries.into_iter().map(|entry| entry.put.into_put(entry.key)).collect::<Result<Vec<_>, _>>()?;
+        let puts = self.entries.into_iter().map(EntryToPut::into_put).collect::<Result<Vec<_>, _>>()?;
         Ok(control.kv().bulk_put(namespace, puts).await?.into())
     }
 }

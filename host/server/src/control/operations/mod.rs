@@ -11,6 +11,7 @@ pub mod domains;
 pub mod env;
 pub mod kv;
 pub mod kv_bulk;
+pub mod kv_values;
 pub mod login;
 pub mod operator;
 pub mod resources;
