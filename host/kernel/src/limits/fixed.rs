@@ -177,7 +177,7 @@ pub const OBJECT_PIECE_BYTES_MAX: usize = 1 << 20;
 pub const OBJECT_LIST_MAX: u64 = 100_000;
 /// How long one SQLite query or batch may run, in ms.
 pub const SQLITE_QUERY_MS_MAX: u64 = 25_000;
-/// Largest result of a SQLite query or batch that is not streamed, in bytes: values, and the names of their columns for each row.
+/// Largest result of a SQLite query or batch that is not streamed, in bytes: values, and the names of their columns for each row. Also the largest row of one that is.
 pub const SQLITE_RESULT_BYTES_MAX: usize = 10 << 20;
 /// Memory that SQLite may take for one query or batch beyond what its connection has, in bytes.
 pub const SQLITE_HEAP_BYTES_MAX: usize = 64 << 20;

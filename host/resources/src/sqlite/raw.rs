@@ -156,6 +156,28 @@ impl Statement {
         }
     }
 
+    /// The bytes of a column's name as SQLite has it, counted from 0. Nothing is copied.
+    pub fn column_name_bytes(&self, column: usize) -> usize {
+        let Ok(column) = c_int::try_from(column) else { return 0 };
+        // SAFETY: see `reads_only`; the name is only measured.
+        unsafe {
+            let name = ffi::sqlite3_column_name(self.raw(), column);
+            if name.is_null() { 0 } else { CStr::from_ptr(name).count_bytes() }
+        }
+    }
+
+    /// The bytes of a text or blob in the row at which it stands, counted from 0; none of other values. Nothing is copied.
+    pub fn column_bytes(&self, column: usize) -> usize {
+        let Ok(column) = c_int::try_from(column) else { return 0 };
+        // SAFETY: see `reads_only`; the length of a number is not asked for, which would make a text of it.
+        unsafe {
+            match ffi::sqlite3_column_type(self.raw(), column) {
+                ffi::SQLITE_TEXT | ffi::SQLITE_BLOB => usize::try_from(ffi::sqlite3_column_bytes(self.raw(), column)).unwrap_or(0),
+                _ => 0,
+            }
+        }
+    }
+
     /// A value of the row at which it stands, counted from 0.
     pub fn column(&self, column: usize) -> Value {
         let Ok(column) = c_int::try_from(column) else { return Value::Null };

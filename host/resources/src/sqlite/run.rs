@@ -20,6 +20,12 @@ const DISK_FREE_BYTES: u64 = 1 << 20;
 /// Steps of the virtual machine that count as a row, where SQLite counts none.
 const STEPS_PER_ROW: u64 = 16;
 
+/// The names of a result's columns, each different, and how many bytes they are.
+pub(super) struct Names {
+    pub columns: Columns,
+    bytes: usize,
+}
+
 /// A query or batch while it runs.
 pub(super) struct Run {
     allowance: Allowance,
@@ -133,18 +139,56 @@ impl Run {
         // Asked after the first step, which may find that the schema has changed.
         let mut columns = None;
         while self.step(link, prepared)? {
-            let columns = columns.get_or_insert_with(|| names(prepared));
-            let size = read(prepared, &mut values).saturating_add(columns.iter().map(String::len).sum());
-            self.bytes = self.bytes.saturating_add(size.max(8));
-            if self.bytes > self.allowance.result_bytes {
-                return Err(Error::Budget(Budget::Result(self.allowance.result_bytes)));
-            }
+            let names = match columns.take() {
+                Some(columns) => columns,
+                None => self.names(prepared, self.bytes)?,
+            };
+            self.bytes = self.read(prepared, &mut values, self.bytes.saturating_add(names.bytes))?;
+            columns = Some(names);
         }
-        let columns = columns.unwrap_or_else(|| names(prepared));
+        let columns = match columns {
+            Some(names) => names.columns,
+            None => {
+                // They are part of the answer though it has no row.
+                let names = self.names(prepared, self.bytes)?;
+                self.bytes = self.bytes.saturating_add(names.bytes);
+                names.columns
+            }
+        };
         let written = link.connection().total_changes().saturating_sub(before);
         let last_insert_rowid = link.connection().last_insert_rowid();
         let rows = Table::new(columns.len(), values);
         Ok((Answer { columns, rows, counts: Counts::default(), last_insert_rowid }, written))
+    }
+
+    /// The names of its columns, if they are within what a result of so many bytes has left. They are measured before they are copied.
+    pub fn names(&self, prepared: &raw::Statement, bytes: usize) -> Result<Names, Error> {
+        let columns = 0..prepared.columns();
+        let size = columns.clone().fold(0_usize, |sum, column| sum.saturating_add(prepared.column_name_bytes(column)));
+        self.admit(bytes.saturating_add(size))?;
+        let columns = distinct(columns.map(|column| prepared.column_name(column)).collect());
+        Ok(Names { bytes: columns.iter().map(String::len).sum(), columns })
+    }
+
+    /// Adds the values of the row at which it stands to a result that has so many bytes, and gives those that it has then. Each value is measured before
+    /// it is copied: one row can name a large value many times.
+    pub fn read(&self, prepared: &raw::Statement, values: &mut Vec<Value>, bytes: usize) -> Result<usize, Error> {
+        let mut sum = bytes;
+        for column in 0..prepared.columns() {
+            self.admit(sum.saturating_add(prepared.column_bytes(column)))?;
+            let value = prepared.column(column);
+            sum = sum.saturating_add(value.size());
+            values.push(value);
+        }
+        self.admit(sum)?;
+        Ok(sum)
+    }
+
+    fn admit(&self, bytes: usize) -> Result<(), Error> {
+        if bytes > self.allowance.result_bytes {
+            return Err(Error::Budget(Budget::Result(self.allowance.result_bytes)));
+        }
+        Ok(())
     }
 
     /// True when there is a row.
@@ -194,22 +238,6 @@ impl Run {
 fn disk_free(link: &Link) -> Option<u64> {
     let stat = rustix::fs::statvfs(link.connection().path()?).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
-/// The names of its columns, each different.
-pub(super) fn names(prepared: &raw::Statement) -> Columns {
-    distinct((0..prepared.columns()).map(|column| prepared.column_name(column)).collect())
-}
-
-/// Adds the values of the row at which it stands, and gives the bytes that they count.
-pub(super) fn read(prepared: &raw::Statement, values: &mut Vec<Value>) -> usize {
-    let mut bytes = 0_usize;
-    for column in 0..prepared.columns() {
-        let value = prepared.column(column);
-        bytes = bytes.saturating_add(value.size());
-        values.push(value);
-    }
-    bytes
 }
 
 fn bind(prepared: &raw::Statement, params: &Params) -> Result<(), Error> {

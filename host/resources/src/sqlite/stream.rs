@@ -9,7 +9,7 @@ use tovuk_kernel::limits::SQLITE_CHUNK_BYTES;
 use super::Sqlites;
 use super::error::Error;
 use super::hold::{Held, Lease, Place};
-use super::run::{Run, names, read};
+use super::run::Run;
 use super::types::{Allowance, Columns, Counts, Statement, Table};
 use super::watchdog::Watchdog;
 
@@ -42,7 +42,8 @@ struct Piece {
 }
 
 impl Sqlites {
-    /// Begins to read. The statement must not write. Its steps, time and memory are bounded like any other's, its result is not.
+    /// Begins to read. The statement must not write. Its steps, time and memory are bounded like any other's, and so is one row of its result, but not
+    /// the whole.
     pub async fn stream(&self, number: u64, allowance: Allowance, statement: Statement) -> Result<Rows, Error> {
         let slot = self.slot(number);
         let waiting = slot.wait()?;
@@ -113,10 +114,15 @@ fn piece(lease: &mut Lease, progress: Progress, watchdog: &Watchdog, until: Opti
             last = true;
             break;
         }
-        columns.get_or_insert_with(|| names(&prepared));
-        bytes = bytes.saturating_add(read(&prepared, &mut values).max(8));
+        if columns.is_none() {
+            columns = Some(run.names(&prepared, 0)?.columns);
+        }
+        bytes = run.read(&prepared, &mut values, bytes)?;
     }
-    let columns = columns.unwrap_or_else(|| names(&prepared));
+    let columns = match columns {
+        Some(columns) => columns,
+        None => run.names(&prepared, 0)?.columns,
+    };
     let rows = Table::new(columns.len(), values);
     let counts = run.count(link, &prepared, &progress.sql, rows.len());
     link.monitor.end();

@@ -150,3 +150,43 @@ async fn more_calls_than_may_wait_are_refused() {
     let served = futures::future::join_all(waiting).await.into_iter().filter(|result| matches!(result, Ok(Ok(_)))).count();
     assert_eq!(served, tovuk_kernel::limits::SQLITE_WAITING_MAX - 1);
 }
+
+/// The most memory that this process has had, in bytes.
+fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
+}
+
+#[tokio::test]
+async fn a_row_that_is_too_large_is_not_copied() {
+    let fixture = Fixture::new().await;
+    let sql = format!("select {}", vec!["?1"; 490].join(", "));
+    let wide = || Statement::new(sql.clone(), [Value::Blob(vec![7; 2_000_000])]);
+    let before = peak_bytes();
+    assert!(matches!(budget(fixture.store.query(NUMBER, free(), wide()).await), Budget::Result(_)));
+    let streamed = fixture.store.stream(NUMBER, free(), wide()).await.map(drop).unwrap_err();
+    assert!(matches!(streamed, Error::Budget(Budget::Result(_))), "{streamed}");
+    let transaction = fixture.store.begin(NUMBER, free()).await.unwrap();
+    assert!(matches!(budget(transaction.query(wide()).await), Budget::Result(_)));
+    let grown = peak_bytes() - before;
+    assert!(grown < 100 << 20, "{grown}");
+    // A row that fits still arrives.
+    let outcome = fixture.store.query(NUMBER, free(), Statement::new("select ?1, ?1, ?1, ?1", [Value::Blob(vec![7; 2_000_000])])).await.unwrap();
+    assert_eq!(outcome.results[0].rows[0].len(), 4);
+}
+
+#[tokio::test]
+async fn names_of_columns_count_without_a_row() {
+    let fixture = Fixture::new().await;
+    let name = "x".repeat(100_000);
+    fixture.run(&format!("create table t (\"{name}\" integer)")).await.unwrap();
+    let sql = format!("select {} from t", vec!["*"; 100].join(", "));
+    let before = peak_bytes();
+    let batch = vec![sql_only(&sql); 100];
+    assert!(matches!(budget(fixture.store.batch(NUMBER, free(), batch).await), Budget::Result(_)));
+    let few = vec![sql_only(&format!("select {} from t", vec!["*"; 20].join(", "))); 100];
+    assert!(matches!(budget(fixture.store.batch(NUMBER, free(), few).await), Budget::Result(_)), "each statement's count");
+    let grown = peak_bytes() - before;
+    assert!(grown < 150 << 20, "{grown}");
+}
