@@ -213,6 +213,8 @@ pub const SQLITE_WAITING_MAX: usize = 256;
 pub const SQLITE_OPEN_MAX: usize = 1_000;
 /// Backups of one SQLite database that are kept. The oldest make room.
 pub const SQLITE_BACKUPS_KEPT: usize = 30;
+/// How long all migrations of one call or deploy may run for one SQLite database, in ms. Each of them is bounded like a query as well.
+pub const SQLITE_MIGRATE_MS_MAX: u64 = 300_000;
 /// Migrations of one SQLite database.
 pub const SQLITE_MIGRATIONS_MAX: usize = 10_000;
 /// Longest name of a migration, in bytes.

@@ -15,6 +15,9 @@ pub enum Budget {
     /// Time.
     #[error("it ran for more than {0} ms")]
     Time(u64),
+    /// Time of all migrations of one call.
+    #[error("the migrations of one call ran for more than {0} ms together; those before it stay, and the same call again goes on from there")]
+    Migrations(u64),
     /// CPU time of the invocation that asked.
     #[error("the CPU time of the invocation is used up")]
     Cpu,
@@ -67,6 +70,9 @@ pub enum Error {
         /// Why.
         source: Box<Error>,
     },
+    /// The host ends, and migrations with it.
+    #[error("the host is stopping: migrations that were not applied are left for later")]
+    Closing,
     /// There is no such backup.
     #[error("there is no such backup")]
     BackupNotFound,
@@ -98,6 +104,7 @@ impl Error {
             Self::Ended(_) => &codes::SQLITE_TRANSACTION_ENDED,
             Self::Migration(_) => &codes::SQLITE_MIGRATION_REFUSED,
             Self::MigrationFailed { source, .. } => source.code(),
+            Self::Closing => &codes::HOST_DRAINING,
             Self::BackupNotFound => &codes::SQLITE_BACKUP_NOT_FOUND,
             Self::BackupRefused(_) => &codes::SQLITE_BACKUP_REFUSED,
             Self::DiskFull | Self::Poisoned | Self::Damaged | Self::Host(_) => &codes::STORAGE_FAILED,

@@ -16,21 +16,41 @@ use super::slot::{Slot, Waiting};
 
 /// Stops the statement that runs on a connection when whoever asked for it goes away.
 #[derive(Clone, Default)]
-pub(super) struct Gone(Arc<Mutex<Option<Arc<Monitor>>>>);
+pub(super) struct Gone(Arc<Mutex<Watch>>);
+
+#[derive(Default)]
+struct Watch {
+    monitor: Option<Arc<Monitor>>,
+    /// It has happened; what begins to work now is stopped at once.
+    left: bool,
+}
 
 impl Gone {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<Monitor>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Watch> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection that works for the caller from now on.
     pub fn watch(&self, monitor: &Arc<Monitor>) {
-        *self.lock() = Some(monitor.clone());
+        let mut watch = self.lock();
+        if watch.left {
+            monitor.gone.store(true, Ordering::Relaxed);
+        }
+        watch.monitor = Some(monitor.clone());
     }
 
     /// It does no more; it may be somebody else's at once.
     pub fn end(&self) {
-        *self.lock() = None;
+        self.lock().monitor = None;
+    }
+
+    /// Stops what runs, and what begins later.
+    pub fn leave(&self) {
+        let mut watch = self.lock();
+        watch.left = true;
+        if let Some(monitor) = &watch.monitor {
+            monitor.gone.store(true, Ordering::Relaxed);
+        }
     }
 
     /// A guard for the caller's side.
@@ -44,9 +64,7 @@ pub(super) struct GoneGuard(Gone);
 
 impl Drop for GoneGuard {
     fn drop(&mut self) {
-        if let Some(monitor) = &*self.0.lock() {
-            monitor.gone.store(true, Ordering::Relaxed);
-        }
+        self.0.leave();
     }
 }
 

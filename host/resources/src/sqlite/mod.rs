@@ -36,7 +36,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Semaphore, oneshot};
@@ -86,6 +86,8 @@ struct Inner {
     /// Counts uses, to know which was last.
     uses: AtomicU64,
     open_max: usize,
+    /// The host ends: no more migrations.
+    closing: AtomicBool,
 }
 
 impl Sqlites {
@@ -113,6 +115,7 @@ impl Sqlites {
             watchdog,
             uses: AtomicU64::new(0),
             open_max,
+            closing: AtomicBool::new(false),
         };
         Ok(Self(Arc::new(inner), Caller::default()))
     }
@@ -168,7 +171,8 @@ impl Sqlites {
         .await
     }
 
-    /// Removes a database with its backups, and returns how many bytes they were. Work that runs ends first; what waits is refused. One that
+    /// Removes a database with its backups, and returns how many bytes they were. Work that runs ends first, and migrations are stopped;
+    /// what waits is refused. One that
     /// does not exist is none to remove.
     pub async fn delete(&self, number: u64) -> Result<u64, Error> {
         let slot = self.slot(number);
@@ -184,9 +188,10 @@ impl Sqlites {
         Ok(removed)
     }
 
-    /// Closes every database once what runs in it has ended, so that its log is written back. For the end of the host; a database that is asked again is
+    /// Stops migrations and closes every database once what runs in it has ended, so that its log is written back. For the end of the host; a database that is asked again is
     /// opened again.
     pub async fn close(&self) {
+        self.stop_migrations();
         let slots: Vec<_> = self.slots().values().filter(|slot| slot.is_open()).cloned().collect();
         for slot in slots {
             if let Ok(mut exclusive) = slot.exclusive().await {

@@ -1,10 +1,12 @@
 //! One statement under its budgets: prepared, bound, run, counted. What is rolled back after an error is the caller's to decide.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rusqlite::{ErrorCode, ffi};
 
 use super::advice;
+use super::billing;
 use super::error::{Budget, Error};
 use super::heap::{self, Limited};
 use super::link::{Cause, Link};
@@ -64,6 +66,14 @@ impl Run {
         link.monitor.begin(self.allowance.vm_steps.saturating_sub(self.counts.vm_steps), self.deadline);
     }
 
+    /// Whether the next statement may begin. What is asked while one runs is not asked for short ones.
+    fn still(&self, link: &Link) -> Result<(), Error> {
+        if Instant::now() >= self.deadline || link.monitor.gone.load(Ordering::Relaxed) {
+            return Err(Error::Budget(Budget::Time(self.allowance.query_ms)));
+        }
+        if billing::used_up() { Err(Error::Budget(Budget::Cpu)) } else { Ok(()) }
+    }
+
     /// Runs the statements of a script, whose rows nobody wants.
     pub fn script(&mut self, link: &mut Link, sql: &str) -> Result<(), Error> {
         let mut rest = sql;
@@ -71,6 +81,7 @@ impl Run {
             if first_word(rest).eq_ignore_ascii_case("vacuum") {
                 return Err(Error::forbidden("VACUUM, which no transaction can hold"));
             }
+            self.still(link)?;
             self.arm(link);
             link.monitor.take_refused();
             let (prepared, after) = match raw::prepare(link.connection(), rest, false) {
@@ -116,9 +127,7 @@ impl Run {
         if first_word(&statement.sql).eq_ignore_ascii_case("vacuum") {
             return Err(Error::forbidden("VACUUM; space comes back with `PRAGMA incremental_vacuum`, and backups have a command"));
         }
-        if Instant::now() >= self.deadline {
-            return Err(Error::Budget(Budget::Time(self.allowance.query_ms)));
-        }
+        self.still(link)?;
         self.arm(link);
         let prepared = match link.take(&statement.sql) {
             Ok(Some(prepared)) => prepared,

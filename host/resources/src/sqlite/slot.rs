@@ -12,6 +12,7 @@ use tovuk_kernel::limits::{SQLITE_READERS_MAX, SQLITE_WAITING_MAX};
 use super::backup;
 use super::error::Error;
 use super::group::Job;
+use super::hold::Gone;
 use super::link::{Link, Role};
 
 /// A database, open or not.
@@ -29,6 +30,8 @@ pub(super) struct Slot {
     waiting: AtomicUsize,
     /// Set once the database is deleted.
     gone: AtomicBool,
+    /// Stops migrations: the database is deleted, or the host ends.
+    pub stopping: Gone,
     /// Set once it is unknown what is on disk.
     poisoned: AtomicBool,
     /// When it was used last, on the store's counter.
@@ -73,6 +76,7 @@ impl Slot {
             queue: Mutex::default(),
             waiting: AtomicUsize::new(0),
             gone: AtomicBool::new(false),
+            stopping: Gone::default(),
             poisoned: AtomicBool::new(false),
             used: AtomicU64::new(0),
             links: AtomicUsize::new(0),
@@ -176,9 +180,10 @@ impl Slot {
         Some(Exclusive { writer, _readers: readers })
     }
 
-    /// From now on there is no such database.
+    /// From now on there is no such database. Migrations are stopped.
     pub fn end(&self) {
         self.gone.store(true, Ordering::Release);
+        self.stopping.leave();
     }
 
     /// From now on nothing is written, until the host starts anew.

@@ -36,6 +36,8 @@ pub struct Allowance {
     pub vm_steps: u64,
     /// Time that one query or batch may run, in ms.
     pub query_ms: u64,
+    /// Time that all migrations of one call may run, in ms.
+    pub migrate_ms: u64,
     /// Largest result of one query or batch, in bytes.
     pub result_bytes: usize,
     /// Memory of one query or batch, in bytes.
@@ -49,6 +51,7 @@ impl Allowance {
             database_bytes: limits::sqlite_database_bytes(plan),
             vm_steps: limits::sqlite_vm_steps(plan),
             query_ms: limits::SQLITE_QUERY_MS_MAX,
+            migrate_ms: limits::SQLITE_MIGRATE_MS_MAX,
             result_bytes: limits::SQLITE_RESULT_BYTES_MAX,
             heap_bytes: limits::SQLITE_HEAP_BYTES_MAX,
         }

@@ -99,7 +99,7 @@ impl LocalHost {
     /// Ends the host: no new requests, those that run are answered, files are closed.
     pub async fn stop(self) {
         drop(self.url);
-        self.control.set_draining(true);
+        self.control.begin_to_stop();
         self.listening.stop().await;
         self.control.close().await;
     }

@@ -200,7 +200,7 @@ impl Host {
 
     /// Ends the host: no new requests, those that run are answered, builds are left where they can be begun again, files are closed.
     pub async fn stop(self) {
-        self.control.set_draining(true);
+        self.control.begin_to_stop();
         self.janitor.abort();
         let plain = async {
             if let Some(plain) = self.plain {

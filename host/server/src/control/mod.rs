@@ -292,6 +292,12 @@ impl Control {
         self.0.draining.store(draining, Ordering::Release);
     }
 
+    /// The host is about to end: it takes nothing new, and migrations do not go on.
+    pub fn begin_to_stop(&self) {
+        self.set_draining(true);
+        self.0.stores.sqlite.stop_migrations();
+    }
+
     /// Returns once every line that was logged until now can be read.
     pub async fn flush_logs(&self) {
         self.0.logs.flush().await;
@@ -299,7 +305,7 @@ impl Control {
 
     /// Ends builds where they can be begun again, and closes the databases.
     pub async fn close(&self) {
-        self.set_draining(true);
+        self.begin_to_stop();
         self.0.operations.close();
         self.0.operations.wait().await;
         self.0.builds.stop().await;

@@ -46,6 +46,8 @@ pub(super) async fn build(control: &Control, id: i64, cancel: &CancellationToken
             let result = match attempted {
                 // From here on it is finished or refused, and not left in between.
                 Some(Ok(attempted)) => promote(control, id, attempted, &log).await,
+                // Its migrations were stopped because the host ends.
+                Some(Err(refusal)) if refusal.code == &codes::HOST_DRAINING => return interrupted(control, id).await,
                 Some(Err(refusal)) => Err(refusal),
                 None if control.builds().is_stopping() => return interrupted(control, id).await,
                 None => Err(Refusal::new(&codes::BUILD_FAILED, "the deploy was cancelled")),

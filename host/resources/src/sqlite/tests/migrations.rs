@@ -1,5 +1,7 @@
 //! Migrations are applied once each, in order, and what was applied stays as it was.
 
+use std::time::{Duration, Instant};
+
 use super::*;
 
 fn migration(name: &str, sql: &str) -> Migration {
@@ -93,4 +95,94 @@ async fn a_script_is_within_budgets() {
     let endless = migration("1", "create table t as with recursive n(i) as (select 1 union all select i + 1 from n) select i from n");
     let error = fixture.store.migrate(NUMBER, Allowance { vm_steps: 100_000, ..free() }, vec![endless]).await.unwrap_err();
     assert_eq!(error.code().code, "sqlite_budget_exceeded");
+}
+
+/// A list whose second migration does not end by itself.
+fn endless() -> Vec<Migration> {
+    let endless = "create table t as with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n";
+    vec![first(), migration("0002_endless.sql", endless), migration("0003_after.sql", "create table after (x)")]
+}
+
+fn patient() -> Allowance {
+    Allowance { vm_steps: u64::MAX, ..free() }
+}
+
+impl Fixture {
+    /// Begins to apply a list, and returns once its first migration was applied.
+    async fn migrating(&self) -> tokio::task::JoinHandle<Result<Migrated, Error>> {
+        let store = self.store.clone();
+        let task = tokio::spawn(async move { store.migrate(NUMBER, patient(), endless()).await });
+        while !matches!(self.run("select 1 from _tovuk_migrations").await, Ok(outcome) if !outcome.results[0].rows.is_empty()) {
+            tokio::task::yield_now().await;
+        }
+        task
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn they_end_when_their_caller_goes_away() {
+    let fixture = Fixture::new().await;
+    fixture.migrating().await.abort();
+    let started = Instant::now();
+    fixture.run("insert into notes (body) values ('c')").await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert_eq!((fixture.count("notes").await, fixture.count("_tovuk_migrations").await), (3, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn they_end_when_their_database_is_deleted() {
+    let fixture = Fixture::new().await;
+    let migrating = fixture.migrating().await;
+    let started = Instant::now();
+    fixture.store.delete(NUMBER).await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(matches!(migrating.await.unwrap(), Err(Error::NotFound)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn they_end_with_the_host() {
+    let fixture = Fixture::new().await;
+    let migrating = fixture.migrating().await;
+    let started = Instant::now();
+    fixture.store.close().await;
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    let error = migrating.await.unwrap().unwrap_err();
+    assert_eq!((error.code().code, matches!(error, Error::Closing)), ("host_draining", true), "{error}");
+    assert!(matches!(fixture.store.migrate(NUMBER, free(), vec![first(), second()]).await, Err(Error::Closing)));
+}
+
+#[tokio::test]
+async fn all_of_them_have_one_time_budget() {
+    let fixture = Fixture::new().await;
+    let allowance = Allowance { migrate_ms: 300, ..patient() };
+    let error = fixture.store.migrate(NUMBER, allowance, endless()).await.unwrap_err();
+    assert_eq!(error.code().code, "sqlite_budget_exceeded");
+    assert!(
+        error.to_string().starts_with("migration 0002_endless.sql: ") && error.to_string().contains("ran for more than 300 ms together"),
+        "{error}"
+    );
+    // Also where no statement is long enough to be looked at while it runs.
+    let short = migration("0002_short.sql", &"select 1;".repeat(20_000));
+    let error = fixture.store.migrate(NUMBER, Allowance { migrate_ms: 10, ..free() }, vec![first(), short]).await.unwrap_err();
+    assert!(error.to_string().contains("ran for more than 10 ms together"), "{error}");
+    assert_eq!((fixture.count("notes").await, fixture.count("_tovuk_migrations").await), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_have_a_thread_between_two_of_them() {
+    let fixture = Fixture::new().await;
+    let store = fixture.store.for_account(1);
+    let list: Vec<_> = (0..2_000).map(|at| migration(&format!("{at:04}"), "select 1")).collect();
+    let numbers: Vec<_> = (100..100 + limits::SQLITE_RUNNING_ACCOUNT_MAX as u64).collect();
+    let mut migrating = Vec::new();
+    for number in numbers {
+        store.create(number).await.unwrap();
+        let (store, list) = (store.clone(), list.clone());
+        migrating.push(tokio::spawn(async move { store.migrate(number, free(), list).await }));
+    }
+    for _ in 0..20 {
+        store.query(NUMBER, free(), sql_only("select 1")).await.unwrap();
+    }
+    assert!(migrating.iter().all(|task| !task.is_finished()));
+    migrating.iter().for_each(tokio::task::JoinHandle::abort);
 }

@@ -362,7 +362,8 @@ impl Request for Migrate {
     )
     .described(
         "Send all migrations of the database. Those that were applied are passed over and have to be as they were; new ones have to come after \
-                 them. Each is applied in a transaction of its own; when one fails, those before it stay.",
+                 them. Each is applied in a transaction of its own; when one fails, those before it stay. All of them \
+                 together may run for 5 minutes; the same request again goes on where that ended.",
     )
     .body_bytes_max(API_SQLITE_BODY_BYTES_MAX)
     .errors(&[
