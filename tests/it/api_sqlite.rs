@@ -276,6 +276,12 @@ async fn the_documents_commands_run_verbatim() {
     }
     host.line("tovuk sqlite backup restore --service service_1 DB sqlite_backup_1 --json").ok();
     host.line("tovuk sqlite restore --service service_1 DB sqlite_backup_1 --json").ok();
+    let deleted = host.line("tovuk sqlite backup delete --service service_1 DB sqlite_backup_1 --json").ok().json();
+    assert_eq!(deleted["deleted"], "sqlite_backup_1");
+    assert_eq!(
+        host.line("tovuk sqlite backup delete --service service_1 DB sqlite_backup_1 --json").refused().failure()["code"],
+        "sqlite_backup_not_found"
+    );
     for line in ["tovuk sqlite list --service shop --json", "tovuk sqlite --service shop --json"] {
         assert_eq!(host.line(line).ok().json()["sqliteDatabases"][0]["name"], "DB", "{line}");
     }

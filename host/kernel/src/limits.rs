@@ -164,12 +164,16 @@ pub const fn object_storage_account_bytes(plan: Plan) -> u64 {
         Plan::Pro => 10_000_000_000_000,
     }
 }
-/// Largest SQLite database, in bytes; its backups are not part of it.
+/// Largest SQLite database, in bytes, without its backups.
 pub const fn sqlite_database_bytes(plan: Plan) -> u64 {
     match plan {
         Plan::Free => 500 << 20,
         Plan::Pro => 10 << 30,
     }
+}
+/// A SQLite database and its backups together, in bytes: one more backup has to fit. A restore is not refused; snapshots of earlier ones make room.
+pub const fn sqlite_storage_bytes(plan: Plan) -> u64 {
+    3 * sqlite_database_bytes(plan)
 }
 /// Steps of SQLite's virtual machine that one query or batch may take.
 pub const fn sqlite_vm_steps(plan: Plan) -> u64 {
@@ -203,7 +207,7 @@ pub struct PlanLimit {
 }
 
 /// The limits that differ between plans and that no project file sets.
-pub const BY_PLAN: [PlanLimit; 8] = [
+pub const BY_PLAN: [PlanLimit; 9] = [
     PlanLimit { name: "component_gzip_bytes", figure: component_gzip_bytes, doc: "Largest component, in bytes compressed with gzip." },
     PlanLimit { name: "services_max", figure: services_max, doc: "Services that one account may have." },
     PlanLimit { name: "custom_domains_max", figure: custom_domains_max, doc: "Custom domains that one service may have." },
@@ -212,10 +216,11 @@ pub const BY_PLAN: [PlanLimit; 8] = [
         figure: object_storage_account_bytes,
         doc: "Objects of all services of one account together, open uploads included, in bytes.",
     },
+    PlanLimit { name: "sqlite_database_bytes", figure: sqlite_database_bytes, doc: "Largest SQLite database, in bytes, without its backups." },
     PlanLimit {
-        name: "sqlite_database_bytes",
-        figure: sqlite_database_bytes,
-        doc: "Largest SQLite database, in bytes; its backups are not part of it.",
+        name: "sqlite_storage_bytes",
+        figure: sqlite_storage_bytes,
+        doc: "A SQLite database and its backups together, in bytes: one more backup has to fit. A restore is not refused; snapshots of earlier ones make room.",
     },
     PlanLimit { name: "sqlite_vm_steps", figure: sqlite_vm_steps, doc: "Steps of SQLite's virtual machine that one query or batch may take." },
     PlanLimit { name: "state_object_bytes", figure: state_object_bytes, doc: "Values of one State object with their keys, in bytes." },

@@ -14,7 +14,7 @@ use tovuk_kernel::limits::SQLITE_BACKUPS_KEPT;
 use super::error::Error;
 use super::link::{Link, MODE, sync_folder_of};
 use super::slot::Slot;
-use super::types::{Backup, BackupKind};
+use super::types::{Allowance, Backup, BackupKind};
 use super::{FOLDER_MODE, Sqlites};
 
 /// Pages that are copied between two looks at whether to go on.
@@ -24,11 +24,35 @@ pub(super) const UNFINISHED_SNAPSHOT: &str = ".pre-";
 
 impl Sqlites {
     /// Makes a backup of the database as it is now, under a number that has not been used, and returns it once it is on disk. Of the backups the
-    /// newest [`SQLITE_BACKUPS_KEPT`] stay.
-    pub async fn backup(&self, number: u64, backup: u64) -> Result<Backup, Error> {
+    /// newest [`SQLITE_BACKUPS_KEPT`] stay. One that does not fit beside the database and the others is refused.
+    pub async fn backup(&self, number: u64, backup: u64, allowance: Allowance) -> Result<Backup, Error> {
         let created_unix_ms = self.0.clock.now_unix_ms();
-        self.slot(number).wait().map(drop)?;
-        self.read(number, move |slot, link| create(slot, link, backup, created_unix_ms)).await
+        let slot = self.slot(number);
+        let _waiting = slot.wait()?;
+        // One after the other, so that each sees the room that the one before it has taken.
+        let turn = slot.backing.clone().lock_owned().await;
+        let work = move |slot: &Slot, link: &mut Link| {
+            let _turn = turn;
+            create(slot, link, backup, created_unix_ms, allowance)
+        };
+        self.read(number, work).await
+    }
+
+    /// Removes a backup, and returns how many bytes it had.
+    pub async fn delete_backup(&self, number: u64, backup: u64) -> Result<u64, Error> {
+        let slot = self.slot(number);
+        let _waiting = slot.wait()?;
+        let turn = slot.backing.clone().lock_owned().await;
+        self.blocking(move || {
+            let _turn = turn;
+            let path = find(&slot.backups, backup)?;
+            let bytes = fs::metadata(&path)?.len();
+            fs::remove_file(&path)?;
+            sync_folder_of(&path)?;
+            slot.count_backups();
+            Ok(bytes)
+        })
+        .await
     }
 
     /// The backups of a database, the newest first.
@@ -101,14 +125,21 @@ pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn create(slot: &Slot, link: &mut Link, number: u64, created_unix_ms: UnixMs) -> Result<Backup, Error> {
+fn create(slot: &Slot, link: &mut Link, number: u64, created_unix_ms: UnixMs, allowance: Allowance) -> Result<Backup, Error> {
     make_folder(&slot.backups)?;
-    if list(&slot.backups)?.iter().any(|backup| backup.number == number) {
+    let others = list(&slot.backups)?;
+    if others.iter().any(|backup| backup.number == number) {
         return Err(Error::query("there is a backup of that number"));
     }
     let name = file_name(number, created_unix_ms, BackupKind::Manual);
     let (unfinished, path) = (slot.backups.join(format!(".{name}")), slot.backups.join(name));
-    let copied = copy(link, &unfinished).and_then(|()| {
+    // The oldest goes when there is one too many.
+    let kept = others.iter().take(SQLITE_BACKUPS_KEPT.saturating_sub(1)).fold(0_u64, |sum, backup| sum.saturating_add(backup.bytes));
+    let room = |bytes: u64| {
+        let needed = kept.saturating_add(bytes.saturating_mul(2));
+        if needed > allowance.storage_bytes { Err(Error::BackupsFull { needed, allowed: allowance.storage_bytes }) } else { Ok(()) }
+    };
+    let copied = copy(slot, link, &unfinished, room).and_then(|()| {
         File::open(&unfinished)?.sync_all()?;
         fs::rename(&unfinished, &path)?;
         sync_folder_of(&path)?;
@@ -119,8 +150,8 @@ fn create(slot: &Slot, link: &mut Link, number: u64, created_unix_ms: UnixMs) ->
     Ok(Backup { number, created_unix_ms, bytes, kind: BackupKind::Manual })
 }
 
-/// Copies one state of the database, page by page.
-fn copy(link: &Link, path: &Path) -> Result<(), Error> {
+/// Copies one state of the database, page by page, if there is room for its bytes.
+fn copy(slot: &Slot, link: &Link, path: &Path, room: impl Fn(u64) -> Result<(), Error>) -> Result<(), Error> {
     drop(OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(path)?);
     let mut to = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     // The file is synced when it is whole, and gone if it never is.
@@ -128,6 +159,7 @@ fn copy(link: &Link, path: &Path) -> Result<(), Error> {
     // Without a transaction that reads, each write of somebody else would begin the copy anew.
     link.run("BEGIN")?;
     link.run("SELECT 1 FROM sqlite_schema LIMIT 1")?;
+    room(link.bytes()?)?;
     let copy = Copy::new(link.connection(), &mut to)?;
     loop {
         match copy.step(PAGES_AT_A_TIME)? {
@@ -135,6 +167,7 @@ fn copy(link: &Link, path: &Path) -> Result<(), Error> {
             StepResult::More => {}
             _ => return Err(Error::Busy),
         }
+        slot.check()?;
         if link.monitor.gone.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(Error::Ended("whoever asked for the backup is gone"));
         }
@@ -149,6 +182,22 @@ fn copy(link: &Link, path: &Path) -> Result<(), Error> {
 pub(super) fn prune(slot: &Slot) -> Result<(), Error> {
     for old in list(&slot.backups)?.into_iter().skip(SQLITE_BACKUPS_KEPT) {
         fs::remove_file(slot.backups.join(file_name(old.number, old.created_unix_ms, old.kind)))?;
+    }
+    slot.count_backups();
+    Ok(())
+}
+
+/// Removes snapshots of earlier restores, the oldest first, until the database and its backups have no more bytes than they may. The newest stays, so
+/// that a restore can be taken back whatever there is room for; what somebody has asked for stays too.
+pub(super) fn prune_snapshots(slot: &Slot, allowance: Allowance) -> Result<(), Error> {
+    let mut bytes = slot.count_backups().saturating_add(fs::metadata(&slot.path)?.len());
+    let snapshots: Vec<_> = list(&slot.backups)?.into_iter().filter(|backup| backup.kind == BackupKind::PreRestore).skip(1).collect();
+    for old in snapshots.into_iter().rev() {
+        if bytes <= allowance.storage_bytes {
+            break;
+        }
+        fs::remove_file(slot.backups.join(file_name(old.number, old.created_unix_ms, old.kind)))?;
+        bytes = bytes.saturating_sub(old.bytes);
     }
     slot.count_backups();
     Ok(())

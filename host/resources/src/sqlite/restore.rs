@@ -27,7 +27,7 @@ const UNFINISHED: &str = "restore";
 
 impl Sqlites {
     /// Puts a backup in the place of the database. What was there becomes the backup of number `snapshot`, which is returned. Readers and writers see
-    /// the one or the other; those that run end first.
+    /// the one or the other; those that run end first. It is not refused for want of room for the snapshot: those of earlier restores make it.
     pub async fn restore(&self, number: u64, backup: u64, snapshot: u64, allowance: Allowance) -> Result<Backup, Error> {
         let slot = self.slot(number);
         let waiting = slot.wait()?;
@@ -53,6 +53,7 @@ impl Sqlites {
             let name = backup::file_name(snapshot, created_unix_ms, BackupKind::PreRestore);
             let bytes = swap(&slot, &mut exclusive, &unfinished, &name).inspect_err(|_| remove_all(&unfinished))?;
             backup::prune(&slot)?;
+            backup::prune_snapshots(&slot, allowance)?;
             Ok(Backup { number: snapshot, created_unix_ms, bytes, kind: BackupKind::PreRestore })
         })
         .await

@@ -20,6 +20,8 @@ pub(super) struct Slot {
     pub path: PathBuf,
     /// Where its backups are.
     pub backups: PathBuf,
+    /// Whoever makes or removes a backup.
+    pub backing: Arc<AsyncMutex<()>>,
     /// The connection that writes. Empty until it is needed.
     pub writer: Arc<AsyncMutex<Option<Link>>>,
     /// One permit for each connection that may read.
@@ -70,6 +72,7 @@ impl Slot {
         Self {
             path,
             backups,
+            backing: Arc::default(),
             writer: Arc::default(),
             readers: Arc::new(Semaphore::new(SQLITE_READERS_MAX)),
             idle: Mutex::default(),

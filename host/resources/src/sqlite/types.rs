@@ -32,6 +32,8 @@ impl Statement {
 pub struct Allowance {
     /// Largest file of the database, in bytes.
     pub database_bytes: u64,
+    /// The database and its backups together, in bytes.
+    pub storage_bytes: u64,
     /// Steps of the virtual machine of one query or batch.
     pub vm_steps: u64,
     /// Time that one query or batch may run, in ms.
@@ -49,6 +51,7 @@ impl Allowance {
     pub fn of(plan: Plan) -> Self {
         Self {
             database_bytes: limits::sqlite_database_bytes(plan),
+            storage_bytes: limits::sqlite_storage_bytes(plan),
             vm_steps: limits::sqlite_vm_steps(plan),
             query_ms: limits::SQLITE_QUERY_MS_MAX,
             migrate_ms: limits::SQLITE_MIGRATE_MS_MAX,

@@ -39,7 +39,7 @@ async fn a_backup_under_writes_is_of_one_state() {
         }
     });
     for number in 1..=5 {
-        let made = fixture.store.backup(NUMBER, number).await.unwrap();
+        let made = fixture.store.backup(NUMBER, number, free()).await.unwrap();
         let path = fixture.backup_path(number);
         assert_eq!(
             (made.bytes, made.kind, fs::metadata(&path).unwrap().mode() & 0o777),
@@ -62,7 +62,7 @@ async fn a_backup_under_writes_is_of_one_state() {
 #[tokio::test]
 async fn a_restore_brings_back_what_was_and_keeps_what_is() {
     let fixture = Fixture::with_notes(100).await;
-    fixture.store.backup(NUMBER, 1).await.unwrap();
+    fixture.store.backup(NUMBER, 1, free()).await.unwrap();
     fixture.run("delete from notes where id > 10").await.unwrap();
     fixture.run("create table later (x)").await.unwrap();
     let snapshot = fixture.store.restore(NUMBER, 1, 2, free()).await.unwrap();
@@ -76,7 +76,7 @@ async fn a_restore_brings_back_what_was_and_keeps_what_is() {
     assert_eq!(fixture.count("notes").await, 101);
     assert!(matches!(fixture.store.restore(NUMBER, 99, 5, free()).await, Err(Error::BackupNotFound)));
     assert!(matches!(fixture.store.restore(NUMBER, 1, 2, free()).await, Err(Error::Query(_))));
-    assert!(matches!(fixture.store.backup(NUMBER, 2).await, Err(Error::Query(_))));
+    assert!(matches!(fixture.store.backup(NUMBER, 2, free()).await, Err(Error::Query(_))));
     // Another start finds the same.
     drop(fixture.store);
     let store = Sqlites::open(fixture.folder.path(), fixture.clock.clone()).unwrap();
@@ -88,7 +88,7 @@ async fn a_restore_brings_back_what_was_and_keeps_what_is() {
 async fn readers_and_writers_meet_one_database_or_the_other() {
     let fixture = Fixture::with_notes(500).await;
     fixture.run("update notes set body = 'old'").await.unwrap();
-    fixture.store.backup(NUMBER, 1).await.unwrap();
+    fixture.store.backup(NUMBER, 1, free()).await.unwrap();
     fixture.run("update notes set body = 'new'").await.unwrap();
     let work: Vec<_> = (0..6)
         .map(|_| {
@@ -115,7 +115,7 @@ async fn readers_and_writers_meet_one_database_or_the_other() {
 async fn the_newest_thirty_are_kept() {
     let fixture = Fixture::with_notes(1).await;
     for number in 1..=33 {
-        fixture.store.backup(NUMBER, number).await.unwrap();
+        fixture.store.backup(NUMBER, number, free()).await.unwrap();
     }
     let numbers: Vec<_> = fixture.store.backups(NUMBER).await.unwrap().iter().map(|backup| backup.number).collect();
     assert_eq!(numbers, (4..=33).rev().collect::<Vec<_>>());
@@ -125,7 +125,7 @@ async fn the_newest_thirty_are_kept() {
 async fn truncated_inflated_and_foreign_backups_are_refused() {
     let fixture = Fixture::with_notes(2_000).await;
     for number in 1..=7 {
-        fixture.store.backup(NUMBER, number).await.unwrap();
+        fixture.store.backup(NUMBER, number, free()).await.unwrap();
     }
     let open = |number| fs::OpenOptions::new().write(true).open(fixture.backup_path(number)).unwrap();
     open(1).set_len(8_192).unwrap();
@@ -154,7 +154,7 @@ async fn truncated_inflated_and_foreign_backups_are_refused() {
 #[tokio::test]
 async fn a_restore_that_was_cut_off_has_happened_or_has_not() {
     let fixture = Fixture::with_notes(10).await;
-    fixture.store.backup(NUMBER, 1).await.unwrap();
+    fixture.store.backup(NUMBER, 1, free()).await.unwrap();
     drop(fixture.store);
     let folder = fixture.folder.path().join("sqlite");
     let backups = folder.join("backups").join(NUMBER.to_string());
@@ -172,4 +172,43 @@ async fn a_restore_that_was_cut_off_has_happened_or_has_not() {
     // Cut off after the swap: it is what was there before.
     fs::copy(fixture.folder.path().join("sqlite/7.db"), backups.join(".pre-3-5-prerestore.db")).unwrap();
     assert_eq!(reopen().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backups_have_room_beside_their_database_and_no_more() {
+    let fixture = Fixture::with_notes(1_000).await;
+    let size = fixture.store.storage(NUMBER).await.unwrap();
+    let allowance = Allowance { storage_bytes: 3 * size + 4_096, ..free() };
+    let backup = |backup| fixture.store.backup(NUMBER, backup, allowance);
+    // At a time: only as many as fit are made.
+    let made = futures::future::join_all((1..=4).map(backup)).await;
+    assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 2);
+    let error = backup(5).await.unwrap_err();
+    assert_eq!((error.code().code, error.to_string().contains("delete a backup first")), ("sqlite_storage_full", true), "{error}");
+    let listed = fixture.store.backups(NUMBER).await.unwrap();
+    assert_eq!(fixture.store.storage(NUMBER).await.unwrap(), 3 * size);
+    // A restore is possible all the same, again and again, and what somebody has asked for stays.
+    for restore in 10..14 {
+        fixture.store.restore(NUMBER, listed[0].number, restore, allowance).await.unwrap();
+        let snapshots: Vec<_> = fixture.store.backups(NUMBER).await.unwrap().iter().map(|backup| backup.number).collect();
+        assert_eq!(snapshots, [restore, listed[0].number, listed[1].number]);
+    }
+    assert_eq!(fixture.store.storage(NUMBER).await.unwrap(), 4 * size);
+    // One that is deleted makes room.
+    for number in [13, listed[1].number] {
+        assert_eq!(fixture.store.delete_backup(NUMBER, number).await.unwrap(), size);
+        assert!(matches!(fixture.store.delete_backup(NUMBER, number).await, Err(Error::BackupNotFound)));
+    }
+    assert_eq!(backup(20).await.unwrap().bytes, size);
+    assert!(matches!(backup(21).await, Err(Error::BackupsFull { .. })));
+}
+
+#[tokio::test]
+async fn the_oldest_makes_room_for_the_thirty_first() {
+    let fixture = Fixture::with_notes(1).await;
+    let size = fixture.store.storage(NUMBER).await.unwrap();
+    let allowance = Allowance { storage_bytes: 31 * size, ..free() };
+    for number in 1..=32 {
+        fixture.store.backup(NUMBER, number, allowance).await.unwrap();
+    }
 }

@@ -70,7 +70,7 @@ async fn a_full_disk_is_an_error_and_is_over_when_there_is_room() {
     assert!(matches!(error, Error::DiskFull), "{error:?}");
     let count = || async { run("select count(*) from t").await.unwrap().results[0].rows[0][0].clone() };
     assert_eq!(count().await, Value::Integer(written));
-    assert!(store.backup(NUMBER, 1).await.is_err());
+    assert!(store.backup(NUMBER, 1, free()).await.is_err());
     assert!(store.backups(NUMBER).await.unwrap().is_empty());
     std::fs::remove_file(ballast).unwrap();
     run("insert into t (body) values (randomblob(20000))").await.unwrap();

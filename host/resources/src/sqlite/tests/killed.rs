@@ -40,7 +40,7 @@ async fn writes_until_killed() {
     let backups = tokio::spawn(async move {
         let first = store.backups(NUMBER).await.unwrap().first().map_or(1, |newest| newest.number + 1);
         for number in first.. {
-            store.backup(NUMBER, number).await.unwrap();
+            store.backup(NUMBER, number, free()).await.unwrap();
         }
     });
     join_all(writers.chain([backups])).await;

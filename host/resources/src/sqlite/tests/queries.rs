@@ -139,7 +139,7 @@ async fn readers_see_one_state_and_all_that_was_answered() {
 #[tokio::test]
 async fn a_deleted_database_is_gone_and_one_that_never_was_is_not_found() {
     let fixture = Fixture::with_notes(1_000).await;
-    fixture.store.backup(NUMBER, 1).await.unwrap();
+    fixture.store.backup(NUMBER, 1, free()).await.unwrap();
     let bytes = fixture.store.storage(NUMBER).await.unwrap();
     assert_eq!(fixture.store.delete(NUMBER).await.unwrap(), bytes);
     assert!(matches!(fixture.run("select 1").await, Err(Error::NotFound)));

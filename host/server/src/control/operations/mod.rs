@@ -54,7 +54,7 @@ pub(super) fn all() -> Vec<Registered> {
     table![storage::List, storage::UploadUrl, storage::Complete, storage::DownloadUrl, storage::Delete];
     table![storage_parts::Create, storage_parts::Complete, storage_parts::Abort];
     table![sqlite::Create, sqlite::Delete, sqlite::Query, sqlite::Migrate];
-    table![sqlite_backups::List, sqlite_backups::Create, sqlite_backups::Restore];
+    table![sqlite_backups::List, sqlite_backups::Create, sqlite_backups::Restore, sqlite_backups::Delete];
     table![operator::Nodes, operator::Drain, operator::CreateAccount, operator::ListAccounts, operator::SetPlan, operator::Suspend];
     table![operator::DeleteAccount];
     operations.extend(absent::all());

@@ -119,10 +119,11 @@ impl Request for Create {
     const OPERATION: Operation =
         Operation::new("sqlite.backup.create", Method::Post, "/v1/services/{service}/sqlite/{database}/backups", "Make a backup of a database")
             .described(
-                "It is one state of the database, taken while others read and write. The newest 30 are kept, and count as the database's storage.",
+                "It is one state of the database, taken while others read and write. The newest 30 are kept, and count as the database's storage: \
+                 one that does not fit into what the plan has for the database and its backups is refused.",
             )
             .status(201)
-            .errors(&[&codes::RESOURCE_NOT_FOUND, &codes::SQLITE_BUSY, &codes::STORAGE_FAILED])
+            .errors(&[&codes::RESOURCE_NOT_FOUND, &codes::SQLITE_STORAGE_FULL, &codes::SQLITE_BUSY, &codes::STORAGE_FAILED])
             .commands(&[Command::new("sqlite backup create")
                 .arguments(&[DATABASE])
                 .examples(&["tovuk sqlite backup create --service service_1 DB"])]);
@@ -132,10 +133,57 @@ impl Request for Create {
 impl Handler for Create {
     async fn run(self, control: Control, caller: Caller) -> Result<Created, Refusal> {
         let database = Database::find(&control, &caller, self.service, self.database).await?;
-        let backup: BackupEntry = database.store(&control).backup(database.number(), next(&control).await?).await?.into();
+        let backup: BackupEntry = database.store(&control).backup(database.number(), next(&control).await?, database.allowance()).await?.into();
         let (now, subject) = (control.now_ms(), format!("{}: {}", database.row.name, backup.id));
         control.write(move |conn| note(conn, &caller, Self::OPERATION.name, Some(database.service.id), &subject, now)).await?;
         Ok(Created { backup })
+    }
+}
+
+/// Deletes a backup.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Delete {
+    /// The service.
+    pub service: String,
+    /// The database, by name or id.
+    pub database: String,
+    /// The backup's id.
+    pub backup: String,
+}
+
+/// What was deleted.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "SqliteBackupDeleted")]
+pub struct Deleted {
+    /// The id of the backup that is gone.
+    pub deleted: String,
+    /// The bytes that it had.
+    pub bytes: u64,
+}
+
+impl Request for Delete {
+    const OPERATION: Operation = Operation::new(
+        "sqlite.backup.delete",
+        Method::Delete,
+        "/v1/services/{service}/sqlite/{database}/backups/{backup}",
+        "Delete a backup of a database",
+    )
+    .described("It makes room for others. The database itself is not touched.")
+    .errors(&[&codes::RESOURCE_NOT_FOUND, &codes::SQLITE_BACKUP_NOT_FOUND, &codes::SQLITE_BUSY, &codes::STORAGE_FAILED])
+    .commands(&[Command::new("sqlite backup delete")
+        .arguments(&[DATABASE, Argument::positional("backup", "The backup's id")])
+        .examples(&["tovuk sqlite backup delete --service service_1 DB sqlite_backup_1"])]);
+    type Response = Deleted;
+}
+
+impl Handler for Delete {
+    async fn run(self, control: Control, caller: Caller) -> Result<Deleted, Refusal> {
+        let database = Database::find(&control, &caller, self.service, self.database).await?;
+        let Some(number) = ids::number(&self.backup, PREFIX) else { return Err(sqlite::Error::BackupNotFound.into()) };
+        let bytes = database.store(&control).delete_backup(database.number(), number.cast_unsigned()).await?;
+        let (now, subject) = (control.now_ms(), format!("{}: {}", database.row.name, self.backup));
+        control.write(move |conn| note(conn, &caller, Self::OPERATION.name, Some(database.service.id), &subject, now)).await?;
+        Ok(Deleted { deleted: self.backup, bytes })
     }
 }
 
@@ -172,7 +220,7 @@ impl Request for Restore {
     )
     .described(
         "The backup is examined first. What is there now becomes one more backup by the same step, and readers and writers see the one or the other. \
-         Queries that run end before.",
+         Queries that run end before. Where there is no room for it, such backups of earlier restores are removed, the oldest first.",
     )
     .errors(&[
         &codes::RESOURCE_NOT_FOUND,
