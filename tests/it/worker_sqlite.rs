@@ -4,7 +4,11 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
-use tovuk_tests::{Client, Operator};
+use tovuk_kernel::clock::Clock;
+use tovuk_kernel::resource::Kind;
+use tovuk_resources::objects::Place;
+use tovuk_resources::stores::Stores;
+use tovuk_tests::{Client, Host, HostConfig, Operator};
 
 use crate::TOVUK;
 
@@ -205,4 +209,22 @@ async fn a_worker_that_goes_away_holds_nothing() {
     assert_eq!(sql(&host, "select 1").await["code"], "resource_not_found", "the version has the old one");
     host.ok_as(&token, "POST", "/v1/services/shop/restart", None).await;
     assert_eq!(sql(&host, "select count(*) from sqlite_schema").await["rows"], json!([[0]]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_worker_hands_over_counts_as_host_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = Stores::open(folder.path(), &Place::Folder(folder.path().join("objects")), &Clock::system()).await.unwrap();
+    stores.sqlite.create(1).await.unwrap();
+    // The guest itself fits with the blob, and then the blob does not once more.
+    let runtime = Box::new(|config: &mut tovuk_runtime::runtime::RuntimeConfig| config.guest_memory_bytes = Some(24 << 20));
+    let host = Host::with(HostConfig { stores: Some(stores.clone()), runtime, ..HostConfig::new(TOVUK) }).await;
+    host.deploy("shop", "sqlite", |service| service.public().resource(Kind::Sqlite, "DB", 1)).await;
+    let refused = host.post("shop", &format!("/large?bytes={}", 15 << 20), "").await.json();
+    for way in refused.as_array().unwrap() {
+        assert_eq!((&way["code"], &way["retryable"]), (&json!("host_busy"), &json!(true)), "{refused}");
+    }
+    assert_eq!(host.post("shop", "/large?bytes=1000", "").await.json(), json!([null, null, null, null, null]));
+    host.memory_is_free().await;
+    stores.close().await;
 }

@@ -1,7 +1,7 @@
 //! SQL in the database `DB`, or in the one that `?db=` names, through the SDK. A body is JSON: values are null, booleans, numbers, texts and arrays of bytes;
 //! `params` are an array or an object. `/query {sql, params}` and `/batch [{sql, params}]` answer what the host said; `/tx {statements, end}` runs a
-//! transaction that ends with `commit`, `fail` or `trap`; `/stream {sql}` counts pages and rows; `/held` opens streams until it may not; `/linger` leaves
-//! a transaction open with a statement that takes for ever, after it has printed `begun`.
+//! transaction that ends with `commit`, `fail` or `trap`; `/stream {sql}` counts pages and rows; `/held` opens streams until it may not; `/large` hands a
+//! blob of so many `bytes` over in every way; `/linger` leaves a transaction open with a statement that takes for ever, after it has printed `begun`.
 
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -128,6 +128,18 @@ fn handle(req: Request) -> Result<Response> {
             streams.clear();
             let again = sqlite::database("DB1").stream("select 1", ()).is_ok();
             Response::json(&json!({"held": held, "refused": refused, "again": again}))
+        }
+        "/large" => {
+            let bytes = req.query_param("bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or_default();
+            let (sql, given) = ("select length(?)", || Params::Positional(vec![Value::Blob(vec![0; bytes])]));
+            let code = |result: Result<(), DataError>| result.as_ref().err().map(error);
+            let named = || Params::Named([("v".to_owned(), Value::Blob(vec![0; bytes]))].into_iter().collect());
+            let query = code(db.query(sql, given()).map(drop));
+            let by_name = code(db.query("select length(:v)", named()).map(drop));
+            let batch = code(db.batch([Statement::new(sql, given())]).map(drop));
+            let stream = code(db.stream(sql, given()).map(drop));
+            let tx = code(db.transaction(|tx| tx.query(sql, given()).map(drop)));
+            Response::json(&json!([query, by_name, batch, stream, tx]))
         }
         "/linger" => db.transaction(|tx| {
             tx.execute("insert into t values ('linger')", ())?;

@@ -9,7 +9,7 @@ use super::hold::{Held, Lease, Place};
 use super::raw;
 use super::run::Run;
 use super::types::{Allowance, Outcome, Statement};
-use super::{Slot, Sqlites};
+use super::{Payer, Slot, Sqlites};
 
 /// A transaction that writes. Dropped without a commit it is rolled back, as it is when it was idle for
 /// [`SQLITE_TRANSACTION_IDLE_MS_MAX`](tovuk_kernel::limits::SQLITE_TRANSACTION_IDLE_MS_MAX) or open for
@@ -44,11 +44,20 @@ impl Transaction {
     /// Runs one statement. After an error of the statement alone (a constraint, a mistake in it) the transaction goes on without it; after any
     /// other it has ended.
     pub async fn query(&self, statement: Statement) -> Result<Outcome, Error> {
-        let (store, allowance, until) = (self.store.clone(), self.allowance, self.held.until);
+        self.run(self.store.clone(), statement).await
+    }
+
+    /// The same, for somebody who pays for this statement alone.
+    pub async fn query_paid_by(&self, payer: Arc<dyn Payer>, statement: Statement) -> Result<Outcome, Error> {
+        self.run(self.store.paid_by(payer), statement).await
+    }
+
+    async fn run(&self, store: Sqlites, statement: Statement) -> Result<Outcome, Error> {
+        let (works, allowance, until) = (store.clone(), self.allowance, self.held.until);
         let work = move |lease: &mut Lease| {
             let slot = lease.slot.clone();
             let result = lease.link().and_then(|link| {
-                let mut run = Run::begin(link, allowance, &store.0.watchdog, Some(until));
+                let mut run = Run::begin(link, allowance, &works.0.watchdog, Some(until));
                 let answer = run.statement(link, &statement);
                 link.monitor.end();
                 let results = vec![answer?];
@@ -59,7 +68,7 @@ impl Transaction {
             let goes_on = matches!(result, Ok(_) | Err(Error::Query(_) | Error::Constraint(_) | Error::Forbidden(_)));
             (result, (over || !goes_on).then_some("a statement failed"))
         };
-        self.held.with(&self.store, work).await
+        self.held.with(&store, work).await
     }
 
     /// Commits. Everything is on disk when this returns; on an error nothing of it is left. Returns the size of the database and its backups, in

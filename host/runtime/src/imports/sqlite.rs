@@ -1,7 +1,8 @@
 //! `tovuk:sqlite/database`: a worker's SQL. The store checks what a statement may do and use up; here values cross, and what a guest holds open is
-//! counted. A guest that ends drops its transactions, which rolls them back, and its streams.
+//! counted. What it hands over counts as host memory until the store has done with it. A guest that ends drops its transactions, which rolls them back, and its streams.
 
 use std::collections::BTreeMap;
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -17,6 +18,7 @@ use crate::data_bindings::tovuk::data::types::Error;
 use crate::data_bindings::tovuk::sqlite::database::{self, Counts, Outcome, Params, Statement, Value};
 use crate::instance::Data;
 use crate::invocation::Invocation;
+use crate::memory::Reservation;
 
 /// A transaction that a guest holds.
 pub struct Transaction {
@@ -41,6 +43,22 @@ impl Payer for Invocation {
     }
 }
 
+/// An invocation with the host memory that statements of it have, until the store has done with them: also when the guest has gone meanwhile.
+struct Given {
+    invocation: Arc<Invocation>,
+    _memory: Reservation,
+}
+
+impl Payer for Given {
+    fn cpu_left_ns(&self) -> u64 {
+        self.invocation.cpu_left_ns()
+    }
+
+    fn pay_cpu_ns(&self, ns: u64) {
+        self.invocation.pay_cpu_ns(ns);
+    }
+}
+
 /// A database that a guest has named.
 struct Database {
     store: Sqlites,
@@ -49,10 +67,19 @@ struct Database {
 }
 
 impl Data {
-    fn database(&self, name: &str) -> Result<Database, Error> {
+    /// Whoever pays for statements, with the memory that they have.
+    fn given(&self, statements: &[Statement]) -> Result<Arc<Given>, Error> {
+        let mut memory = self.invocation.runtime.memory().reserve();
+        if !memory.grow(statements.iter().fold(0, |sum: u64, statement| sum.saturating_add(bytes(statement)))) {
+            return Err(error(&codes::HOST_BUSY, "the host has no memory left for these statements; try again shortly".to_owned()));
+        }
+        Ok(Arc::new(Given { invocation: self.invocation.clone(), _memory: memory }))
+    }
+
+    fn database(&self, name: &str, payer: Arc<dyn Payer>) -> Result<Database, Error> {
         let number = self.resource(Kind::Sqlite, name)?.cast_unsigned();
         let owner = self.grants().owner;
-        let store = self.stores()?.sqlite.for_account(owner.account).paid_by(self.invocation.clone());
+        let store = self.stores()?.sqlite.for_account(owner.account).paid_by(payer);
         Ok(Database { store, number, allowance: Allowance::of(owner.plan) })
     }
 
@@ -96,6 +123,23 @@ fn shown(value: sqlite::Value) -> Value {
     }
 }
 
+/// The memory that a statement has with its parameters, in bytes.
+fn bytes(statement: &Statement) -> u64 {
+    let of = |value: &Value| {
+        let beyond = match value {
+            Value::Text(text) => text.len(),
+            Value::Blob(bytes) => bytes.len(),
+            Value::Null | Value::Integer(_) | Value::Real(_) => 0,
+        };
+        size_of::<Value>().saturating_add(beyond)
+    };
+    let params = match &statement.params {
+        Params::Positional(values) => values.iter().map(of).fold(0, usize::saturating_add),
+        Params::Named(values) => values.iter().map(|(name, value)| of(value).saturating_add(name.len())).fold(0, usize::saturating_add),
+    };
+    statement.sql.len().saturating_add(params) as u64
+}
+
 fn statement(given: Statement) -> sqlite::Statement {
     let params = match given.params {
         Params::Positional(values) => sqlite::Params::Positional(values.into_iter().map(value).collect()),
@@ -133,25 +177,25 @@ fn only(outcome: sqlite::Outcome) -> Result<Outcome, Error> {
 
 impl database::Host for Data {
     async fn query(&mut self, database: String, given: Statement) -> Result<Outcome, Error> {
-        let Database { store, number, allowance } = self.database(&database)?;
+        let Database { store, number, allowance } = self.database(&database, self.given(slice::from_ref(&given))?)?;
         only(store.query(number, allowance, statement(given)).await.map_err(told)?)
     }
 
     async fn batch(&mut self, database: String, statements: Vec<Statement>) -> Result<Vec<Outcome>, Error> {
-        let Database { store, number, allowance } = self.database(&database)?;
+        let Database { store, number, allowance } = self.database(&database, self.given(&statements)?)?;
         let statements = statements.into_iter().map(statement).collect();
         store.batch(number, allowance, statements).await.map(outcomes).map_err(told)
     }
 
     async fn begin(&mut self, database: String) -> Result<Resource<Transaction>, Error> {
-        let Database { store, number, allowance } = self.database(&database)?;
+        let Database { store, number, allowance } = self.database(&database, self.invocation.clone())?;
         let held = self.hold()?;
         let inner = store.begin(number, allowance).await.map_err(told)?;
         self.table.push(Transaction { inner, _held: held }).map_err(no_handle)
     }
 
     async fn read_rows(&mut self, database: String, given: Statement) -> Result<Resource<Rows>, Error> {
-        let Database { store, number, allowance } = self.database(&database)?;
+        let Database { store, number, allowance } = self.database(&database, self.given(slice::from_ref(&given))?)?;
         let held = self.hold()?;
         let inner = store.stream(number, allowance, statement(given)).await.map_err(told)?;
         self.table.push(Rows { inner, _held: held }).map_err(no_handle)
@@ -160,8 +204,9 @@ impl database::Host for Data {
 
 impl database::HostTransaction for Data {
     async fn query(&mut self, transaction: Resource<Transaction>, given: Statement) -> Result<Outcome, Error> {
+        let payer = self.given(slice::from_ref(&given))?;
         let transaction = self.table.get(&transaction).map_err(no_handle)?;
-        only(transaction.inner.query(statement(given)).await.map_err(told)?)
+        only(transaction.inner.query_paid_by(payer, statement(given)).await.map_err(told)?)
     }
 
     async fn commit(&mut self, transaction: Resource<Transaction>) -> Result<(), Error> {
