@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use sha2::{Digest, Sha256};
 use tokio::sync::OwnedMutexGuard;
 use tovuk_kernel::clock::UnixMs;
-use tovuk_kernel::limits::{SQLITE_MIGRATION_NAME_BYTES_MAX, SQLITE_MIGRATIONS_MAX};
+use tovuk_kernel::limits::{SQLITE_MIGRATION_NAME_BYTES_MAX, SQLITE_MIGRATIONS_MAX, SQLITE_SQL_BYTES_MAX};
 
 use super::Sqlites;
 use super::error::{Budget, Error};
@@ -177,18 +177,25 @@ impl Applying {
     }
 }
 
-/// What the list alone can be refused for.
-fn check(migrations: &[Migration]) -> Result<(), Error> {
+/// Refuses what can be refused for the list alone, before anything is stored or applied.
+///
+/// # Errors
+/// When there are too many, or one has no fitting name, the name of another, or a script that is too long.
+pub fn check(migrations: &[Migration]) -> Result<(), Error> {
     if migrations.len() > SQLITE_MIGRATIONS_MAX {
         return Err(Error::Migration(format!("there are more than {SQLITE_MIGRATIONS_MAX} migrations").into()));
     }
     let mut names = HashSet::new();
-    for Migration { name, .. } in migrations {
+    for Migration { name, sql } in migrations {
         if name.is_empty() || name.len() > SQLITE_MIGRATION_NAME_BYTES_MAX {
             return Err(Error::Migration(format!("the name of a migration has 1 to {SQLITE_MIGRATION_NAME_BYTES_MAX} bytes").into()));
         }
         if !names.insert(name) {
             return Err(Error::Migration(format!("there are two migrations named {name}").into()));
+        }
+        if sql.len() > SQLITE_SQL_BYTES_MAX as usize {
+            let text = format!("migration {name} has {} bytes, and may have {SQLITE_SQL_BYTES_MAX}: divide it", sql.len());
+            return Err(Error::Migration(text.into()));
         }
     }
     Ok(())

@@ -45,6 +45,7 @@ use tovuk_kernel::limits;
 
 pub use billing::Payer;
 pub use error::{Budget, Error};
+pub use migrate::check as check_migrations;
 pub use session::Transaction;
 pub use stream::Rows;
 pub use types::{Allowance, Answer, Backup, BackupKind, Columns, Counts, Flat, Migrated, Migration, Outcome, Statement, Table};

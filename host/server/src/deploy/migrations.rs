@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tovuk_kernel::limits::Plan;
 use tovuk_kernel::resource::Kind;
 use tovuk_kernel::{codes, project};
-use tovuk_resources::sqlite::Migration;
+use tovuk_resources::sqlite::{Migration, check_migrations};
 
 use crate::control::operations::sqlite;
 use crate::control::store::resources;
@@ -15,7 +15,7 @@ use crate::control::{Control, Refusal};
 /// The scripts of each database, by its name, in the order in which they are applied.
 pub type Migrations = BTreeMap<String, Vec<Migration>>;
 
-/// Refuses scripts for databases that nothing declares, and declared folders without scripts.
+/// Refuses scripts for databases that nothing declares, declared folders without scripts, and lists that no database would take.
 pub(super) fn check(service: &str, declared: &project::Service, migrations: &Migrations) -> Result<(), Refusal> {
     if let Some(database) = migrations.keys().find(|name| !declared.sqlite.contains_key(*name)) {
         let text = format!("there are migrations for `{database}`, and `{service}` declares no such database");
@@ -27,7 +27,15 @@ pub(super) fn check(service: &str, declared: &project::Service, migrations: &Mig
         let instruction = format!("Send `migrations.{database}`: [{{\"name\", \"sql\"}}] beside `config`. `tovuk deploy` does so.");
         return Err(Refusal::new(&codes::INVALID_REQUEST, text).instruct(instruction));
     }
+    for (database, scripts) in migrations {
+        check_migrations(scripts).map_err(|error| in_database(database, error.into()))?;
+    }
     Ok(())
+}
+
+/// Says which database a refusal is about.
+fn in_database(database: &str, refusal: Refusal) -> Refusal {
+    Refusal { message: format!("database `{database}`: {}", refusal.message), ..refusal }
 }
 
 /// Applies what was not applied. Those of one database that come before a failed one stay; the live version stays as well.
@@ -36,8 +44,7 @@ pub(super) async fn apply(control: &Control, service: i64, plan: Plan, migration
         let name = database.clone();
         let found = control.read(move |conn| Ok(resources::find(conn, service, Kind::Sqlite, &name)?)).await?;
         let found = found.ok_or_else(|| Refusal::new(&codes::BUILD_FAILED, format!("the database `{database}` was deleted meanwhile")))?;
-        let in_database = |refusal: Refusal| Refusal { message: format!("database `{database}`: {}", refusal.message), ..refusal };
-        let migrated = sqlite::migrate(control, found.number, plan, scripts).await.map_err(in_database)?;
+        let migrated = sqlite::migrate(control, found.number, plan, scripts).await.map_err(|refusal| in_database(&database, refusal))?;
         for name in &migrated.applied {
             told(&format!("database {database}: applied {name}"));
         }

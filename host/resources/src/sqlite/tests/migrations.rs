@@ -44,6 +44,7 @@ async fn what_was_applied_is_not_changed_and_nothing_comes_before_it() {
         vec![first(), first()],
         vec![migration("", "select 1")],
         vec![migration(&"x".repeat(256), "select 1")],
+        vec![first(), second(), migration("0003_long.sql", &format!("select '{}'", "x".repeat(256 << 10)))],
     ] {
         let error = migrate(list).await.unwrap_err();
         assert!(matches!(error, Error::Migration(_)), "{error}");

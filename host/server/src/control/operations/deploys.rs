@@ -152,6 +152,7 @@ impl Request for Create {
             &codes::BINDING_TARGET_NOT_FOUND,
             &codes::RESOURCE_EXISTS,
             &codes::RESOURCE_LIMIT,
+            &codes::SQLITE_MIGRATION_REFUSED,
             &codes::REMOTE_BUILD_DISABLED,
             &codes::TOO_MANY_REQUESTS,
         ]);
