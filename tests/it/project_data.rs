@@ -1,5 +1,7 @@
 //! Data that the project file declares: who makes it, when its scripts are applied, and what stays when the file no longer names it.
 
+use std::time::{Duration, Instant};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -67,6 +69,9 @@ async fn scripts_that_fit_no_declaration_are_refused_before_anything_is_stored()
     for (config, migrations, says) in [
         (json!({"routes": ["/*"]}), json!({"DB": []}), "declares no such database"),
         (config(), json!({}), "declares a folder of migrations for `DB`"),
+        (config(), json!({"DB": [{"name": "", "sql": ""}]}), "database `DB`: the name of a migration"),
+        (config(), json!({"DB": [{"name": "1", "sql": ""}, {"name": "1", "sql": "x"}]}), "database `DB`: there are two migrations named 1"),
+        (config(), json!({"DB": [{"name": "1", "sql": "-".repeat(262_145)}]}), "database `DB`: migration 1 has 262145 bytes"),
         (json!({"routes": ["/*"], "kv": ["a-b", "A_B"]}), json!({}), "TOVUK_KV_A_B"),
         (json!({"routes": ["/*"], "kv": ["kv_1"]}), json!({}), "kv_1"),
     ] {
@@ -74,6 +79,38 @@ async fn scripts_that_fit_no_declaration_are_refused_before_anything_is_stored()
         assert!(reply.status.is_client_error() && reply.text().contains(says), "{config}: {}", reply.text());
     }
     assert_eq!(host.ok("GET", "/v1/services", None).await["services"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deploy_that_migrates_ends_with_the_host_and_is_begun_again() {
+    let host = Operator::start(TOVUK).await;
+    let token = host.ok("POST", "/v1/operator/accounts", Some(json!({"handle": "ada", "plan": "pro"}))).await["token"].as_str().unwrap().to_owned();
+    let endless = "create table t as with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n";
+    let scripts = json!({"DB": [{"name": "1", "sql": CREATE}, {"name": "2", "sql": endless}]});
+    let accepted = host.ok_as(&token, "POST", "/v1/deploy", Some(body(config(), scripts))).await;
+    let (build, deploy) = (accepted["build_job"]["id"].as_str().unwrap().to_owned(), accepted["deploy"]["id"].as_str().unwrap().to_owned());
+    let applied = async |host: &Operator| {
+        let asked = Some(json!({"sql": "select name from _tovuk_migrations"}));
+        while host.api("POST", "/v1/services/app/sqlite/DB/query", Some(&token), asked.clone()).await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    applied(&host).await;
+    let started = Instant::now();
+    let host = host.restart().await;
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    let status = async || host.ok_as(&token, "GET", &format!("/v1/builds/{build}"), None).await["build"]["status"].as_str().unwrap().to_owned();
+    while status().await != "running" {
+        tokio::task::yield_now().await;
+    }
+    applied(&host).await;
+    // Nothing goes on for a deploy that is cancelled either.
+    host.ok_as(&token, "POST", &format!("/v1/deploys/{deploy}/cancel"), None).await;
+    let started = Instant::now();
+    let written = Some(json!({"sql": "insert into visits (at) values ('now')"}));
+    host.ok_as(&token, "POST", "/v1/services/app/sqlite/DB/query", written).await;
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert_eq!(host.built(&token, &build).await["status"], "canceled");
 }
 
 const PROJECT: &str =
