@@ -161,10 +161,20 @@ pub const OBJECT_UPLOAD_SECONDS_MAX: u64 = 86_400;
 pub const OBJECT_URL_SECONDS: u64 = 900;
 /// How long the URLs of an upload in parts are valid, in s.
 pub const OBJECT_PART_URL_SECONDS: u64 = 86_400;
-/// Memory for objects that are being received, in MiB. More uploads wait before they are read.
+/// Memory for objects that are being received, in MiB. More uploads wait before more of them is read.
 pub const OBJECT_BUFFERS_MIB_MAX: u32 = 512;
+/// How much of that one account may take, in MiB.
+pub const OBJECT_BUFFERS_ACCOUNT_MIB_MAX: u32 = 128;
 /// How much of that one service may take, in MiB.
-pub const OBJECT_BUFFERS_SERVICE_MIB_MAX: u32 = 128;
+pub const OBJECT_BUFFERS_SERVICE_MIB_MAX: u32 = 64;
+/// Memory for the first 64 KiB of what is written at a time of objects that are being received, in MiB: the rest is taken when those have come.
+pub const OBJECT_BEGINNINGS_MIB_MAX: u32 = 128;
+/// How much of that one account may take, in MiB.
+pub const OBJECT_BEGINNINGS_ACCOUNT_MIB_MAX: u32 = 16;
+/// How much of that one service may take, in MiB.
+pub const OBJECT_BEGINNINGS_SERVICE_MIB_MAX: u32 = 8;
+/// How fast what is written at a time of an object has to arrive, in bytes/s, after a first minute: memory is held for it meanwhile.
+pub const OBJECT_BYTES_PER_SECOND_MIN: u64 = 128 << 10;
 /// Largest request that completes an upload in parts, in bytes: the number and the tag of each part.
 pub const API_OBJECT_PARTS_BODY_BYTES_MAX: u64 = 4 << 20;
 /// Objects that one invocation of a worker reads at a time.

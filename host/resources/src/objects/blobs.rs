@@ -15,7 +15,7 @@ use object_store::{GetOptions, GetRange, GetResultPayload, MultipartUpload, Obje
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::garbage::Held;
-use super::incoming::Incoming;
+use super::incoming::{Incoming, Piece};
 use super::s3::S3;
 use super::types::Body;
 use super::{Error, Place};
@@ -26,8 +26,6 @@ const LOCAL_CHUNK_BYTES: usize = 1 << 20;
 const REMOTE_CHUNK_BYTES: usize = 8 << 20;
 /// What is read from a disk at a time.
 const READ_BYTES: usize = 256 << 10;
-/// Chunks of one write that are in memory: one that goes out, and one that comes in and may be copied while it grows.
-const CHUNKS_IN_MEMORY: u64 = 3;
 /// How long a store may be silent in the middle of an answer.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
@@ -83,13 +81,7 @@ impl Blobs {
         Self { store, folder: None, chunk_bytes: REMOTE_CHUNK_BYTES }
     }
 
-    /// What a write of at most so many bytes takes of memory, in bytes.
-    pub fn memory_for(&self, bytes: Option<u64>) -> u64 {
-        let most = CHUNKS_IN_MEMORY * self.chunk_bytes as u64;
-        bytes.map_or(most, |bytes| most.min(bytes))
-    }
-
-    /// Writes what comes in. When this succeeds, all of it is durable. At most three chunks are in memory.
+    /// Writes what comes in. When this succeeds, all of it is durable. At most two chunks are in memory: one that goes out, and one that comes in.
     ///
     /// The name is held until nothing can appear under it any more, also when the caller has gone before.
     pub async fn write<S>(&self, name: &Arc<Held>, incoming: &mut Incoming<S>) -> Result<(), Error>
@@ -98,10 +90,15 @@ impl Blobs {
     {
         let path = name.name().path();
         let first = incoming.next_chunk(self.chunk_bytes).await?;
-        if first.len() < self.chunk_bytes {
+        if first.bytes.len() < self.chunk_bytes {
             incoming.finish()?;
             let store = self.store.clone();
-            return to_its_end(name, async move { store.put(&path, PutPayload::from(first)).await }).await;
+            let put = async move {
+                let stored = store.put(&path, PutPayload::from(first.bytes)).await;
+                drop(first.memory);
+                stored
+            };
+            return to_its_end(name, put).await;
         }
         let upload = self.store.put_multipart(&path).await?;
         let mut upload = Sending { upload: Some(upload), name: name.clone() };
@@ -112,14 +109,21 @@ impl Blobs {
         }
     }
 
-    async fn write_chunks<S>(&self, upload: &mut Sending, first: Bytes, incoming: &mut Incoming<S>) -> Result<(), Error>
+    async fn write_chunks<S>(&self, upload: &mut Sending, first: Piece, incoming: &mut Incoming<S>) -> Result<(), Error>
     where
         S: Stream<Item = Result<Bytes, Error>> + Send + Unpin,
     {
         let mut chunk = first;
-        while !chunk.is_empty() {
+        while !chunk.bytes.is_empty() {
             let Some(open) = upload.upload.as_mut() else { break };
-            let part = open.put_part(PutPayload::from(chunk));
+            let Piece { bytes, memory } = chunk;
+            let sending = open.put_part(PutPayload::from(bytes));
+            // Its memory is free as soon as it is out, whatever the sender does meanwhile.
+            let part = async move {
+                let sent = sending.await;
+                drop(memory);
+                sent
+            };
             // The next chunk comes in while this one goes out.
             let (sent, next) = futures::future::join(part, incoming.next_chunk(self.chunk_bytes)).await;
             sent?;

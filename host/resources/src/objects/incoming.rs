@@ -1,9 +1,15 @@
-//! A body on its way in: it is counted, digested, looked at and cut into chunks, and never more than one chunk of it is held.
+//! A body on its way in: it is counted, digested, looked at and cut into chunks, and never more than one chunk of it is held. What has come of a chunk waits
+//! in memory for the rest, so the rest has to come in time.
+
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use ring::digest::{Context, SHA256};
+use tovuk_kernel::clock::Clock;
+use tovuk_kernel::limits::{BODY_STALL_SECONDS_MAX, OBJECT_BYTES_PER_SECOND_MIN};
 
+use super::budget::{BEGINNING_BYTES, Purse, Share};
 use super::uploads::Room;
 use super::{Error, media};
 
@@ -18,14 +24,10 @@ pub(super) enum Expected {
     Growing(Room),
 }
 
-impl Expected {
-    /// How many may come at most, if that is known.
-    pub fn at_most(&self) -> Option<u64> {
-        match self {
-            Self::Exactly(bytes) => Some(*bytes),
-            Self::Growing(_) => None,
-        }
-    }
+/// Bytes that are to be written together, and the memory that they have.
+pub(super) struct Piece {
+    pub bytes: Bytes,
+    pub memory: Option<Share>,
 }
 
 pub(super) struct Incoming<S> {
@@ -37,48 +39,79 @@ pub(super) struct Incoming<S> {
     digest: Context,
     /// The content type of a public object that begins here.
     public_type: Option<String>,
+    purse: Purse,
+    clock: Clock,
 }
 
 impl<S: Stream<Item = Result<Bytes, Error>> + Send + Unpin> Incoming<S> {
-    pub fn new(body: S, expected: Expected, public_type: Option<String>) -> Self {
-        Self { body, rest: Bytes::new(), received: 0, expected, digest: Context::new(&SHA256), public_type }
+    pub fn new(body: S, expected: Expected, public_type: Option<String>, purse: Purse, clock: Clock) -> Self {
+        Self { body, rest: Bytes::new(), received: 0, expected, digest: Context::new(&SHA256), public_type, purse, clock }
     }
 
     /// The next chunk: of exactly this size unless it is the last; empty at the end.
     ///
     /// The bytes are copied: a frame of one byte may hold a whole buffer of the connection.
-    pub async fn next_chunk(&mut self, bytes: usize) -> Result<Bytes, Error> {
+    pub async fn next_chunk(&mut self, bytes: usize) -> Result<Piece, Error> {
         let mut chunk = BytesMut::new();
-        while chunk.len() < bytes {
-            if self.rest.is_empty() {
-                match self.body.next().await {
-                    Some(frame) => self.rest = self.admit(frame?).await?,
-                    None => break,
+        let mut memory = None;
+        // Nothing is taken before there is something.
+        if self.has_more().await? {
+            memory = self.purse.begin().await;
+            self.fill_in_time(&mut chunk, bytes.min(BEGINNING_BYTES)).await?;
+            if chunk.len() == BEGINNING_BYTES {
+                let whole = self.whole(chunk.len(), bytes);
+                if whole > chunk.len() {
+                    // The wait for memory is not of the sender's time.
+                    memory = self.purse.take(whole).await;
+                    chunk.reserve(whole - chunk.len());
                 }
-                continue;
+                // Also where nothing more may come: whether it does is told by the body's end.
+                self.fill_in_time(&mut chunk, bytes).await?;
             }
-            let taken = self.rest.split_to(self.rest.len().min(bytes - chunk.len()));
-            if chunk.is_empty() && chunk.capacity() < bytes {
-                chunk.reserve(self.hint(bytes));
-            }
-            chunk.extend_from_slice(&taken);
         }
         if let Some(content_type) = self.public_type.take() {
             media::check(&content_type, chunk.get(..media::HEAD_BYTES).unwrap_or(&chunk))?;
         }
         self.digest.update(&chunk);
-        Ok(chunk.freeze())
+        Ok(Piece { bytes: chunk.freeze(), memory })
     }
 
-    /// Room for a chunk, without taking more than will come.
-    fn hint(&self, bytes: usize) -> usize {
+    /// How large a chunk becomes of which so much has come, at most.
+    fn whole(&self, come: usize, bytes: usize) -> usize {
         match &self.expected {
             Expected::Exactly(total) => {
-                let before = self.received - self.rest.len() as u64;
-                bytes.min(usize::try_from(total.saturating_sub(before)).unwrap_or(bytes)).max(self.rest.len().min(bytes))
+                let left = total.saturating_sub(self.received).saturating_add(self.rest.len() as u64);
+                bytes.min(come.saturating_add(usize::try_from(left).unwrap_or(bytes))).max(come)
             }
-            Expected::Growing(_) => self.rest.len().min(bytes),
+            Expected::Growing(_) => bytes,
         }
+    }
+
+    /// Fills a chunk up to this size or the end, at the rate that a sender has to keep.
+    async fn fill_in_time(&mut self, chunk: &mut BytesMut, bytes: usize) -> Result<(), Error> {
+        let clock = self.clock.clone();
+        let slowest = BODY_STALL_SECONDS_MAX + (bytes - chunk.len()) as u64 / OBJECT_BYTES_PER_SECOND_MIN;
+        let filled = clock.timeout(Duration::from_secs(slowest), self.fill(chunk, bytes)).await;
+        filled.unwrap_or_else(|| Err(Error::Interrupted(format!("{bytes} bytes at a time have to come within {slowest} s"))))
+    }
+
+    async fn fill(&mut self, chunk: &mut BytesMut, bytes: usize) -> Result<(), Error> {
+        while chunk.len() < bytes && self.has_more().await? {
+            let taken = self.rest.split_to(self.rest.len().min(bytes - chunk.len()));
+            chunk.extend_from_slice(&taken);
+        }
+        Ok(())
+    }
+
+    /// Waits for bytes that are not part of a chunk yet. Whether there are any.
+    async fn has_more(&mut self) -> Result<bool, Error> {
+        while self.rest.is_empty() {
+            match self.body.next().await {
+                Some(frame) => self.rest = self.admit(frame?).await?,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 
     async fn admit(&mut self, frame: Bytes) -> Result<Bytes, Error> {

@@ -113,7 +113,7 @@ struct Inner {
     names: Names,
     pins: Pins,
     receiving: Receiving,
-    budget: Budget,
+    budget: Arc<Budget>,
     /// Told when there may be bytes to remove.
     work: Arc<Notify>,
     /// Bytes are removed by one at a time.
@@ -149,7 +149,7 @@ impl Objects {
             names: Names::new(work.clone()),
             pins: Pins::new(work.clone()),
             receiving: Receiving::default(),
-            budget: Budget::new(limits::OBJECT_BUFFERS_MIB_MAX, limits::OBJECT_BUFFERS_SERVICE_MIB_MAX),
+            budget: Arc::new(Budget::new()),
             work: work.clone(),
             collecting: tokio::sync::Mutex::default(),
             removed: Arc::default(),

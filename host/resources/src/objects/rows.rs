@@ -254,6 +254,11 @@ fn add(tx: &Transaction<'_>, service: i64, objects: i64, bytes: i64, reserved: i
     tx.prepare_cached(sql)?.execute([service, objects, bytes, reserved, uploads]).map(drop)
 }
 
+/// The account of a service that has or had something.
+pub(super) fn account_of(conn: &Connection, service: i64) -> rusqlite::Result<Option<i64>> {
+    conn.prepare_cached("SELECT account FROM services WHERE number = ?1")?.query_row([service], |row| row.get(0)).optional()
+}
+
 /// What a service has.
 pub(super) fn usage(conn: &Connection, service: i64) -> rusqlite::Result<Usage> {
     let mut statement = conn.prepare_cached("SELECT objects, bytes, reserved FROM services WHERE number = ?1")?;

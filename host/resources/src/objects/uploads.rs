@@ -7,6 +7,7 @@ use futures::{Stream, StreamExt};
 use ring::digest::{Context, SHA256};
 use tovuk_kernel::limits;
 
+use super::budget::Purse;
 use super::incoming::{Digest, Expected, Incoming};
 use super::rows::{self, Segment, UploadRow};
 use super::types::{Chunk, CompletedPart, NewObject, Object, PartPlan, PutObject, Received, Tenant, Upload, UploadId};
@@ -106,6 +107,12 @@ impl Objects {
         row.filter(|row| !self.is_over(row)).ok_or(Error::UploadNotFound)
     }
 
+    /// Whose share of the host's memory an upload takes.
+    async fn account_of(&self, service: i64) -> Result<i64, Error> {
+        let account: Option<i64> = self.0.database.read(move |conn| rows::account_of(conn, service).map_err(Error::from)).await?;
+        account.ok_or(Error::UploadNotFound)
+    }
+
     fn is_over(&self, row: &UploadRow) -> bool {
         self.0.clock.now_unix_ms() >= row.begun_ms.saturating_add(limits::OBJECT_UPLOAD_SECONDS_MAX.saturating_mul(1_000))
     }
@@ -118,20 +125,17 @@ impl Objects {
         T: Send + 'static,
         P: FnOnce(&rusqlite::Transaction<'_>, &UploadRow, &Segment) -> Result<T, Error> + Send + 'static,
     {
+        let account = self.account_of(row.service).await?;
         let mut attempt = self.0.receiving.begin(row.id, part);
         let name = self.0.names.hold(&self.0.database).await?;
         let body = Box::pin(body.map(|chunk| chunk.map_err(|error| Error::Interrupted(error.to_string()))));
         let public_type = (row.public && part == 1).then(|| row.content_type.clone());
-        let memory = self.0.blobs.memory_for(expected.at_most());
-        let mut incoming = Incoming::new(body, expected, public_type);
-        let write = async {
-            let _share = self.0.budget.take(row.service, memory).await;
-            self.0.blobs.write(&name, &mut incoming).await
-        };
+        let purse = Purse { budget: self.0.budget.clone(), account, service: row.service };
+        let mut incoming = Incoming::new(body, expected, public_type, purse, self.0.clock.clone());
         tokio::select! {
             biased;
             () = attempt.wait() => return Err(Error::Superseded),
-            written = write => written?,
+            written = self.0.blobs.write(&name, &mut incoming) => written?,
         }
         let (size, digest) = incoming.summary();
         let segment = Segment { part, size, digest, blob: name.name() };

@@ -6,6 +6,7 @@ mod faults;
 mod limits;
 mod listing;
 mod measured;
+mod slow;
 mod uploads;
 
 use std::fmt::Display;
