@@ -7,8 +7,12 @@ use http::Request;
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use serde_json::{Value, json};
-use tovuk_tests::{Client, Operator, Reply, full_size};
+use tovuk_kernel::clock::Clock;
+use tovuk_resources::objects::Place;
+use tovuk_resources::stores::Stores;
+use tovuk_tests::{Client, Host, HostConfig, Operator, Reply, full_size};
 
+use crate::TOVUK;
 use crate::api_storage::shop;
 
 const STORAGE: &str = "/v1/services/shop/storage";
@@ -198,4 +202,21 @@ async fn a_worker_streams_an_object_that_is_larger_than_its_memory() {
         at += bytes.len() as u64;
     }
     assert_eq!(at, mib << 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_worker_stores_counts_as_memory_of_the_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = Stores::open(folder.path(), &Place::Folder(folder.path().join("objects")), &Clock::system()).await.unwrap();
+    // A guest starts where there is little, and has all of it then.
+    let runtime = Box::new(|config: &mut tovuk_runtime::runtime::RuntimeConfig| config.guest_memory_bytes = Some(1 << 20));
+    let host = Host::with(HostConfig { stores: Some(stores.clone()), runtime, ..HostConfig::new(TOVUK) }).await;
+    host.deploy("shop", "objects", |service| service.public()).await;
+    for path in ["/put?path=a", "/write?path=a&mib=1"] {
+        let refused = host.post("shop", path, "x").await;
+        assert_eq!((refused.json()["code"].as_str(), &refused.json()["retryable"]), (Some("host_busy"), &json!(true)), "{path}");
+    }
+    assert_eq!(host.post("shop", "/head?path=a", "").await.json(), Value::Null);
+    host.memory_is_free().await;
+    stores.close().await;
 }

@@ -27,11 +27,11 @@ impl Data {
         self.resource(Kind::Kv, name).map(Namespace)
     }
 
-    /// A value on its way into the store, which counts as host memory until it is there.
+    /// A value or an object on its way into its store, which counts as host memory until it is there.
     pub(super) fn held(&self, value: Vec<u8>) -> Result<Bytes, types::Error> {
         let mut reservation = self.invocation.runtime.memory().reserve();
         if !reservation.grow(value.len() as u64) {
-            return Err(error(&codes::HOST_BUSY, "the host has no memory left for this value; try again shortly".to_owned()));
+            return Err(error(&codes::HOST_BUSY, "the host has no memory left for these bytes; try again shortly".to_owned()));
         }
         Ok(reservation.hold(value.into()))
     }

@@ -146,8 +146,9 @@ impl Host for Data {
 
     async fn put(&mut self, object: New, bytes: Vec<u8>) -> Result<Shown, Error> {
         let own = self.own_objects()?;
+        let bytes = self.held(bytes)?;
         let size = bytes.len() as u64;
-        let body = stream::once(async { Ok::<_, Infallible>(Bytes::from(bytes)) });
+        let body = stream::once(async { Ok::<_, Infallible>(bytes) });
         let stored = own.objects.put(own.tenant, to_put(object, Some(size)), body).await.map_err(failed)?;
         Ok(own.show(stored))
     }
@@ -238,6 +239,7 @@ impl HostReader for Data {
 
 impl HostWriter for Data {
     async fn write(&mut self, this: Resource<Writer>, bytes: Vec<u8>) -> Result<(), Error> {
+        let memory = self.invocation.runtime.memory().clone();
         let writer = self.table.get_mut(&this).map_err(no_handle)?;
         if let Some(failed) = &writer.failed {
             return Err(failed.clone());
@@ -248,7 +250,12 @@ impl HostWriter for Data {
         if bytes.is_empty() {
             return Ok(());
         }
-        if writer.pieces.send(bytes.into()).await.is_ok() {
+        // They wait here and for the store, so they count. Without memory for them the writer stays as it is, and the same call may succeed later.
+        let mut held = memory.reserve();
+        if !held.grow(bytes.len() as u64) {
+            return Err(error(&codes::HOST_BUSY, "the host has no memory for the object's bytes now".to_owned()));
+        }
+        if writer.pieces.send(held.hold(bytes.into())).await.is_ok() {
             return Ok(());
         }
         // Nobody takes them any more, so the store has ended before the guest has.
