@@ -94,7 +94,8 @@ async fn uploads() {
 async fn js_hello() {
     needs_node();
     let mut dev = example("js-hello", &[]).await;
-    assert_eq!(dev.get("js", "/world").await.text(), r#"{"hello":"from JavaScript","method":"GET","path":"/world"}"#);
+    let answer = dev.get("js", "/world").await;
+    assert_eq!(answer.text(), r#"{"hello":"from JavaScript","method":"GET","path":"/world"}"#, "{}", dev.program.text());
     let twice = r#"{"status":200,"answered":{"hello":"from JavaScript","method":"GET","path":"/called-by-itself"}}"#;
     assert_eq!(dev.get("js", "/twice").await.text(), twice);
     dev.program.any_line(&["  2 js → js", "GET /called-by-itself 200"]).await;
