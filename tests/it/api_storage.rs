@@ -77,6 +77,26 @@ async fn what_is_uploaded_is_listed_read_and_deleted_also_after_a_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_says_which_upload_completes_that_one() {
+    let host = shop(|_| {}).await;
+    let mut ids = Vec::new();
+    for bytes in ["first", "last"] {
+        let new = json!({"path": "x", "contentType": "text/plain", "sizeBytes": bytes.len(), "publicRead": false});
+        let begun = host.ok("POST", &format!("{STORAGE}/upload-url"), Some(new)).await;
+        assert!(host.at("PUT", begun["url"].as_str().unwrap(), &[], bytes).await.status.is_success());
+        ids.push(begun["uploadId"].clone());
+    }
+    let complete = format!("{STORAGE}/complete");
+    for (id, bytes) in ids.iter().zip(["first", "last"]) {
+        assert_eq!(host.ok("POST", &complete, Some(json!({"path": "x", "uploadId": id}))).await["sizeBytes"], bytes.len());
+        assert_eq!(read(&host, "x").await.text(), bytes);
+    }
+    for id in ["upload_99", "x"] {
+        assert_eq!(refused(&host, "POST", &complete, Some(json!({"path": "x", "uploadId": id}))).await, "upload_not_found");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upload_in_parts_is_sent_in_any_order_and_as_often_as_need_be() {
     let host = shop(|_| {}).await;
     let size = (5 << 20) + 3;

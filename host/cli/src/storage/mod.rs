@@ -172,8 +172,8 @@ async fn send_whole(api: &Api<'_>, source: &Source, new: Value, content_type: &s
     let url = begun.get("url").and_then(Value::as_str).ok_or_else(unexpected)?;
     let piece = Piece { url: url.to_owned(), offset: 0, bytes: source.bytes, content_type: Some(content_type) };
     Transfer::new(url)?.send(source, &piece, bar).await?;
-    let path = begun.get("path").cloned().unwrap_or_default();
-    api.call("storage.complete", json!({"path": path})).await
+    let (path, upload) = (begun.get("path").cloned().unwrap_or_default(), begun.get("uploadId").cloned().unwrap_or_default());
+    api.call("storage.complete", json!({"path": path, "uploadId": upload})).await
 }
 
 async fn send_parts(api: &Api<'_>, source: &Source, mut new: Value, bar: &ProgressBar) -> Result<Value, Failure> {

@@ -150,7 +150,8 @@ impl Objects {
         Ok(committed)
     }
 
-    /// Makes an upload as a whole the object of its path. Of several that have arrived, the one begun last; asked again soon after, it answers the same.
+    /// Makes an upload as a whole the object of its path. Of several that have arrived, the one begun last; asked again soon after, it answers the same. For
+    /// clients that do not say which.
     ///
     /// # Errors
     /// [`Error::UploadNotFound`], [`Error::Incomplete`].
@@ -179,6 +180,26 @@ impl Objects {
         self.completed(complete).await
     }
 
+    /// Makes one upload as a whole the object of its path, whatever else is uploaded to it; asked again, it answers the same.
+    ///
+    /// # Errors
+    /// [`Error::UploadNotFound`], [`Error::Incomplete`].
+    pub async fn complete_upload(&self, service: i64, path: &str, upload: UploadId) -> Result<Object, Error> {
+        let (path, now) = (path.to_owned(), self.0.clock.now_unix_ms());
+        let complete = move |tx: &rusqlite::Transaction<'_>| {
+            if let Some(row) = rows::find_upload(tx, service, upload)? {
+                if row.path != path || row.part_size.is_some() || row.direct {
+                    return Err(Error::UploadNotFound);
+                }
+                let segment = rows::segments(tx, upload.0)?.into_iter().next();
+                let segment = segment.ok_or_else(|| Error::Incomplete("the object's bytes have not arrived".to_owned()))?;
+                rows::publish(tx, &row, segment.size, &etag_of(&segment.digest), now)?;
+            }
+            version_of(tx, service, &path, upload)
+        };
+        self.completed(complete).await
+    }
+
     /// Makes an upload in parts the object of its path. Every part has to be listed, in order, with the tag that `receive` answered; asked again, it
     /// answers the same.
     ///
@@ -195,8 +216,7 @@ impl Objects {
                 let etag = check_parts(&row, &segments, &parts)?;
                 rows::publish(tx, &row, row.size, &etag, now)?;
             }
-            let object = rows::find(tx, service, &path)?.filter(|(_, version)| *version == Some(upload.0));
-            object.map(|(object, _)| object).ok_or(Error::UploadNotFound)
+            version_of(tx, service, &path, upload)
         };
         self.completed(complete).await
     }
@@ -258,6 +278,12 @@ impl Objects {
         self.collect_replaced(&object);
         Ok(object)
     }
+}
+
+/// The object of a path, if it is what this upload has become.
+fn version_of(tx: &rusqlite::Transaction<'_>, service: i64, path: &str, upload: UploadId) -> Result<Object, Error> {
+    let object = rows::find(tx, service, path)?.filter(|(_, version)| *version == Some(upload.0));
+    object.map(|(object, _)| object).ok_or(Error::UploadNotFound)
 }
 
 fn at_most(bytes: u64, max: u64) -> Result<(), Error> {

@@ -9,6 +9,7 @@ on_both! {
     what_did_not_come_as_announced_is_refused_and_can_be_sent_again
     parts_come_in_any_order_and_again
     completion_is_checked
+    overlapping_uploads_to_a_path_complete_as_what_they_are
     a_later_attempt_takes_the_place_of_one_that_hangs
     an_aborted_upload_leaves_nothing
     put_stores_in_one_step
@@ -43,6 +44,28 @@ async fn an_upload_is_there_when_it_was_completed(fixture: Fixture) {
     assert_eq!(fixture.get("uploads/logo.png").await.unwrap(), b"goodbye");
     assert_eq!(objects.usage(SERVICE).await.unwrap(), Usage { objects: 1, bytes: 7, reserved_bytes: 0 });
     assert_eq!(fixture.blobs().await.len(), 1);
+}
+
+async fn overlapping_uploads_to_a_path_complete_as_what_they_are(fixture: Fixture) {
+    let objects = &fixture.objects;
+    let (one, two) = (objects.begin(TENANT, new("x", 5)).await.unwrap().id, objects.begin(TENANT, new("x", 4)).await.unwrap().id);
+    objects.receive(SERVICE, two, 1, None, body("last")).await.unwrap();
+    assert!(matches!(objects.complete_upload(SERVICE, "x", one).await, Err(Error::Incomplete(_))));
+    let first = objects.receive(SERVICE, one, 1, None, body("first")).await.unwrap();
+    for (service, path) in [(SERVICE, "y"), (SERVICE + 1, "x")] {
+        assert!(matches!(objects.complete_upload(service, path, one).await, Err(Error::UploadNotFound)));
+    }
+    let object = objects.complete_upload(SERVICE, "x", one).await.unwrap();
+    assert_eq!((object.size_bytes, &object.etag), (5, &first.etag));
+    assert_eq!(objects.complete_upload(SERVICE, "x", one).await.unwrap(), object, "an answer that was lost is given again");
+    assert_eq!(fixture.get("x").await.unwrap(), b"first");
+    objects.complete_upload(SERVICE, "x", two).await.unwrap();
+    assert_eq!(fixture.get("x").await.unwrap(), b"last");
+    assert!(matches!(objects.complete_upload(SERVICE, "x", one).await, Err(Error::UploadNotFound)), "it is the other's now");
+    let parts = objects.begin_multipart(TENANT, new("x", 1), None).await.unwrap().id;
+    objects.receive(SERVICE, parts, 1, None, body("p")).await.unwrap();
+    assert!(matches!(objects.complete_upload(SERVICE, "x", parts).await, Err(Error::UploadNotFound)), "it is one in parts");
+    assert_eq!(fixture.blobs().await.len(), 2, "what was replaced is gone");
 }
 
 async fn what_did_not_come_as_announced_is_refused_and_can_be_sent_again(mut fixture: Fixture) {

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::operation::{Access, Argument, Command, Method, Operation, PAGE_ARGUMENTS, Request};
-use tovuk_resources::objects::{self, Links, NewObject, Object, Status, Tenant};
+use tovuk_resources::objects::{self, Links, NewObject, Object, Status, Tenant, UploadId};
 
 use super::timestamp;
 use crate::control::handler::Handler;
@@ -166,7 +166,7 @@ pub struct UploadAt {
     pub url: String,
     /// The path to complete the upload with.
     pub path: String,
-    /// The id of the upload, with which it can be aborted.
+    /// The id of the upload, to complete or abort it with.
     pub upload_id: String,
     /// When the URL ends.
     pub expires_at: String,
@@ -199,11 +199,14 @@ impl Handler for UploadUrl {
 
 /// Makes an upload that was sent as a whole the object of its path.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Complete {
     /// The service.
     pub service: String,
     /// The path of the object.
     pub path: String,
+    /// The id of the upload. Without it, the one counts that was begun last of those to the path that have arrived.
+    pub upload_id: Option<String>,
 }
 
 impl Request for Complete {
@@ -218,7 +221,12 @@ impl Request for Complete {
 impl Handler for Complete {
     async fn run(self, control: Control, caller: Caller) -> Result<ObjectEntry, Refusal> {
         let service = tenant(&control, &caller, self.service).await?.service;
-        entry(&control, service, control.objects().complete(service, &self.path).await?)
+        let objects = control.objects();
+        let object = match self.upload_id {
+            Some(upload) => objects.complete_upload(service, &self.path, UploadId::parse(&upload)?).await?,
+            None => objects.complete(service, &self.path).await?,
+        };
+        entry(&control, service, object)
     }
 }
 
