@@ -153,6 +153,8 @@ pub const OBJECT_PART_BYTES: u64 = 100 << 20;
 pub const OBJECT_PART_BYTES_MIN: u64 = 5 << 20;
 /// Parts of one object. Where there would be more, each is made larger than asked for.
 pub const OBJECT_PARTS_MAX: u64 = 10_000;
+/// What the plan of an upload in parts may take, in bytes: of an object with a long path there are fewer and larger parts, since each has its own URL.
+pub const OBJECT_PLAN_BYTES_MAX: u64 = 8 << 20;
 /// Uploads of one service that are open at a time.
 pub const OBJECT_UPLOADS_OPEN_MAX: u64 = 1_000;
 /// How long an upload may be open, in s. What was sent for it is then removed.

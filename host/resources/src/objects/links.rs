@@ -14,6 +14,15 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.'
 /// What the first segment of a URL's path is: the id of a service.
 const SERVICE: &str = "service";
 
+/// What the plan of a part takes beside the path of its object, in bytes: the rest of its URL and its figures, at most.
+const PLANNED_BYTES: u64 = 640;
+
+/// What the plan of a part of an object takes, in bytes, at most. A path that is none is not written anywhere.
+pub(super) fn planned_bytes(path: &str) -> u64 {
+    let path: usize = utf8_percent_encode(path, PLAIN).map(str::len).sum();
+    PLANNED_BYTES.saturating_add(path as u64)
+}
+
 /// Makes URLs of objects, and reads them.
 #[derive(Clone)]
 pub struct Links {
@@ -112,6 +121,18 @@ mod tests {
             assert!(url_path.bytes().all(|byte| byte.is_ascii_graphic()), "{url_path}");
             assert_eq!(links.check("GET", url_path, query, &clock).unwrap(), grant);
             assert_eq!(locate(url_path).unwrap(), (3, path.to_owned()));
+        }
+    }
+
+    #[test]
+    fn the_plan_of_a_part_takes_what_is_counted_for_it() {
+        let base = format!("https://storage.{}:65535", "d".repeat(245));
+        let links = Links::new(base, Signer::new(&[7; 32]));
+        for path in ["a".to_owned(), "é".repeat(512)] {
+            let action = Action::Upload { upload: super::super::UploadId(i64::MAX), part: 10_000, size_bytes: u64::MAX };
+            let grant = Grant { service: i64::MAX, path: path.clone(), action, expires_ms: u64::MAX };
+            let shown = serde_json::json!({"partNumber": 10_000, "offsetBytes": u64::MAX, "sizeBytes": u64::MAX, "url": links.signed(&grant)});
+            assert!(shown.to_string().len() as u64 <= planned_bytes(&path), "{shown}");
         }
     }
 

@@ -11,7 +11,7 @@ use super::budget::Purse;
 use super::incoming::{Digest, Expected, Incoming};
 use super::rows::{self, Segment, UploadRow};
 use super::types::{Chunk, CompletedPart, NewObject, Object, PartPlan, PutObject, Received, Tenant, Upload, UploadId};
-use super::{Error, Objects, paths, signing};
+use super::{Error, Objects, links, paths, signing};
 
 /// What an upload of unknown size reserves at a time, in bytes.
 const GROWTH_BYTES: u64 = 8 << 20;
@@ -27,7 +27,8 @@ impl Objects {
         Ok(self.upload(&row, limits::OBJECT_URL_SECONDS))
     }
 
-    /// Begins an upload that is sent in parts, which are planned here: of the size that is asked for, or larger where there would be too many.
+    /// Begins an upload that is sent in parts, which are planned here: of the size that is asked for, or larger where there would be too many, or
+    /// their URLs would be too long together.
     ///
     /// # Errors
     /// As [`Objects::begin`].
@@ -37,7 +38,8 @@ impl Objects {
         if !(limits::OBJECT_PART_BYTES_MIN..=limits::OBJECT_SINGLE_BYTES_MAX).contains(&part) {
             return Err(Error::Request("a part has between 5 MiB and 5,115 MiB".to_owned()));
         }
-        let part = part.max(new.size_bytes.div_ceil(limits::OBJECT_PARTS_MAX));
+        let parts_max = limits::OBJECT_PARTS_MAX.min(limits::OBJECT_PLAN_BYTES_MAX / links::planned_bytes(&new.path));
+        let part = part.max(new.size_bytes.div_ceil(parts_max.max(1)));
         let row = self.insert(tenant, new, Some(part), false).await?;
         Ok(self.upload(&row, limits::OBJECT_PART_URL_SECONDS))
     }

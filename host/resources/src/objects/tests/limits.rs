@@ -24,6 +24,13 @@ async fn sizes_have_their_limits() {
     assert_eq!(upload.parts.iter().map(|part| part.size_bytes).sum::<u64>(), limits::OBJECT_BYTES_MAX);
     assert!(upload.parts.iter().all(|part| part.size_bytes <= limits::OBJECT_SINGLE_BYTES_MAX));
     assert!(objects.abort(SERVICE, "x", upload.id).await.unwrap());
+    // The URLs of an object with a long path are long, so there are fewer.
+    let long = NewObject { path: "é".repeat(limits::OBJECT_PATH_BYTES_MAX / 2), ..sized(limits::OBJECT_BYTES_MAX) };
+    let upload = objects.begin_multipart(rich, long.clone(), None).await.unwrap();
+    assert!(upload.parts.len() as u64 * (3 * limits::OBJECT_PATH_BYTES_MAX as u64) < limits::OBJECT_PLAN_BYTES_MAX);
+    assert_eq!(upload.parts.iter().map(|part| part.size_bytes).sum::<u64>(), limits::OBJECT_BYTES_MAX);
+    assert!(upload.parts.iter().all(|part| part.size_bytes <= limits::OBJECT_SINGLE_BYTES_MAX));
+    assert!(objects.abort(SERVICE, &long.path, upload.id).await.unwrap());
     assert!(matches!(objects.begin_multipart(rich, sized(limits::OBJECT_BYTES_MAX + 1), None).await, Err(Error::TooLarge { .. })));
     for part in [0, limits::OBJECT_PART_BYTES_MIN - 1, limits::OBJECT_SINGLE_BYTES_MAX + 1, u64::MAX] {
         assert!(matches!(objects.begin_multipart(rich, sized(1), Some(part)).await, Err(Error::Request(_))), "{part}");

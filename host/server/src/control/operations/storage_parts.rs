@@ -25,8 +25,8 @@ pub struct Create {
     pub content_type: String,
     /// Its exact size, in bytes.
     pub size_bytes: u64,
-    /// How large each part but the last is to be, in bytes: 5 MiB to 5,115 MiB, 100 MiB when absent. Where there would be more than 10,000 parts, they are
-    /// made larger.
+    /// How large each part but the last is to be, in bytes: 5 MiB to 5,115 MiB, 100 MiB when absent. Where there would be more than 10,000 parts, or
+    /// their URLs would take more than 8 MiB, they are made larger.
     pub part_size_bytes: Option<u64>,
     /// Whether anybody may read it.
     #[serde(default)]
