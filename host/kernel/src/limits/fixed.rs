@@ -187,6 +187,8 @@ pub const OBJECT_WRITERS_MAX: usize = 4;
 pub const OBJECT_PIECE_BYTES_MAX: usize = 1 << 20;
 /// Objects of a list that is not asked for in pages.
 pub const OBJECT_LIST_MAX: u64 = 100_000;
+/// Size from which such a list ends earlier, in bytes. What follows is asked for by its cursor.
+pub const OBJECT_LIST_BYTES_MAX: usize = 32 << 20;
 /// How long one SQLite query or batch may run, in ms.
 pub const SQLITE_QUERY_MS_MAX: u64 = 25_000;
 /// Largest result of a SQLite query or batch that is not streamed, in bytes: values, and the names of their columns for each row. Also the largest row of one that is.

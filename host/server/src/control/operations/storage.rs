@@ -1,10 +1,11 @@
 //! Objects of a service: what there is, and URLs to send and fetch bytes with. The bytes themselves never come this way; they go to the public listener
 //! (`edge/objects.rs`). The store checks every limit.
 
-use futures::TryStreamExt;
+use futures::{Stream, TryStreamExt, stream};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tovuk_kernel::codes::{self, Code};
+use tovuk_kernel::limits::OBJECT_LIST_BYTES_MAX;
 use tovuk_kernel::operation::{Access, Argument, Command, Method, Operation, PAGE_ARGUMENTS, Request};
 use tovuk_resources::objects::{self, Links, NewObject, Object, Status, Tenant, UploadId};
 
@@ -12,6 +13,9 @@ use super::timestamp;
 use crate::control::handler::Handler;
 use crate::control::store::accounts;
 use crate::control::{Caller, Control, Refusal, service_for};
+
+/// What the other fields of an object take of an answer, with the names of all.
+const ENTRY_BYTES: usize = 250;
 
 /// An object as the API shows it.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -41,6 +45,12 @@ pub struct ObjectEntry {
 }
 
 impl ObjectEntry {
+    /// What it takes of an answer, about.
+    fn bytes(&self) -> usize {
+        let url = self.public_url.as_ref().map_or(0, String::len);
+        ENTRY_BYTES + self.path.len() + self.content_type.len() + url
+    }
+
     fn of(links: &Links, service: i64, object: Object) -> Self {
         Self {
             public_url: links.public(service, &object),
@@ -86,7 +96,7 @@ pub struct List {
     /// What the paths begin with.
     #[serde(default)]
     pub prefix: String,
-    /// Most objects to return, 1 to 1,000. Without it the answer has all, up to 100,000.
+    /// Most objects to return, 1 to 1,000. Without it the answer has all, up to 100,000 and about 32 MiB; `next_cursor` says where more begin.
     pub limit: Option<u32>,
     /// Where to go on.
     pub cursor: Option<String>,
@@ -119,24 +129,33 @@ impl Handler for List {
     async fn run(self, control: Control, caller: Caller) -> Result<ObjectsPage, Refusal> {
         let service = tenant(&control, &caller, self.service).await?.service;
         let links = control.objects().links()?;
-        let mut answer = ObjectsPage { objects: Vec::new(), has_more: false, next_cursor: None };
-        let mut add = |page: objects::Page| {
-            (answer.has_more, answer.next_cursor) = (page.has_more(), page.next_cursor);
-            answer.objects.extend(page.objects.into_iter().map(|object| ObjectEntry::of(links, service, object)));
-        };
-        // One that goes on from a cursor without a limit is whole as well.
-        let limited = self.limit.is_some();
         let first = objects::List { prefix: self.prefix, limit: self.limit, cursor: self.cursor };
-        if limited {
-            add(control.objects().list(service, first).await?);
-        } else {
-            let mut pages = std::pin::pin!(control.objects().list_all(service, first.prefix, first.cursor));
-            while let Some(page) = pages.try_next().await? {
-                add(page);
-            }
+        // One that goes on from a cursor without a limit is whole as well.
+        if self.limit.is_some() {
+            return Ok(gather(links, service, stream::once(control.objects().list(service, first))).await?);
         }
-        Ok(answer)
+        Ok(gather(links, service, control.objects().list_all(service, first.prefix, first.cursor)).await?)
     }
+}
+
+/// One answer of pages, of which no more is taken when it is large enough.
+async fn gather(
+    links: &Links,
+    service: i64,
+    pages: impl Stream<Item = Result<objects::Page, objects::Error>>,
+) -> Result<ObjectsPage, objects::Error> {
+    let mut answer = ObjectsPage { objects: Vec::new(), has_more: false, next_cursor: None };
+    let mut bytes = 0;
+    let mut pages = std::pin::pin!(pages);
+    while bytes < OBJECT_LIST_BYTES_MAX
+        && let Some(page) = pages.try_next().await?
+    {
+        (answer.has_more, answer.next_cursor) = (page.has_more(), page.next_cursor);
+        let before = answer.objects.len();
+        answer.objects.extend(page.objects.into_iter().map(|object| ObjectEntry::of(links, service, object)));
+        bytes += answer.objects.iter().skip(before).map(ObjectEntry::bytes).sum::<usize>();
+    }
+    Ok(answer)
 }
 
 /// Begins an upload that is sent as a whole.
@@ -307,5 +326,36 @@ impl Handler for Delete {
         objects::check_path(&self.path)?;
         let removed = control.objects().delete(service, &self.path).await?;
         Ok(Deleted { deleted: removed.any(), path: self.path, deleted_bytes: removed.bytes, aborted_uploads: removed.uploads })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tovuk_kernel::limits::{OBJECT_PATH_BYTES_MAX, PAGE_MAX};
+    use tovuk_resources::objects::Signer;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_list_of_long_paths_ends_where_it_is_large_enough() {
+        let links = Links::new("http://storage.localhost:1".into(), Signer::new(&[7; 32]));
+        let object = Object {
+            path: "é".repeat(OBJECT_PATH_BYTES_MAX / 2),
+            content_type: "image/png".to_owned(),
+            size_bytes: 1,
+            etag: "\"0\"".to_owned(),
+            public_read: true,
+            status: Status::Ready,
+            created_ms: 0,
+            updated_ms: 0,
+        };
+        let page = |number: u32| objects::Page { objects: vec![object.clone(); PAGE_MAX as usize], next_cursor: Some(number.to_string()) };
+        let listed = gather(&links, 1, stream::iter((0..100).map(|number| Ok(page(number))))).await.unwrap();
+        let pages = listed.objects.len() / PAGE_MAX as usize;
+        assert_eq!((listed.has_more, listed.next_cursor.clone()), (true, Some((pages - 1).to_string())), "it goes on behind the last");
+        let bytes = serde_json::to_string(&listed).unwrap().len();
+        assert!((OBJECT_LIST_BYTES_MAX..OBJECT_LIST_BYTES_MAX + (6 << 20)).contains(&bytes), "{bytes}");
+        let short = gather(&links, 1, stream::iter([Ok(objects::Page { next_cursor: None, ..page(0) })])).await.unwrap();
+        assert_eq!((short.objects.len(), short.has_more), (PAGE_MAX as usize, false));
     }
 }
