@@ -24,7 +24,7 @@ impl Kv {
             // The least that comes after the key.
             Some(cursor) => after(cursor, &list.prefix)?.bytes().chain([0]).collect(),
         };
-        let Some(database) = self.store.shards.existing(namespace) else {
+        let Some(database) = self.store.shards.existing(namespace.0) else {
             return Ok(Page { keys: Vec::new(), has_more: false, next_cursor: None });
         };
         let now_ms = self.store.clock.now_unix_ms();

@@ -5,12 +5,11 @@
 //! - **Linearizable per key.** Hot keys are answered from memory; `cache.rs` argues why that cannot be told from asking the database.
 //! - **Expired is gone.** Every read compares with the clock. What has expired, or was in a dropped namespace, is removed later, in
 //!   small steps, and its space is used again or given back (`sweep.rs`).
-//! - **One shard, one writer.** `shards.rs` says which file a namespace is in, `store.rs` has the statements.
+//! - **One shard, one writer.** `database/shards.rs` says which file a namespace is in, `store.rs` has the statements.
 
 mod cache;
 mod error;
 mod list;
-mod shards;
 mod store;
 mod sweep;
 mod types;
@@ -33,11 +32,28 @@ pub use list::Pages;
 pub use types::{Deleted, Entry, List, Listed, Namespace, Page, Put, Usage, Written};
 pub use update::Tag;
 
-use crate::database::{Counts, Database};
+use crate::database::shards::Shards;
+use crate::database::{self, Counts, Database};
 use cache::Cache;
-use shards::Shards;
 use store::Change;
 use types::{check_key, check_put};
+
+/// Into how many files namespaces are spread. Never to be changed: it says which file a namespace is in.
+const SHARDS: u8 = 16;
+/// Marks the files.
+const APPLICATION_ID: [u8; 4] = *b"tvkv";
+
+/// How the files are opened. Few requests read them, because hot keys are in memory; what is cached is mostly for the writer.
+fn figures() -> database::Options {
+    database::Options {
+        queue_max: 8_192,
+        group_jobs_max: 4_096,
+        writer_cache_kib: 16_384,
+        readers: 4,
+        checkpoint_pages: 4_000,
+        ..database::Options::new(APPLICATION_ID)
+    }
+}
 
 /// What may differ between two hosts.
 #[derive(Clone, Debug)]
@@ -88,7 +104,7 @@ impl Kv {
 
     /// The same with other figures.
     pub async fn open_with(folder: &Path, clock: Clock, options: Options) -> Result<Self, Error> {
-        let shards = Shards::open(folder).await?;
+        let shards = Shards::open(folder, SHARDS, store::MIGRATIONS, figures()).await?;
         let cache = Cache::new(options.cache_bytes);
         let store = Arc::new(Store { shards, cache, clock, options, dropped: Notify::new() });
         let sweeper = Arc::new(Sweeper(tokio::spawn(sweep::run(store.clone())).abort_handle()));
@@ -157,7 +173,7 @@ impl Kv {
         let puts = puts.into_iter().map(|put| check_put(put, now_ms)).collect::<Result<Vec<_>, _>>()?;
         let bytes = check_bulk_bytes(puts.iter().map(types::Checked::bytes), bytes_max)?;
         let cache = self.store.cache.clone();
-        let work = self.store.shards.of(namespace).await?.write(move |tx| {
+        let work = self.store.shards.of(namespace.0).await?.write(move |tx| {
             let writing = cache.writing(puts.iter().map(|put| (namespace, put.key.as_str())));
             let mut change = Change::default();
             for put in &puts {
@@ -182,7 +198,7 @@ impl Kv {
         check_bulk(keys.len(), KV_BULK_WRITE_KEYS_MAX)?;
         keys.iter().try_for_each(|key| check_key(key))?;
         let (cache, now_ms) = (self.store.cache.clone(), self.store.clock.now_unix_ms());
-        let Some(database) = self.store.shards.existing(namespace) else {
+        let Some(database) = self.store.shards.existing(namespace.0) else {
             return Ok(Deleted { keys: u64::try_from(keys.len()).unwrap_or(u64::MAX), existed: 0, usage: Usage::default() });
         };
         let work = database.write(move |tx| {
@@ -205,7 +221,7 @@ impl Kv {
     /// but for this one. Its entries are removed and their space is given back in the background, also after the next start.
     pub async fn drop_namespace(&self, namespace: Namespace) -> Result<Usage, Error> {
         let cache = self.store.cache.clone();
-        let work = self.store.shards.of(namespace).await?.write(move |tx| {
+        let work = self.store.shards.of(namespace.0).await?.write(move |tx| {
             let writing = cache.dropping(namespace);
             let usage = store::drop_namespace(tx, namespace)?;
             Ok::<_, Error>((usage, writing))
@@ -233,7 +249,7 @@ impl Kv {
 
     /// What a namespace holds.
     pub async fn usage(&self, namespace: Namespace) -> Result<Usage, Error> {
-        match self.store.shards.existing(namespace) {
+        match self.store.shards.existing(namespace.0) {
             Some(database) => database.read(move |connection| store::usage(connection, namespace)).await,
             None => Ok(Usage::default()),
         }
@@ -241,7 +257,7 @@ impl Kv {
 
     /// Reads keys from the database, and keeps what it finds in memory.
     async fn read(&self, namespace: Namespace, keys: Vec<String>, bytes_max: usize) -> Result<Vec<Option<Arc<Entry>>>, Error> {
-        let Some(database) = self.store.shards.existing(namespace) else { return Ok(vec![None; keys.len()]) };
+        let Some(database) = self.store.shards.existing(namespace.0) else { return Ok(vec![None; keys.len()]) };
         let tickets: Vec<_> = keys.iter().map(|key| self.store.cache.ticket(namespace, key)).collect();
         let cache = self.store.cache.clone();
         let entries = database.read(move |connection| {

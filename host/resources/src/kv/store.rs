@@ -285,18 +285,3 @@ pub(super) fn forget_swept(tx: &Transaction<'_>) -> Result<bool, Error> {
     let sql = "DELETE FROM dropping WHERE NOT EXISTS (SELECT 1 FROM entries WHERE namespace = dropping.number)";
     Ok(tx.prepare_cached(sql)?.execute([])? > 0)
 }
-
-/// Pages of the file, and how many of them hold nothing.
-pub(super) fn pages(connection: &Connection) -> Result<(u64, u64), Error> {
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    Ok((unsigned(pragma("page_count")?), unsigned(pragma("freelist_count")?)))
-}
-
-/// Gives pages that hold nothing back to the file system, at most so many.
-pub(super) fn give_back(tx: &Transaction<'_>, pages_max: u64) -> Result<(), Error> {
-    let mut vacuum = tx.prepare(&format!("PRAGMA incremental_vacuum({pages_max})"))?;
-    let mut rows = vacuum.query([])?;
-    // Each step frees one page.
-    while rows.next()?.is_some() {}
-    Ok(())
-}

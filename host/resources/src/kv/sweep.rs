@@ -4,20 +4,12 @@
 use std::sync::Arc;
 
 use super::{Error, Store, store};
-use crate::database::Database;
+use crate::database::{Database, shards};
 
 /// Entries of one step.
 const STEP_ENTRIES: usize = 512;
 /// Values of one step, in bytes, unless one alone has more. The pages of each have to be read.
 const STEP_BYTES: u64 = 32 << 20;
-/// Pages that one step gives back to the file system.
-const STEP_PAGES: u64 = 512;
-/// A file with no more free pages keeps them for what comes next.
-const FREE_PAGES_KEPT: u64 = 1_024;
-/// Above one page in so many that is free, pages are given back ...
-const FREE_BEGIN: u64 = 4;
-/// ... until there is one in so many.
-const FREE_END: u64 = 8;
 
 /// Sweeps now, and then whenever the interval has passed or a namespace was dropped.
 pub(super) async fn run(store: Arc<Store>) {
@@ -36,10 +28,7 @@ pub(super) async fn run(store: Arc<Store>) {
 pub(super) async fn sweep(store: &Store) -> Result<(), Error> {
     for database in store.shards.all() {
         while entries(store, database).await? {}
-        let mut one_in = FREE_BEGIN;
-        while pages(database, one_in).await? {
-            one_in = FREE_END;
-        }
+        shards::give_back(database).await?;
     }
     Ok(())
 }
@@ -65,17 +54,4 @@ async fn entries(store: &Store, database: &Database) -> Result<bool, Error> {
     let (more, writing) = work.await?;
     drop(writing);
     Ok(more)
-}
-
-/// Gives some pages back if more than one in so many is free. Returns whether it did.
-async fn pages(database: &Database, one_in: u64) -> Result<bool, Error> {
-    let work = database.write(move |tx| {
-        let (pages, free) = store::pages(tx)?;
-        let wanted = free > FREE_PAGES_KEPT && free.saturating_mul(one_in) > pages;
-        if wanted {
-            store::give_back(tx, STEP_PAGES)?;
-        }
-        Ok::<_, Error>(wanted)
-    });
-    work.await
 }

@@ -54,7 +54,7 @@ impl Kv {
     {
         check_key(key)?;
         let (cache, clock, key) = (self.store.cache.clone(), self.store.clock.clone(), key.to_owned());
-        let work = self.store.shards.of(namespace).await?.write(move |tx| {
+        let work = self.store.shards.of(namespace.0).await?.write(move |tx| {
             let keys = [key];
             let found = store::get(tx, namespace, &keys, KV_VALUE_BYTES_MAX)?.pop().flatten();
             let found = found.filter(|entry| entry.is_live(clock.now_unix_ms()));

@@ -1,10 +1,11 @@
 //! Space comes back: files do not grow without bound while keys come and go, and shrink when much has gone.
 
 use super::*;
+use crate::database::shards;
 
 /// Pages of the file that the namespace is in, and how many of them are free.
 async fn pages(kv: &Kv) -> (u64, u64) {
-    kv.store.shards.existing(NAMESPACE).unwrap().read(store::pages).await.unwrap()
+    kv.store.shards.existing(NAMESPACE.0).unwrap().read(shards::pages).await.unwrap()
 }
 
 #[tokio::test]
@@ -70,7 +71,7 @@ async fn the_sweeper_runs_by_itself_when_time_passes_and_when_a_namespace_is_dro
     }
     kv.drop_namespace(other).await.unwrap();
     let left = |connection: &Connection| Ok::<_, Error>(connection.query_row("SELECT count(*) FROM dropping", [], |row| row.get::<_, i64>(0))?);
-    while kv.store.shards.existing(other).unwrap().read(left).await.unwrap() > 0 {
+    while kv.store.shards.existing(other.0).unwrap().read(left).await.unwrap() > 0 {
         tokio::task::yield_now().await;
     }
 }

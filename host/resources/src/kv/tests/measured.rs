@@ -44,7 +44,7 @@ fn length_mib(path: &Path) -> u64 {
 
 /// Puts a second by 64 callers, each with one put at a time.
 async fn puts_a_second(kv: &Kv, number: impl Fn(usize, u64) -> u64 + Send + Sync + Copy + 'static) -> f64 {
-    let before = kv.store.shards.existing(NAMESPACE).unwrap().counts();
+    let before = kv.store.shards.existing(NAMESPACE.0).unwrap().counts();
     let started = Instant::now();
     let tasks = (0..WRITERS).map(|writer| {
         let kv = kv.clone();
@@ -58,7 +58,7 @@ async fn puts_a_second(kv: &Kv, number: impl Fn(usize, u64) -> u64 + Send + Sync
         })
     });
     let puts: u64 = join_all(tasks).await.into_iter().map(Result::unwrap).sum();
-    let after = kv.store.shards.existing(NAMESPACE).unwrap().counts();
+    let after = kv.store.shards.existing(NAMESPACE.0).unwrap().counts();
     println!("    {:.1} puts per commit", (after.jobs - before.jobs) as f64 / (after.commits - before.commits) as f64);
     puts as f64 / started.elapsed().as_secs_f64()
 }
