@@ -23,6 +23,9 @@ use crate::output::{self, Raw, Report, number};
 use crate::{guests, machine, stats};
 use client::{Connection, Served};
 
+/// What is asked of the workers that are deployed here.
+const HEALTH: Option<&str> = Some("/");
+
 /// The size of the components that deploys are measured with.
 const COMPONENT_BYTES: usize = 2 << 20;
 /// Connections that read at a time.
@@ -159,12 +162,12 @@ async fn deploys(arguments: &ControlArguments, host: &Served, rows: &mut Rows) -
     let (mut whole, mut without, mut again, mut back) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for service in 0..arguments.services {
         let component = component::of_bytes(COMPONENT_BYTES, service)?;
-        let (ms, build) = deploy(&mut api, &format!("large-{service}"), &component).await?;
+        let (ms, build) = deploy(&mut api, &format!("large-{service}"), &component, HEALTH).await?;
         let compile_ms = compile_ms(&mut api, &build).await?;
         whole.push(ms);
         without.push(ms - compile_ms);
         // Its code is there.
-        again.push(deploy(&mut api, "again", &component).await?.0);
+        again.push(deploy(&mut api, "again", &component, HEALTH).await?.0);
         if service > 0 {
             let (_, listed) = api.json(Method::GET, "/v1/services/again/deploys?limit=2", None).await?;
             let earlier = listed.pointer("/deploys/1/id").and_then(Value::as_str).context("no earlier deploy")?;
@@ -178,8 +181,13 @@ async fn deploys(arguments: &ControlArguments, host: &Served, rows: &mut Rows) -
 }
 
 /// Deploys and waits until it is live; how long that took, and the build.
-pub(crate) async fn deploy(api: &mut Connection, name: &str, component: &[u8]) -> anyhow::Result<(f64, String)> {
-    let body = json!({"service": name, "config": {"routes": ["/*"], "health": "/"}, "component_base64": STANDARD.encode(component)});
+/// `health` is asked before, where the worker answers to a path without a body.
+pub(crate) async fn deploy(api: &mut Connection, name: &str, component: &[u8], health: Option<&str>) -> anyhow::Result<(f64, String)> {
+    let mut config = json!({"routes": ["/*"]});
+    if let Some(health) = health {
+        config["health"] = json!(health);
+    }
+    let body = json!({"service": name, "config": config, "component_base64": STANDARD.encode(component)});
     let body = Bytes::from(body.to_string());
     let started = Instant::now();
     let (_, accepted) = api.send(Method::POST, "/v1/deploy", body).await?;

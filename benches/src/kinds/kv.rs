@@ -258,8 +258,8 @@ async fn over_api(folder: &Path, duration: Duration, rows: &mut Rows) -> anyhow:
             api.send(Method::DELETE, &format!("{CACHE}/values/k{:04}", (caller * 31 + number) % 1_000), Bytes::new()).await
         });
         add(format!("delete, {callers} callers"), measured.await?)?;
-        // What was deleted is there again for the next.
-        api.send(Method::PUT, &format!("{CACHE}/bulk"), bulk(0, 0)).await?;
+        // What was deleted is there again for the next. A connection on which nothing is asked for long is closed, so it is another one.
+        host.api().await?.send(Method::PUT, &format!("{CACHE}/bulk"), bulk(0, 0)).await?;
     }
     host.stop()
 }

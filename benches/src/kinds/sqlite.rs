@@ -89,7 +89,7 @@ async fn measure(arguments: &KindArguments, data: &Path, rows: &mut Rows) -> any
         api.json(Method::POST, QUERY, Some(json!({"sql": sql}))).await?;
     }
     for (service, guest) in [("bench", "sqlite"), ("hello", "hello")] {
-        deploy(&mut api, service, &std::fs::read(guests::path(guest)?)?).await?;
+        deploy(&mut api, service, &std::fs::read(guests::path(guest)?)?, None).await?;
     }
     let duration = Duration::from_secs(arguments.seconds);
     for callers in [1, 16, 64] {
@@ -128,6 +128,8 @@ async fn measure(arguments: &KindArguments, data: &Path, rows: &mut Rows) -> any
             rows.add(format!("worker, {}, {callers} callers", operation.name), ms, Some(per_s))?;
         }
     }
+    // A connection on which nothing is asked for long is closed.
+    api = host.api().await?;
     let backups = "/v1/services/bench/sqlite/DB/backups";
     let (mut made, mut restored) = (Vec::new(), Vec::new());
     for _ in 0..5 {
