@@ -13,21 +13,38 @@ pub enum Kind {
     Sqlite,
     /// A KV namespace.
     Kv,
+    /// A queue.
+    Queue,
+    /// A cron trigger.
+    Cron,
+    /// A State namespace: the objects of one class.
+    State,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Sqlite, Self::Kv];
+    pub const ALL: [Self; 5] = [Self::Sqlite, Self::Kv, Self::Queue, Self::Cron, Self::State];
 
-    /// What its ids begin with, before `_`.
+    /// Its name, as in commands.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sqlite => "sqlite",
             Self::Kv => "kv",
+            Self::Queue => "queue",
+            Self::Cron => "cron",
+            Self::State => "state",
         }
     }
 
-    /// The kind whose ids begin so.
+    /// What its ids begin with, before `_`.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::State => "state_namespace",
+            Self::Sqlite | Self::Kv | Self::Queue | Self::Cron => self.as_str(),
+        }
+    }
+
+    /// The kind of this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
@@ -37,17 +54,20 @@ impl Kind {
         match self {
             Self::Sqlite => "SQLite database",
             Self::Kv => "KV namespace",
+            Self::Queue => "queue",
+            Self::Cron => "cron trigger",
+            Self::State => "State class",
         }
     }
 
     /// The id with this number, for example `sqlite_1`.
     pub fn id(self, number: i64) -> String {
-        format!("{}_{number}", self.as_str())
+        format!("{}_{number}", self.prefix())
     }
 
     /// The number in an id of this kind.
     pub fn number(self, id: &str) -> Option<i64> {
-        ids::number(id, self.as_str())
+        ids::number(id, self.prefix())
     }
 
     /// The environment variable that holds the id of the one of this name, for example `TOVUK_SQLITE_DB`.
@@ -117,7 +137,8 @@ mod tests {
     #[test]
     fn ids_and_variables_are_those_of_the_wire() {
         assert_eq!((Kind::Sqlite.id(1).as_str(), Kind::Sqlite.variable("DB").as_str()), ("sqlite_1", "TOVUK_SQLITE_DB"));
-        assert_eq!(Kind::Kv.variable("failed-jobs"), "TOVUK_KV_FAILED_JOBS");
+        assert_eq!((Kind::State.id(1).as_str(), Kind::State.variable("Room").as_str()), ("state_namespace_1", "TOVUK_STATE_ROOM"));
+        assert_eq!(Kind::Queue.variable("failed-jobs"), "TOVUK_QUEUE_FAILED_JOBS");
         assert!(Kind::ALL.into_iter().all(|kind| Kind::named(kind.as_str()) == Some(kind) && kind.number(&kind.id(7)) == Some(7)));
         assert_eq!(Kind::Kv.number("sqlite_1"), None);
     }

@@ -1,14 +1,18 @@
 //! The stores of one host, opened and closed together. Each is in its own folder and knows nothing of the others; the worker's imports and the control
 //! API get the same handles.
 
+use std::fmt::Display;
 use std::io;
 use std::path::Path;
 
 use tovuk_kernel::clock::Clock;
 
+use crate::cron::{self, Crons};
 use crate::kv::{self, Kv};
 use crate::objects::{self, Objects, Place};
+use crate::queue::{self, Queues};
 use crate::sqlite::Sqlites;
+use crate::state::{self, State};
 
 /// Why the stores cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +26,15 @@ pub enum OpenError {
     /// Object storage.
     #[error("object storage: {0}")]
     Objects(#[from] objects::Error),
+    /// Queues.
+    #[error("queues: {0}")]
+    Queues(#[from] queue::Error),
+    /// Cron triggers.
+    #[error("cron triggers: {0}")]
+    Crons(#[from] cron::Error),
+    /// State.
+    #[error("State: {0}")]
+    State(#[from] state::Error),
 }
 
 /// The stores of all kinds. Clones share them.
@@ -33,6 +46,12 @@ pub struct Stores {
     pub sqlite: Sqlites,
     /// Objects.
     pub objects: Objects,
+    /// Queues.
+    pub queues: Queues,
+    /// Cron triggers.
+    pub crons: Crons,
+    /// State.
+    pub state: State,
 }
 
 impl Stores {
@@ -45,17 +64,25 @@ impl Stores {
             kv: Kv::open(&data.join("kv"), clock.clone()).await?,
             sqlite: Sqlites::open(data, clock.clone()).map_err(OpenError::Sqlite)?,
             objects: Objects::open(data.join("objects.db"), place, clock.clone()).await?,
+            queues: Queues::open(&data.join("queues"), clock.clone()).await?,
+            crons: Crons::open(&data.join("cron.db"), clock.clone()).await?,
+            state: State::open(&data.join("state"), clock.clone()).await?,
         })
     }
 
     /// Writes what is queued and closes the files. Whoever comes later gets an error.
     pub async fn close(&self) {
-        if let Err(error) = self.kv.close().await {
-            tracing::warn!("KV was not closed cleanly: {error}");
-        }
+        closed("KV", self.kv.close().await);
         self.sqlite.close().await;
-        if let Err(error) = self.objects.close().await {
-            tracing::warn!("object storage was not closed cleanly: {error}");
-        }
+        closed("object storage", self.objects.close().await);
+        closed("queues", self.queues.close().await);
+        closed("cron triggers", self.crons.close().await);
+        closed("State", self.state.close().await);
+    }
+}
+
+fn closed(what: &str, result: Result<(), impl Display>) {
+    if let Err(error) = result {
+        tracing::warn!("not closed cleanly: {what}: {error}");
     }
 }

@@ -51,6 +51,11 @@ impl Failure {
         self
     }
 
+    /// Whether the worker was called: there is a record of the invocation.
+    pub fn has_begun(&self) -> bool {
+        self.recorded
+    }
+
     /// What the log is to have.
     pub fn for_log(&self) -> &str {
         self.detail.as_deref().unwrap_or(&self.message)

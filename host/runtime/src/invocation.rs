@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use tovuk_kernel::error::HopBody;
 use tovuk_kernel::ids::AccountId;
-use tovuk_kernel::limits::CHAIN_INVOCATIONS;
+use tovuk_kernel::limits::{CHAIN_INVOCATIONS, EVENT_WALL_MS};
 
 use crate::record::{EventKind, Identity, LogLine, LogStream, Outcome, Record};
 use crate::runtime::Runtime;
@@ -179,9 +179,14 @@ impl Invocation {
     /// When the invocation has to be stopped if nothing happens, on the clock's monotonic scale.
     pub(crate) fn due_ms(&self) -> u64 {
         match self.progress_ms.load(Ordering::Relaxed) {
-            0 => self.started_ms + self.deployment.limits.wall_ms,
+            0 => self.started_ms + self.wall_ms(),
             progress_ms => progress_ms + self.deployment.limits.idle_ms,
         }
+    }
+
+    /// How long it may take to answer.
+    pub(crate) fn wall_ms(&self) -> u64 {
+        if self.event.is_delivery() { EVENT_WALL_MS } else { self.deployment.limits.wall_ms }
     }
 
     pub(crate) fn head_is_out(&self) -> bool {

@@ -30,6 +30,8 @@ pub enum Event {
     Http(Request<Body>),
     /// A call by another worker.
     Binding(Request<Body>),
+    /// What the host delivers by itself: a batch of a queue, a tick of a cron trigger, an alarm. Its body is whole, and as large as the host has made it.
+    Delivery(EventKind, Request<Body>),
 }
 
 /// What an invocation may cost whoever asks for it: a chain of its own, or a place in the chain of its caller.
@@ -79,6 +81,7 @@ impl OutcomeHandle {
 }
 
 const X_TOVUK_CALLER: HeaderName = HeaderName::from_static("x-tovuk-caller");
+const X_TOVUK_EVENT: HeaderName = HeaderName::from_static("x-tovuk-event");
 const X_TOVUK_INVOCATION: HeaderName = HeaderName::from_static("x-tovuk-invocation");
 
 /// What an invocation holds besides its store, and gives back when it ends.
@@ -105,6 +108,7 @@ impl Runtime {
         let (request, event) = match event {
             Event::Http(request) => (request, EventKind::Http),
             Event::Binding(request) => (request, EventKind::Binding),
+            Event::Delivery(kind, request) => (request, kind),
         };
         let Some(deployment) = service.live() else {
             return Err(Failure::refused(&codes::SERVICE_NOT_DEPLOYED, format!("{} has no live deploy", service.identity.name)));
@@ -112,10 +116,17 @@ impl Runtime {
         let worker = self.artifacts().load(&deployment.artifact.id).await.map_err(|error| Failure::internal(error.to_string()))?;
         let (mut parts, body) = request.into_parts();
         headers::strip_host_fields(&mut parts.headers);
+        if event.is_delivery() {
+            parts.headers.insert(X_TOVUK_EVENT, HeaderValue::from_static(event.as_str()));
+        }
         match &*worker {
             Worker::Lean(pre) => {
                 // Read before a slot is taken, so that a slow sender holds none.
-                let body = self.whole_body(&deployment, body).await?;
+                let body = match body {
+                    // The limit is for what others send.
+                    Body::Full(bytes) if event.is_delivery() => bytes,
+                    body => self.whole_body(&deployment, body).await?,
+                };
                 let admitted = self.admit(service, &deployment, event, budget, &mut parts).await?;
                 admitted.invocation.bytes_in.store(body.len() as u64, Ordering::Relaxed);
                 run::lean(pre.clone(), admitted, parts, body).await

@@ -28,6 +28,33 @@ pub enum EventKind {
     Http,
     /// A call by another worker.
     Binding,
+    /// A batch of a queue.
+    Queue,
+    /// A tick of a cron trigger.
+    Cron,
+    /// The alarm of a State object.
+    Alarm,
+    /// A call of a State object's handler.
+    State,
+}
+
+impl EventKind {
+    /// The name in logs, and in the header that tells a worker of it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Binding => "binding",
+            Self::Queue => "queue",
+            Self::Cron => "cron",
+            Self::Alarm => "alarm",
+            Self::State => "state",
+        }
+    }
+
+    /// Whether the host delivers it by itself, so that nobody waits for the answer.
+    pub fn is_delivery(self) -> bool {
+        matches!(self, Self::Queue | Self::Cron | Self::Alarm)
+    }
 }
 
 /// How an invocation ended.

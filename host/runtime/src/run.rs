@@ -188,11 +188,11 @@ fn end_failed(invocation: &Invocation, mut failure: Failure) -> Failure {
 
 /// The failure of a guest that was stopped.
 pub(crate) fn stopped(invocation: &Invocation, stop: Stop) -> Failure {
-    let limits = &invocation.deployment.limits;
     match stop {
         Stop::Cpu => trap::cpu_exceeded(invocation),
         Stop::Wall => {
-            Failure::new(&codes::WORKER_TIMEOUT, Outcome::Wall, format!("{} did not answer within {} ms", invocation.target.name, limits.wall_ms))
+            let text = format!("{} did not answer within {} ms", invocation.target.name, invocation.wall_ms());
+            Failure::new(&codes::WORKER_TIMEOUT, Outcome::Wall, text)
         }
         Stop::Panic => Failure::internal("the host panicked inside the invocation"),
     }

@@ -4,6 +4,7 @@ pub mod assets;
 pub mod boot;
 pub mod build;
 pub mod control;
+mod deliver;
 pub mod deploy;
 pub mod domains;
 pub mod edge;

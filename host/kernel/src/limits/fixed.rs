@@ -19,6 +19,8 @@ pub const CHAIN_INVOCATIONS: u32 = 32;
 pub const ACCOUNT_CONCURRENCY: u32 = 512;
 /// Wall clock of an invocation started by an event (queue batch, cron tick, alarm).
 pub const EVENT_WALL_MS: u64 = 900_000;
+/// Largest answer of a worker to an event, in bytes.
+pub const EVENT_ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// Tokens that one account may have at a time.
 pub const API_TOKENS_MAX: u64 = 100;
 /// Secrets of one service.

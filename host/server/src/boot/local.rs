@@ -21,6 +21,7 @@ use super::{SecretKey, StartError, address_of, bind, first, janitor};
 use crate::control::Control;
 use crate::control::urls::Urls;
 use crate::control::vault::write_private;
+use crate::deliver;
 use crate::deploy::builds::BuildConfig;
 use crate::domains::{Nameservers, Resolver};
 use crate::edge::{Api, Audience};
@@ -53,6 +54,7 @@ pub struct LocalHost {
     control: Control,
     listening: Listening,
     url: UrlFile,
+    drain_timeout: Duration,
     _lock: File,
 }
 
@@ -84,11 +86,12 @@ impl LocalHost {
         let Opened { control, edge } = open::open(parts, compiler, clock).await?;
         first::dev_token(&control, &config.data, config.plan).await?;
         janitor::sweep_objects(&control).await;
+        deliver::start(&control);
         let connections = ListenConfig { drain_timeout: config.drain_timeout, ..ListenConfig::default() };
         let listening = Listening::serve(listener, edge, connections).map_err(|source| StartError::Listen { address: config.listen, source })?;
         // Last, so that whoever finds it is answered.
         let url = UrlFile::write(config.data.join(URL_FILE), &control.urls().api)?;
-        Ok(Self { control, listening, url, _lock: lock })
+        Ok(Self { control, listening, url, drain_timeout: config.drain_timeout, _lock: lock })
     }
 
     /// The control API.
@@ -100,7 +103,7 @@ impl LocalHost {
     pub async fn stop(self) {
         drop(self.url);
         self.control.begin_to_stop();
-        self.listening.stop().await;
+        tokio::join!(self.listening.stop(), self.control.drain_deliveries(self.drain_timeout));
         self.control.close().await;
     }
 }

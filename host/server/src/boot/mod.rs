@@ -25,6 +25,7 @@ pub use tovuk_resources::objects::{Place as ObjectsPlace, S3};
 use crate::control::urls::Urls;
 use crate::control::vault;
 use crate::control::{Control, OpenError};
+use crate::deliver;
 use crate::domains::{Resolver, ResolverError};
 use crate::edge::redirect::Redirect;
 use crate::edge::{Api, Audience};
@@ -100,6 +101,7 @@ pub struct Host {
     /// Watch their files while they exist.
     _certificates: Vec<CertificateFiles>,
     janitor: JoinHandle<()>,
+    drain_timeout: Duration,
     admin_token: PathBuf,
     _lock: File,
 }
@@ -156,6 +158,7 @@ impl Host {
         };
         let Opened { control, edge } = open::open(parts, compiler, clock.clone()).await?;
         let admin_token = first::admin_token(&control, &config.data).await?;
+        deliver::start(&control);
         let listen = |tls| ListenConfig { drain_timeout: config.drain_timeout, tls, ..config.connections.clone() };
         let serving = |source| StartError::Listen { address: config.listen, source };
         let https_port = address_of(&public)?.port();
@@ -167,6 +170,7 @@ impl Host {
             plain: plain.map(|plain| Listening::serve(plain, redirect, listen(None))).transpose().map_err(serving)?,
             _certificates: certificates,
             janitor: tokio::spawn(janitor::run(control.clone())),
+            drain_timeout: config.drain_timeout,
             control,
             admin_token,
             _lock: lock,
@@ -207,7 +211,7 @@ impl Host {
                 plain.stop().await;
             }
         };
-        tokio::join!(self.public.stop(), self.api.stop(), plain);
+        tokio::join!(self.public.stop(), self.api.stop(), plain, self.control.drain_deliveries(self.drain_timeout));
         self.control.close().await;
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use tovuk_kernel::resource::Kind;
-use tovuk_resources::kv;
+use tovuk_resources::{cron, kv, queue, state};
 
+use super::store::resources::Removal;
 use super::{Control, Refusal, store};
 
 /// How long an operation that deletes waits for the data to be gone. What takes longer goes on by itself.
@@ -16,9 +17,6 @@ const AT_A_TIME: usize = 4;
 
 /// What an operation says whose data is not gone yet.
 pub(crate) const STILL_REMOVING: &str = "What was deleted cannot be reached any more; its data is still being removed.";
-
-/// Data that is to be removed: what the control database calls its kind, and its number.
-pub(super) type Removal = (String, i64);
 
 impl Control {
     /// Makes the files of databases whose rows were committed before the host ended. Where the control database is older than the data, as after it was
@@ -69,18 +67,21 @@ impl Control {
     }
 
     /// Removes one, and its note once it is gone.
-    async fn remove(&self, (kind, number): &Removal) -> bool {
-        let (kind, number) = (kind.clone(), *number);
+    async fn remove(&self, removal: &Removal) -> bool {
+        let (kind, number) = (&removal.kind, removal.number);
         let work = async {
-            match Kind::named(&kind) {
+            match Kind::named(kind) {
                 Some(Kind::Kv) => drop(self.kv().drop_namespace(kv::Namespace(number)).await?),
                 Some(Kind::Sqlite) => drop(self.sqlite().delete(number.cast_unsigned()).await?),
+                Some(Kind::Queue) => drop(self.queues().drop_queue(queue::Service(removal.service), queue::Queue(number)).await?),
+                Some(Kind::Cron) => self.crons().drop_trigger(cron::Service(removal.service), cron::TriggerNumber(number)).await?,
+                Some(Kind::State) => drop(self.state().drop_namespace(state::Namespace(number)).await?),
                 None if kind == store::resources::OBJECTS => drop(self.objects().remove_service(number).await?),
                 // Of a kind that a later version of the host knows.
                 None => return Ok(()),
             }
-            let kind = kind.clone();
-            self.write(move |conn| Ok(store::resources::removed(conn, &kind, number)?)).await
+            let removal = removal.clone();
+            self.write(move |conn| Ok(store::resources::removed(conn, &removal)?)).await
         };
         let result: Result<(), Refusal> = work.await;
         result.inspect_err(|refusal| tracing::warn!("{kind} {number} was deleted and its data is still there: {refusal}")).is_ok()

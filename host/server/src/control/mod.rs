@@ -22,6 +22,7 @@ pub mod vault;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use dashmap::DashSet;
 use http::{Request, Response};
@@ -29,20 +30,25 @@ use rusqlite::Connection;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_util::task::TaskTracker;
 use tovuk_kernel::clock::Clock;
+use tovuk_resources::cron::Crons;
 use tovuk_resources::database::{self, Database, Options};
 use tovuk_resources::kv::Kv;
 use tovuk_resources::objects::{Links, Objects, Signer};
+use tovuk_resources::queue::Queues;
 use tovuk_resources::sqlite::Sqlites;
+use tovuk_resources::state::State;
 use tovuk_resources::stores::Stores;
 use tovuk_runtime::body::Body;
 use tovuk_runtime::runtime::Runtime;
 
 pub use self::caller::{Caller, Credential, Scope};
 pub use self::refusal::Refusal;
+use self::store::resources::Removal;
 use self::store::services::Service;
 use self::tokens::Tokens;
 use self::urls::Urls;
 use self::vault::Vault;
+use crate::deliver::Deliveries;
 use crate::deploy::builds::Builds;
 use crate::deploy::live::Live;
 use crate::domains::{DnsRecord, Resolver, record_for};
@@ -109,6 +115,7 @@ struct Inner {
     tokens: Tokens,
     live: Live,
     builds: Builds,
+    deliveries: Deliveries,
     stores: Stores,
     logs: Logs,
     config: ControlConfig,
@@ -119,7 +126,7 @@ struct Inner {
     air: Mutex<()>,
     records: Records,
     /// Data that somebody is removing.
-    removing: DashSet<data::Removal>,
+    removing: DashSet<Removal>,
     pages: pages::Pages,
 }
 
@@ -157,6 +164,7 @@ impl Control {
             tokens,
             live,
             builds,
+            deliveries: Deliveries::new(),
             stores,
             logs,
             config,
@@ -233,7 +241,7 @@ impl Control {
         &self.0.config
     }
 
-    fn removing(&self) -> &DashSet<data::Removal> {
+    fn removing(&self) -> &DashSet<Removal> {
         &self.0.removing
     }
 
@@ -256,6 +264,11 @@ impl Control {
         self.0.air.lock().await
     }
 
+    /// What is brought to workers.
+    pub(crate) fn deliveries(&self) -> &Deliveries {
+        &self.0.deliveries
+    }
+
     /// KV.
     pub(crate) fn kv(&self) -> &Kv {
         &self.0.stores.kv
@@ -269,6 +282,21 @@ impl Control {
     /// Object storage.
     pub(crate) fn objects(&self) -> &Objects {
         &self.0.stores.objects
+    }
+
+    /// Queues.
+    pub(crate) fn queues(&self) -> &Queues {
+        &self.0.stores.queues
+    }
+
+    /// Cron triggers.
+    pub(crate) fn crons(&self) -> &Crons {
+        &self.0.stores.crons
+    }
+
+    /// State.
+    pub(crate) fn state(&self) -> &State {
+        &self.0.stores.state
     }
 
     /// Whether objects of a service are served: it is there, and its account is not suspended.
@@ -296,6 +324,12 @@ impl Control {
     pub fn begin_to_stop(&self) {
         self.set_draining(true);
         self.0.stores.sqlite.stop_migrations();
+        self.0.deliveries.begin_to_stop();
+    }
+
+    /// Returns once everything that was being brought to workers has ended, or has to.
+    pub async fn drain_deliveries(&self, timeout: Duration) {
+        self.clock().timeout(timeout, self.0.deliveries.finished()).await;
     }
 
     /// Returns once every line that was logged until now can be read.
@@ -309,6 +343,7 @@ impl Control {
         self.0.operations.close();
         self.0.operations.wait().await;
         self.0.builds.stop().await;
+        self.0.deliveries.stop().await;
         self.0.logs.close().await;
         self.0.stores.close().await;
         if let Err(error) = self.0.db.close().await {

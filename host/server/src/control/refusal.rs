@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::names::NameError;
-use tovuk_resources::{database, objects, sqlite};
+use tovuk_resources::{cron, database, kv, objects, queue, sqlite, state};
 
 /// An operation that was refused or failed.
 #[derive(Debug)]
@@ -73,6 +73,22 @@ impl From<objects::Error> for Refusal {
         Self::new(error.code(), error.code().message)
     }
 }
+
+/// A store's own errors are the caller's to read; what its database says is the operator's.
+macro_rules! of_stores {
+    ($($kind:ident $what:literal),+) => {$(
+        impl From<$kind::Error> for Refusal {
+            fn from(error: $kind::Error) -> Self {
+                if let $kind::Error::Database(error) = &error {
+                    tracing::error!(concat!($what, " failed: {}"), error);
+                    return Self::new(&codes::STORAGE_FAILED, codes::STORAGE_FAILED.message);
+                }
+                Self::new(error.code(), error.to_string())
+            }
+        }
+    )+};
+}
+of_stores!(kv "KV", queue "a queue", cron "a cron trigger", state "State");
 
 impl From<database::Error> for Refusal {
     fn from(error: database::Error) -> Self {

@@ -265,6 +265,7 @@ impl Live {
         if !has_worker {
             running.retire();
         }
+        control.deliveries().promoted();
         self.want_certificates(&version.domains);
     }
 

@@ -10,27 +10,11 @@ use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation
 use tovuk_kernel::resource::Kind;
 use tovuk_resources::kv;
 
-use super::env::restart_hint;
 use super::kv_values::{Encoding, Entry, Written, shown};
-use super::note;
 use super::resources::{self, ResourceEntry};
 use super::services::ResourcesResponse;
-use crate::control::data::STILL_REMOVING;
 use crate::control::handler::Handler;
-use crate::control::store::resources as rows;
-use crate::control::{Caller, Control, Refusal, service_for, service_of};
-
-impl From<kv::Error> for Refusal {
-    fn from(error: kv::Error) -> Self {
-        match error {
-            kv::Error::Database(error) => {
-                tracing::error!("KV failed: {error}");
-                Self::new(&codes::STORAGE_FAILED, codes::STORAGE_FAILED.message)
-            }
-            error => Self::new(error.code(), error.to_string()),
-        }
-    }
-}
+use crate::control::{Caller, Control, Refusal, service_for};
 
 /// Makes a namespace.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -65,16 +49,8 @@ impl Request for Create {
 
 impl Handler for Create {
     async fn run(self, control: Control, caller: Caller) -> Result<Created, Refusal> {
-        let now = control.now_ms();
-        let work = control.write(move |conn| {
-            let service = service_of(conn, caller.account_number(), &self.service)?;
-            let namespace = resources::create(conn, &service, Kind::Kv, &self.name, now)?;
-            note(conn, &caller, Self::OPERATION.name, Some(service.id), &self.name, now)?;
-            let mut resources = ResourcesResponse::of(conn, &service)?;
-            resources.next_actions = restart_hint(&service.name, service.live_deploy_id);
-            Ok(Created { namespace: namespace.into(), resources })
-        });
-        work.await
+        let made = resources::make(&control, caller, Self::OPERATION.name, (self.service, Kind::Kv, self.name)).await?;
+        Ok(Created { namespace: made.resource.into(), resources: made.resources })
     }
 }
 
@@ -104,21 +80,7 @@ impl Request for Delete {
 
 impl Handler for Delete {
     async fn run(self, control: Control, caller: Caller) -> Result<ResourcesResponse, Refusal> {
-        let now = control.now_ms();
-        let work = control.write(move |conn| {
-            let service = service_of(conn, caller.account_number(), &self.service)?;
-            let namespace = resources::find(conn, &service, Kind::Kv, &self.namespace)?;
-            rows::delete(conn, Kind::Kv, namespace.number)?;
-            note(conn, &caller, Self::OPERATION.name, Some(service.id), &namespace.name, now)?;
-            let mut resources = ResourcesResponse::of(conn, &service)?;
-            resources.next_actions = restart_hint(&service.name, service.live_deploy_id);
-            Ok(resources)
-        });
-        let mut resources = work.await?;
-        if !control.remove_data().await {
-            resources.next_actions.push(STILL_REMOVING.to_owned());
-        }
-        Ok(resources)
+        resources::remove(&control, caller, Self::OPERATION.name, (self.service, Kind::Kv, self.namespace)).await
     }
 }
 

@@ -8,11 +8,13 @@ use tovuk_kernel::project::BOUND_RESOURCES_MAX;
 use tovuk_kernel::resource::Kind;
 use tovuk_kernel::{codes, project};
 
-use super::timestamp;
-use crate::control::Refusal;
+use super::services::ResourcesResponse;
+use super::{note, timestamp};
+use crate::control::data::STILL_REMOVING;
 use crate::control::store::bindings;
 use crate::control::store::resources::{self, Resource};
 use crate::control::store::services::Service;
+use crate::control::{Caller, Control, Refusal, service_of};
 
 /// A resource as the API shows it.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -63,6 +65,58 @@ pub(crate) fn create(conn: &Connection, service: &Service, kind: Kind, name: &st
     }
     check_room(conn, service)?;
     Ok(resources::create(conn, service.id, kind, name, now_ms)?)
+}
+
+/// A resource that a caller has made.
+pub(super) struct Made {
+    /// Its service.
+    pub service: Service,
+    /// It.
+    pub resource: Resource,
+    /// What the service has now, and what to do next.
+    pub resources: ResourcesResponse,
+}
+
+/// Makes the row of a resource for a caller. `operation` is what the account's activity calls it.
+pub(super) async fn make(control: &Control, caller: Caller, operation: &'static str, of: (String, Kind, String)) -> Result<Made, Refusal> {
+    let (now, (service, kind, name)) = (control.now_ms(), of);
+    let work = control.write(move |conn| {
+        let service = service_of(conn, caller.account_number(), &service)?;
+        let resource = create(conn, &service, kind, &name, now)?;
+        note(conn, &caller, operation, Some(service.id), &name, now)?;
+        Ok(Made { resources: ResourcesResponse::changed(conn, &service)?, resource, service })
+    });
+    work.await
+}
+
+/// Takes back what was made, because its store would not have it.
+pub(super) async fn unmake(control: &Control, resource: &Resource) -> Result<(), Refusal> {
+    let (kind, number) = (resource.kind, resource.number);
+    control.write(move |conn| Ok(resources::delete(conn, kind, number)?)).await?;
+    control.remove_data().await;
+    Ok(())
+}
+
+/// Deletes a resource, by name or id, with its data; what the service still has, and what to do next.
+pub(super) async fn remove(
+    control: &Control,
+    caller: Caller,
+    operation: &'static str,
+    of: (String, Kind, String),
+) -> Result<ResourcesResponse, Refusal> {
+    let (now, (service, kind, name)) = (control.now_ms(), of);
+    let work = control.write(move |conn| {
+        let service = service_of(conn, caller.account_number(), &service)?;
+        let resource = find(conn, &service, kind, &name)?;
+        resources::delete(conn, kind, resource.number)?;
+        note(conn, &caller, operation, Some(service.id), &resource.name, now)?;
+        ResourcesResponse::changed(conn, &service)
+    });
+    let mut resources = work.await?;
+    if !control.remove_data().await {
+        resources.next_actions.push(STILL_REMOVING.to_owned());
+    }
+    Ok(resources)
 }
 
 /// Gives a service what it declares and lacks; what was made. What it has besides stays.

@@ -14,6 +14,7 @@ use tovuk_kernel::project::{Capabilities, Kind};
 use tovuk_kernel::resource;
 use tovuk_resources::bindings::INTERNAL_DOMAIN;
 
+use super::env::restart_hint;
 use super::resources::{ResourceEntry, entries};
 use super::snapshot::Snapshot;
 use super::{Done, note, timestamp};
@@ -85,9 +86,9 @@ impl ServiceEntry {
                 sqlite_databases: resources::count_of(conn, service.id, resource::Kind::Sqlite)?,
                 storage_objects: 0,
                 kv_namespaces: resources::count_of(conn, service.id, resource::Kind::Kv)?,
-                queues: 0,
-                cron_triggers: 0,
-                state_namespaces: 0,
+                queues: resources::count_of(conn, service.id, resource::Kind::Queue)?,
+                cron_triggers: resources::count_of(conn, service.id, resource::Kind::Cron)?,
+                state_namespaces: resources::count_of(conn, service.id, resource::Kind::State)?,
                 service_bindings: bindings::count(conn, service.id)?,
                 secrets: env::list(conn, service.id)?.len() as u64,
                 custom_domains: domains::list(conn, service.id)?.len() as u64,
@@ -261,11 +262,11 @@ pub struct Resources {
     /// KV namespaces.
     pub kv_namespaces: Vec<ResourceEntry>,
     /// Queues.
-    pub queues: Vec<Value>,
+    pub queues: Vec<ResourceEntry>,
     /// Cron triggers.
-    pub cron_triggers: Vec<Value>,
+    pub cron_triggers: Vec<ResourceEntry>,
     /// State namespaces.
-    pub state_namespaces: Vec<Value>,
+    pub state_namespaces: Vec<ResourceEntry>,
     /// Service bindings.
     pub service_bindings: Vec<BindingEntry>,
     /// Usage caps.
@@ -286,6 +287,9 @@ impl Resources {
         Ok(Self {
             sqlite_databases: entries(conn, service.id, resource::Kind::Sqlite)?,
             kv_namespaces: entries(conn, service.id, resource::Kind::Kv)?,
+            queues: entries(conn, service.id, resource::Kind::Queue)?,
+            cron_triggers: entries(conn, service.id, resource::Kind::Cron)?,
+            state_namespaces: entries(conn, service.id, resource::Kind::State)?,
             service_bindings: bindings::list(conn, service.id)?.into_iter().map(entry).collect(),
             ..Self::default()
         })
@@ -306,6 +310,11 @@ pub struct ResourcesResponse {
 impl ResourcesResponse {
     pub(super) fn of(conn: &Connection, service: &Service) -> Result<Self, Refusal> {
         Ok(Self { resources: Resources::of(conn, service)?, next_actions: Vec::new() })
+    }
+
+    /// After a change that a running worker does not see.
+    pub(super) fn changed(conn: &Connection, service: &Service) -> Result<Self, Refusal> {
+        Ok(Self { next_actions: restart_hint(&service.name, service.live_deploy_id), ..Self::of(conn, service)? })
     }
 }
 

@@ -12,15 +12,13 @@ use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation
 use tovuk_kernel::resource::Kind;
 use tovuk_resources::sqlite::{self, Allowance, Flat, Params, Sqlites, Statement};
 
-use super::env::restart_hint;
 use super::note;
 use super::resources::{self, ResourceEntry};
 use super::services::ResourcesResponse;
-use crate::control::data::STILL_REMOVING;
 use crate::control::handler::Handler;
 use crate::control::store::resources::{self as rows, Resource};
 use crate::control::store::{accounts, services};
-use crate::control::{Caller, Control, Refusal, service_for, service_of};
+use crate::control::{Caller, Control, Refusal, service_for};
 
 /// A database that the caller may use.
 pub(super) struct Database {
@@ -110,24 +108,13 @@ impl Request for Create {
 
 impl Handler for Create {
     async fn run(self, control: Control, caller: Caller) -> Result<Created, Refusal> {
-        let now = control.now_ms();
-        let work = control.write(move |conn| {
-            let service = service_of(conn, caller.account_number(), &self.service)?;
-            let database = resources::create(conn, &service, Kind::Sqlite, &self.name, now)?;
-            note(conn, &caller, Self::OPERATION.name, Some(service.id), &self.name, now)?;
-            let mut resources = ResourcesResponse::of(conn, &service)?;
-            resources.next_actions = restart_hint(&service.name, service.live_deploy_id);
-            Ok((database, resources))
-        });
-        let (database, resources) = work.await?;
-        let number = database.number;
-        if let Err(refusal) = make(&control, std::slice::from_ref(&database)).await {
+        let made = resources::make(&control, caller, Self::OPERATION.name, (self.service, Kind::Sqlite, self.name)).await?;
+        if let Err(refusal) = make(&control, std::slice::from_ref(&made.resource)).await {
             // A host that ends before it has made the file makes it at its next start; one that cannot make it takes the row back.
-            control.write(move |conn| Ok(rows::delete(conn, Kind::Sqlite, number)?)).await?;
-            control.remove_data().await;
+            resources::unmake(&control, &made.resource).await?;
             return Err(refusal);
         }
-        Ok(Created { database: database.into(), resources })
+        Ok(Created { database: made.resource.into(), resources: made.resources })
     }
 }
 
@@ -155,21 +142,7 @@ impl Request for Delete {
 
 impl Handler for Delete {
     async fn run(self, control: Control, caller: Caller) -> Result<ResourcesResponse, Refusal> {
-        let now = control.now_ms();
-        let work = control.write(move |conn| {
-            let service = service_of(conn, caller.account_number(), &self.service)?;
-            let database = resources::find(conn, &service, Kind::Sqlite, &self.database)?;
-            rows::delete(conn, Kind::Sqlite, database.number)?;
-            note(conn, &caller, Self::OPERATION.name, Some(service.id), &database.name, now)?;
-            let mut resources = ResourcesResponse::of(conn, &service)?;
-            resources.next_actions = restart_hint(&service.name, service.live_deploy_id);
-            Ok(resources)
-        });
-        let mut resources = work.await?;
-        if !control.remove_data().await {
-            resources.next_actions.push(STILL_REMOVING.to_owned());
-        }
-        Ok(resources)
+        resources::remove(&control, caller, Self::OPERATION.name, (self.service, Kind::Sqlite, self.database)).await
     }
 }
 

@@ -12,4 +12,4 @@ pub(crate) mod resources;
 pub(crate) mod services;
 
 /// The steps that lead to today's tables.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("resources.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("resources.sql"), include_str!("removals.sql")];

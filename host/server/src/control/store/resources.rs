@@ -98,14 +98,26 @@ pub fn delete(conn: &Connection, kind: Kind, number: i64) -> rusqlite::Result<()
     conn.prepare_cached("delete from resources where kind = ?1 and number = ?2")?.execute(params![kind.as_str(), number]).map(drop)
 }
 
-/// Data that has to be removed: the name of its kind and its number.
-pub fn removals(conn: &Connection) -> rusqlite::Result<Vec<(String, i64)>> {
-    conn.prepare_cached("select kind, number from removals")?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+/// Data that has to be removed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Removal {
+    /// The name of its kind, or [`OBJECTS`].
+    pub kind: String,
+    /// Its number.
+    pub number: i64,
+    /// The number of the service that it belonged to.
+    pub service: i64,
+}
+
+/// All of it.
+pub fn removals(conn: &Connection) -> rusqlite::Result<Vec<Removal>> {
+    let removal = |row: &Row<'_>| Ok(Removal { kind: row.get(0)?, number: row.get(1)?, service: row.get(2)? });
+    conn.prepare_cached("select kind, number, service from removals")?.query_map([], removal)?.collect()
 }
 
 /// Writes down that data has been removed.
-pub fn removed(conn: &Connection, kind: &str, number: i64) -> rusqlite::Result<()> {
-    conn.prepare_cached("delete from removals where kind = ?1 and number = ?2")?.execute(params![kind, number]).map(drop)
+pub fn removed(conn: &Connection, removal: &Removal) -> rusqlite::Result<()> {
+    conn.prepare_cached("delete from removals where kind = ?1 and number = ?2")?.execute(params![removal.kind, removal.number]).map(drop)
 }
 
 #[cfg(test)]
@@ -135,13 +147,14 @@ mod tests {
         assert_eq!(find(&conn, 1, Kind::Kv, "CACHE")?, Some(first));
         delete(&conn, Kind::Kv, 1)?;
         assert_eq!(create(&conn, 1, Kind::Kv, "CACHE", 0)?.number, 2);
-        assert_eq!(removals(&conn)?, [("kv".to_owned(), 1)]);
-        removed(&conn, "kv", 1)?;
+        let removal = |(kind, number, service): (&str, i64, i64)| Removal { kind: kind.to_owned(), number, service };
+        assert_eq!(removals(&conn)?, [removal(("kv", 1, 1))]);
+        removed(&conn, &removal(("kv", 1, 1)))?;
         // Everything goes with its account.
         create(&conn, 2, Kind::Sqlite, "DB", 0)?;
         conn.execute("delete from accounts", [])?;
-        let all = [("kv", 2), ("objects", 1), ("objects", 2), ("sqlite", 1), ("sqlite", 2)].map(|(kind, number)| (kind.to_owned(), number));
-        assert_eq!(removals(&conn)?, all);
+        let all = [("kv", 2, 1), ("objects", 1, 1), ("objects", 2, 2), ("sqlite", 1, 1), ("sqlite", 2, 2)];
+        assert_eq!(removals(&conn)?, all.map(removal));
         Ok(())
     }
 }

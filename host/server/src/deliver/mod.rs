@@ -1,0 +1,147 @@
+//! Work that arrives without a browser: batches of queues, ticks of cron triggers and alarms of State are brought to workers, through the one door that
+//! requests take as well.
+//!
+//! Each kind has a dispatcher (`queues.rs`, `crons.rs`, `alarms.rs`) that takes from its store what is due, has it delivered by [`Deliveries::deliver`],
+//! and tells the store how it went. What is taken and never told is taken again, so whatever ends a dispatcher loses nothing.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tovuk_kernel::ids::ServiceId;
+use tovuk_kernel::limits::EVENT_ANSWER_BYTES_MAX;
+use tovuk_resources::bindings::INTERNAL_DOMAIN;
+use tovuk_runtime::body::{Body, CollectError};
+use tovuk_runtime::invoke::{Budget, Event, Started};
+use tovuk_runtime::record::{EventKind, Outcome};
+use tovuk_runtime::runtime::Runtime;
+use tovuk_runtime::trace::TraceContext;
+
+use crate::control::Control;
+
+/// What stays as it is in a segment of a path.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// What has become of an event.
+#[derive(Debug)]
+pub(crate) enum Delivered {
+    /// The worker has answered, wholly.
+    Answered {
+        /// With this status.
+        status: StatusCode,
+        /// And this body.
+        body: Bytes,
+    },
+    /// The worker has been called and has not answered: it trapped, took too long, or broke off. Why.
+    Failed(String),
+    /// The worker was not called, or was stopped together with the host. It does not count as an attempt. Why.
+    Held(String),
+}
+
+/// What is being delivered on this host.
+pub(crate) struct Deliveries {
+    /// Nothing more is taken.
+    stopping: CancellationToken,
+    /// What runs is cut off.
+    cut: CancellationToken,
+    tasks: TaskTracker,
+    promoted: Notify,
+}
+
+impl Deliveries {
+    pub fn new() -> Self {
+        Self { stopping: CancellationToken::new(), cut: CancellationToken::new(), tasks: TaskTracker::new(), promoted: Notify::new() }
+    }
+
+    /// Runs a dispatcher, or a part of one, which ends by itself soon after [`Deliveries::stopping`].
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(work);
+    }
+
+    /// Resolves when nothing more may be taken.
+    pub fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.stopping.clone().cancelled_owned()
+    }
+
+    /// A version has gone on the air: what was held for want of one may be tried.
+    pub fn promoted(&self) {
+        self.promoted.notify_waiters();
+    }
+
+    /// Waits for the next version of any service that goes on the air. Counts from its first poll, or from when it is enabled.
+    pub fn next_promotion(&self) -> tokio::sync::futures::Notified<'_> {
+        self.promoted.notified()
+    }
+
+    /// Takes nothing more. What runs goes on.
+    pub fn begin_to_stop(&self) {
+        self.stopping.cancel();
+    }
+
+    /// Returns once nothing runs any more.
+    pub async fn finished(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Cuts off what still runs; it is delivered again after the next start. For those that have to wait no longer.
+    pub async fn stop(&self) {
+        self.begin_to_stop();
+        self.cut.cancel();
+        self.finished().await;
+    }
+
+    /// Calls the worker of a service with a JSON body under `/.tovuk/` and these segments, and returns when its invocation has ended. The future runs the
+    /// worker: dropping it stops it.
+    pub async fn deliver(&self, runtime: &Runtime, service: &ServiceId, event: EventKind, segments: &[&str], body: Bytes) -> Delivered {
+        let Some(service) = runtime.services().get(service) else {
+            return Delivered::Held(format!("{service} is not on the air"));
+        };
+        let path: String = segments.iter().flat_map(|segment| ["/".into(), utf8_percent_encode(segment, SEGMENT).to_string()]).collect();
+        let mut request = Request::new(Body::from(body));
+        *request.method_mut() = Method::POST;
+        match format!("/.tovuk{path}").parse() {
+            Ok(uri) => *request.uri_mut() = uri,
+            Err(error) => return Delivered::Failed(format!("the path of the event is none: {error}")),
+        }
+        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Ok(host) = HeaderValue::from_str(&format!("{}.{INTERNAL_DOMAIN}", service.identity.name)) {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        let trace = TraceContext::of(request.headers());
+        let work = async {
+            match Box::pin(runtime.invoke(&service, Event::Delivery(event, request), Budget::top_level(trace))).await {
+                Ok(started) => answered(runtime, started).await,
+                Err(failure) if failure.has_begun() => Delivered::Failed(failure.message),
+                Err(failure) => Delivered::Held(failure.message),
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.cut.cancelled() => Delivered::Held("the host has ended".to_owned()),
+            delivered = work => delivered,
+        }
+    }
+}
+
+/// The whole of an answer. An event is done when its invocation is, not when its head is out.
+async fn answered(runtime: &Runtime, started: Started) -> Delivered {
+    let (head, body) = started.response.into_parts();
+    let body = match body.collect_within(EVENT_ANSWER_BYTES_MAX, runtime.memory()).await {
+        Ok(body) => body,
+        Err(CollectError::TooLarge) => return Delivered::Failed(format!("the answer has more than {EVENT_ANSWER_BYTES_MAX} bytes")),
+        Err(CollectError::Busy) => return Delivered::Failed("the host has no memory for the answer now".to_owned()),
+        Err(CollectError::Broken(text)) => return Delivered::Failed(format!("the answer broke off: {text}")),
+    };
+    match started.outcome.settled().await {
+        Outcome::Response => Delivered::Answered { status: head.status, body },
+        outcome => Delivered::Failed(format!("the worker answered with {} and then failed: {}", head.status.as_u16(), outcome.as_str())),
+    }
+}
+
+/// Begins to bring what is due. Ends with [`Control::begin_to_stop`].
+pub(crate) fn start(_control: &Control) {}
