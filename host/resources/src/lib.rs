@@ -5,6 +5,8 @@ pub mod bindings;
 pub mod conditional;
 pub mod cron;
 pub mod database;
+#[cfg(test)]
+mod killing;
 pub mod kv;
 pub mod objects;
 pub mod queue;

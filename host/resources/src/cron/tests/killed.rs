@@ -2,10 +2,9 @@
 //! more, on a clock that it moves ahead itself.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
 
 use super::*;
+use crate::killing::{run_until_killed, say};
 
 const FOLDER: &str = "TOVUK_TEST_CRON_FOLDER";
 const FROM: &str = "TOVUK_TEST_CRON_FROM";
@@ -20,7 +19,6 @@ async fn delivers_until_killed() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let clock = Clock::advanceable_at(std::env::var(FROM).unwrap().parse().unwrap());
     let crons = Crons::open(&Path::new(&folder).join("cron.db"), clock.clone()).await.unwrap();
-    let say = |line: String| std::io::stderr().write_all(line.as_bytes()).unwrap();
     for number in 0..TRIGGERS {
         crons.create(SERVICE, TriggerNumber(number), "often", "* * * * *").await.unwrap();
     }
@@ -31,9 +29,9 @@ async fn delivers_until_killed() {
         }
         for tick in ticks {
             let named = format!("{} {} {}", tick.trigger().number.0, tick.scheduled_ms(), clock.now_unix_ms());
-            say(format!("came {named}\n"));
+            say(&format!("came {named}"));
             tick.succeeded(None).await.unwrap();
-            say(format!("done {named}\n"));
+            say(&format!("done {named}"));
         }
     }
 }
@@ -43,18 +41,11 @@ async fn what_has_succeeded_does_not_come_again_after_the_death_of_the_process()
     let folder = TempDir::new().unwrap();
     let (mut done, mut open_before, mut from) = (HashSet::new(), HashSet::new(), START);
     for _ in 0..ROUNDS {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "cron::tests::killed::delivers_until_killed", "--ignored", "--nocapture"])
-            .env(FOLDER, folder.path())
-            .env(FROM, from.to_string())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (mut came, mut seen) = (HashSet::new(), 0);
-        for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
+        let (begin, mut came) = (from.to_string(), HashSet::new());
+        let variables = [(FOLDER, folder.path().as_os_str()), (FROM, begin.as_ref())];
+        run_until_killed("cron::tests::killed::delivers_until_killed", &variables, LINES_BEFORE_KILL, |line| {
             let words: Vec<_> = line.split(' ').collect();
-            let [kind @ ("came" | "done"), number, scheduled, now] = words[..] else { continue };
+            let [kind @ ("came" | "done"), number, scheduled, now] = words[..] else { return false };
             let tick = (number.to_owned(), scheduled.to_owned());
             from = now.parse::<u64>().unwrap();
             if kind == "came" {
@@ -63,13 +54,8 @@ async fn what_has_succeeded_does_not_come_again_after_the_death_of_the_process()
             } else {
                 done.insert(tick);
             }
-            seen += 1;
-            if seen == LINES_BEFORE_KILL {
-                child.kill().unwrap();
-            }
-        }
-        child.wait().unwrap();
-        assert!(seen >= LINES_BEFORE_KILL);
+            true
+        });
         // All but one of those that were on their way when the process died have come in this round.
         let lost = open_before.difference(&done).count();
         assert!(lost <= 1, "{lost} ticks did not come again");

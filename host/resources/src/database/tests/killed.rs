@@ -1,10 +1,9 @@
 //! A process that is killed while it writes: what it was answered is there afterwards. The process is this test program, run once more.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use super::*;
+use crate::killing::{run_until_killed, say};
 
 const FOLDER: &str = "TOVUK_TEST_DATABASE_FOLDER";
 const CALLERS: usize = 8;
@@ -24,8 +23,7 @@ async fn writes_until_killed() {
                 let text = format!("{}-{caller}-{number}", std::process::id());
                 let (first, second) = (format!("{text}-a"), format!("{text}-b"));
                 database.write(move |tx| insert(tx, &first).and_then(|_| insert(tx, &second))).await.unwrap();
-                // Not `println!`, which the test harness may capture; and in one write, or the kill could come in the middle of a line.
-                std::io::stderr().write_all(format!("answered {text}\n").as_bytes()).unwrap();
+                say(&format!("answered {text}"));
             }
         })
     });
@@ -37,25 +35,12 @@ async fn what_was_answered_survives_the_death_of_the_process() {
     let folder = TempDir::new().unwrap();
     let mut answered = Vec::new();
     for _ in 0..3 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "database::tests::killed::writes_until_killed", "--ignored", "--nocapture"])
-            .env(FOLDER, folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut seen = 0;
-        while let Some(Ok(line)) = lines.next() {
-            let Some(text) = line.strip_prefix("answered ") else { continue };
-            answered.push(text.to_owned());
-            seen += 1;
-            if seen == ANSWERS_BEFORE_KILL {
-                child.kill().unwrap();
-            }
-        }
-        child.wait().unwrap();
-        assert!(seen >= ANSWERS_BEFORE_KILL);
+        let variables = [(FOLDER, folder.path().as_os_str())];
+        run_until_killed("database::tests::killed::writes_until_killed", &variables, ANSWERS_BEFORE_KILL, |line| {
+            let text = line.strip_prefix("answered ");
+            answered.extend(text.map(str::to_owned));
+            text.is_some()
+        });
     }
     let stored = open(&folder).read(texts).await.unwrap();
     for text in &answered {

@@ -1,12 +1,11 @@
 //! A process that is killed while it writes: what it was answered is there afterwards. The process is this test program, run once more.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
 
 use futures::future::join_all;
 
 use super::*;
+use crate::killing::{run_until_killed, say};
 
 const FOLDER: &str = "TOVUK_TEST_KV_FOLDER";
 const ROUND: &str = "TOVUK_TEST_KV_ROUND";
@@ -60,8 +59,7 @@ async fn writes_until_killed() {
                 } else {
                     kv.put(NAMESPACE, entry(&key(caller, number), text(number))).await.unwrap();
                 }
-                // Not `println!`, which the test harness may capture; and in one write, or the kill could come in the middle of a line.
-                std::io::stderr().write_all(format!("answered {caller} {number}\n").as_bytes()).unwrap();
+                say(&format!("answered {caller} {number}"));
             }
         })
     });
@@ -70,26 +68,13 @@ async fn writes_until_killed() {
 
 /// Runs the writer until it is killed. Returns the last number of each caller that was answered.
 fn killed(folder: &std::path::Path, round: u64) -> HashMap<usize, u64> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "kv::tests::killed::writes_until_killed", "--ignored", "--nocapture"])
-        .env(FOLDER, folder)
-        .env(ROUND, round.to_string())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (mut last, mut seen) = (HashMap::new(), 0);
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    while let Some(Ok(line)) = lines.next() {
-        let Some((caller, number)) = line.strip_prefix("answered ").and_then(|line| line.split_once(' ')) else { continue };
+    let (round, mut last) = (round.to_string(), HashMap::new());
+    let variables = [(FOLDER, folder.as_os_str()), (ROUND, round.as_ref())];
+    run_until_killed("kv::tests::killed::writes_until_killed", &variables, ANSWERS_BEFORE_KILL, |line| {
+        let Some((caller, number)) = line.strip_prefix("answered ").and_then(|line| line.split_once(' ')) else { return false };
         last.insert(caller.parse().unwrap(), number.parse().unwrap());
-        seen += 1;
-        if seen == ANSWERS_BEFORE_KILL {
-            child.kill().unwrap();
-        }
-    }
-    child.wait().unwrap();
-    assert!(seen >= ANSWERS_BEFORE_KILL);
+        true
+    });
     last
 }
 

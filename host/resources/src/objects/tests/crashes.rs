@@ -1,10 +1,8 @@
 //! A process that is killed while it stores: what it was answered is there afterwards and whole, and nothing else is left. The process is this test
 //! program, run once more.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
-
 use super::*;
+use crate::killing::{run_until_killed, say};
 
 const FOLDER: &str = "TOVUK_TEST_OBJECTS_FOLDER";
 const ROUNDS: &str = "TOVUK_TEST_OBJECTS_ROUNDS";
@@ -22,9 +20,8 @@ fn content(path: &str) -> Vec<u8> {
     pattern(size as usize, seed)
 }
 
-/// Answers are printed in one write, or the kill could come in the middle of a line.
 fn answered(path: &str) {
-    std::io::stderr().write_all(format!("answered {path}\n").as_bytes()).unwrap();
+    say(&format!("answered {path}"));
 }
 
 /// Stores until it is killed: small and large objects, in one step and in parts, and deletes every third.
@@ -70,29 +67,16 @@ async fn what_was_answered_survives_the_death_of_the_process() {
     let mut total = 0;
     for round in 0..rounds {
         let (mut stored, mut deleting, mut deleted) = (Vec::new(), Vec::new(), Vec::new());
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "objects::tests::crashes::stores_until_killed", "--ignored", "--nocapture"])
-            .env(FOLDER, folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut seen = 0;
-        while let Some(Ok(line)) = lines.next() {
-            let Some(text) = line.strip_prefix("answered ") else { continue };
+        let variables = [(FOLDER, folder.path().as_os_str())];
+        run_until_killed("objects::tests::crashes::stores_until_killed", &variables, ANSWERS_BEFORE_KILL + round % 7, |line| {
+            let Some(text) = line.strip_prefix("answered ") else { return false };
             match text.split_once(' ') {
                 Some(("begin-delete", path)) => deleting.push(path.to_owned()),
                 Some((_, path)) => deleted.push(path.to_owned()),
                 None => stored.push(text.to_owned()),
             }
-            seen += 1;
-            if seen == ANSWERS_BEFORE_KILL + round % 7 {
-                child.kill().unwrap();
-            }
-        }
-        child.wait().unwrap();
-        assert!(seen >= ANSWERS_BEFORE_KILL);
+            true
+        });
         total += stored.len();
         check(folder.path(), &stored, &deleting, &deleted).await;
     }

@@ -2,12 +2,11 @@
 //! is this test program, run once more.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
 
 use futures::future::join_all;
 
 use super::*;
+use crate::killing::{run_until_killed, say};
 
 const FOLDER: &str = "TOVUK_TEST_QUEUE_FOLDER";
 const ROUND: &str = "TOVUK_TEST_QUEUE_ROUND";
@@ -15,11 +14,6 @@ const ROUNDS: u64 = 5;
 const SENDERS: usize = 6;
 const MESSAGES_OF_SEND: usize = 3;
 const LINES_BEFORE_KILL: usize = 300;
-
-fn say(line: &str) {
-    // Not `println!`, which the test harness may capture; and in one write, or the kill could come in the middle of a line.
-    std::io::stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
-}
 
 /// Every fifth message fails until it is a dead letter.
 fn fails(body: &str) -> bool {
@@ -80,31 +74,18 @@ struct Told {
 }
 
 fn killed(folder: &Path, round: u64, told: &mut Told) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "queue::tests::killed::works_until_killed", "--ignored", "--nocapture"])
-        .env(FOLDER, folder)
-        .env(ROUND, round.to_string())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut seen = 0;
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    while let Some(Ok(line)) = lines.next() {
-        let Some((kind, body)) = line.split_once(' ') else { continue };
+    let round = round.to_string();
+    let variables = [(FOLDER, folder.as_os_str()), (ROUND, round.as_ref())];
+    run_until_killed("queue::tests::killed::works_until_killed", &variables, LINES_BEFORE_KILL, |line| {
+        let Some((kind, body)) = line.split_once(' ') else { return false };
         match kind {
             "sent" => told.sent.extend((0..MESSAGES_OF_SEND).map(|part| format!("{part}/{body}"))),
             "done" => assert!(told.done.insert(body.to_owned()), "{body} was settled and came back"),
             "dead" => assert!(told.dead.insert(body.to_owned()), "{body} was buried twice"),
-            _ => continue,
+            _ => return false,
         }
-        seen += 1;
-        if seen == LINES_BEFORE_KILL {
-            child.kill().unwrap();
-        }
-    }
-    child.wait().unwrap();
-    assert!(seen >= LINES_BEFORE_KILL);
+        true
+    });
 }
 
 async fn texts(queues: &Queues, queue: Queue) -> Vec<String> {

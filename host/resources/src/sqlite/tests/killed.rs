@@ -1,11 +1,9 @@
 //! A process that is killed while it writes: what it was answered is there afterwards, whole. The process is this test program, run once more.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
-
 use futures::future::join_all;
 
 use super::*;
+use crate::killing::{run_until_killed, say};
 
 const FOLDER: &str = "TOVUK_TEST_SQLITE_FOLDER";
 /// How often it is killed; `TOVUK_TEST_KILLS` asks for more.
@@ -17,7 +15,6 @@ const KILLS: u64 = 4;
 async fn writes_until_killed() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let store = Sqlites::open(std::path::Path::new(&folder), Clock::system()).unwrap();
-    let say = |line: String| std::io::stderr().write_all(line.as_bytes()).unwrap();
     let writers = (0..8).map(|_| {
         let store = store.clone();
         tokio::spawn(async move {
@@ -32,7 +29,7 @@ async fn writes_until_killed() {
                     let both = ["insert into t (body) values (hex(randomblob(100)))", "insert into halves select max(id) from t"];
                     store.batch(NUMBER, free(), both.map(sql_only).to_vec()).await.unwrap()
                 };
-                say(format!("answered {}\n", outcome.results[0].last_insert_rowid));
+                say(&format!("answered {}", outcome.results[0].last_insert_rowid));
             }
         })
     });
@@ -56,27 +53,14 @@ async fn what_was_answered_survives_the_death_of_the_process() {
     let kills = std::env::var("TOVUK_TEST_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
     let mut answered = std::collections::BTreeSet::new();
     for kill in 0..kills {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "sqlite::tests::killed::writes_until_killed", "--ignored", "--nocapture"])
-            .env(FOLDER, folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
         // At another moment each time.
         let before_kill = 20 + usize::try_from(kill * 37 % 150).unwrap();
-        let mut seen = 0;
-        for line in BufReader::new(child.stderr.take().unwrap()).lines() {
-            let line = line.unwrap();
-            let Some(id) = line.strip_prefix("answered ") else { continue };
-            answered.insert(id.parse::<i64>().unwrap());
-            seen += 1;
-            if seen == before_kill {
-                child.kill().unwrap();
-            }
-        }
-        child.wait().unwrap();
-        assert!(seen >= before_kill, "{seen}");
+        let variables = [(FOLDER, folder.path().as_os_str())];
+        run_until_killed("sqlite::tests::killed::writes_until_killed", &variables, before_kill, |line| {
+            let id = line.strip_prefix("answered ").map(|id| id.parse::<i64>().unwrap());
+            answered.extend(id);
+            id.is_some()
+        });
         // Each start reads what the one before it left.
         let store = Sqlites::open(folder.path(), Clock::system()).unwrap();
         let checks = ["pragma integrity_check", "select (select count(*) from t) = (select count(*) from halves)"];

@@ -2,13 +2,12 @@
 //! program, run once more.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use futures::future::join_all;
 
 use super::*;
+use crate::killing::{run_until_killed, say};
 
 const FOLDER: &str = "TOVUK_TEST_STATE_FOLDER";
 const ROUND: &str = "TOVUK_TEST_STATE_ROUND";
@@ -20,32 +19,16 @@ fn options() -> Options {
     Options { open_max: 12, threads: 4, ..Options::default() }
 }
 
-fn say(line: &str) {
-    // Not `println!`, which the test harness may capture; and in one write, or the kill could come in the middle of a line.
-    std::io::stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
-}
-
 /// Runs a test of this program until it has said so many lines, and returns them.
 fn killed(test: &str, folder: &Path, round: u64, lines_max: usize) -> Vec<Vec<String>> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("state::tests::killed::{test}"), "--ignored", "--nocapture"])
-        .env(FOLDER, folder)
-        .env(ROUND, round.to_string())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = Vec::new();
-    for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
-        if let Some(line) = line.strip_prefix("answered ") {
-            said.push(line.split(' ').map(str::to_owned).collect());
-            if said.len() == lines_max {
-                child.kill().unwrap();
-            }
-        }
-    }
-    child.wait().unwrap();
-    assert!(said.len() >= lines_max);
+    let (round, mut said) = (round.to_string(), Vec::new());
+    let variables = [(FOLDER, folder.as_os_str()), (ROUND, round.as_ref())];
+    run_until_killed(&format!("state::tests::killed::{test}"), &variables, lines_max, |line| {
+        let words = line.strip_prefix("answered ").map(|line| line.split(' ').map(str::to_owned).collect());
+        let counts = words.is_some();
+        said.extend(words);
+        counts
+    });
     said
 }
 
