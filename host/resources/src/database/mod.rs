@@ -23,7 +23,7 @@ mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
@@ -102,6 +102,8 @@ struct Inner {
     writes: mpsc::Sender<Message>,
     readers: Arc<Readers>,
     counters: Arc<Counters>,
+    /// Pages were given back, and the file itself is as long as before.
+    unshrunk: AtomicBool,
 }
 
 impl Database {
@@ -115,7 +117,7 @@ impl Database {
         let readers = Readers::new(path, &options);
         let writer = Writer::new(connection, queue, options, counters.clone());
         writer.start().map_err(|error| Error::file(path, error))?;
-        Ok(Self(Arc::new(Inner { writes, readers, counters })))
+        Ok(Self(Arc::new(Inner { writes, readers, counters, unshrunk: AtomicBool::new(false) })))
     }
 
     /// Runs a job that writes, and returns once its changes are on disk. A job that returns an error leaves nothing behind.
@@ -140,6 +142,21 @@ impl Database {
         E: From<Error> + Send + 'static,
     {
         self.0.readers.read(job).await
+    }
+
+    /// Makes the file as short as what is in it, which otherwise happens when the log is copied next, and that is long after where little is written.
+    /// Puts it off when readers are in the way: what was put off is done by the next call.
+    async fn shrink(&self, given_back: bool) -> Result<(), Error> {
+        let wanted = self.0.unshrunk.fetch_or(given_back, Ordering::Relaxed) || given_back;
+        if !wanted {
+            return Ok(());
+        }
+        let (sender, answer) = oneshot::channel();
+        self.0.writes.send(Message::Shrink(sender)).await.map_err(|_| Error::Closed)?;
+        if answer.await.unwrap_or(Err(Error::Closed))? {
+            self.0.unshrunk.store(false, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Writes what is queued, waits for reads that run, copies the write-ahead log into the file and closes it. Whoever comes later gets

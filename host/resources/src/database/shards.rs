@@ -97,7 +97,8 @@ impl Shards {
     }
 }
 
-/// Gives pages that hold nothing back to the file system when there are many, in small steps, so that whoever writes waits for one of them at the most.
+/// Gives pages that hold nothing back to the file system when there are many, in small steps, so that whoever writes waits for one of them at the most, and
+/// makes the file shorter.
 ///
 /// # Errors
 /// When the file cannot be read or written.
@@ -106,7 +107,7 @@ pub async fn give_back(database: &Database) -> Result<(), Error> {
     while give_back_some(database, one_in).await? {
         one_in = FREE_END;
     }
-    Ok(())
+    database.shrink(one_in == FREE_END).await
 }
 
 async fn give_back_some(database: &Database, one_in: u64) -> Result<bool, Error> {

@@ -4,7 +4,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -15,10 +15,14 @@ use super::{Counters, Error, Options};
 
 /// Times the usual length of the log at which readers are waited for, so that it can start from its beginning again. Until then they never are.
 const CHECKPOINT_PATIENCE: i64 = 16;
+/// How long readers are waited for before a file is made shorter. Who writes next waits too.
+const SHRINK_WAIT: Duration = Duration::from_millis(100);
 
 /// What is sent to the thread.
 pub(super) enum Message {
     Job(Box<dyn Job>),
+    /// Copy the log into the file. The answer says whether all of it is there, so that the file is as short as what is in it.
+    Shrink(oneshot::Sender<Result<bool, Error>>),
     Close(oneshot::Sender<Result<(), Error>>),
 }
 
@@ -111,30 +115,32 @@ impl Writer {
     }
 
     fn run(mut self) {
-        while let Some(message) = self.queue.blocking_recv() {
-            let close = match message {
-                Message::Job(job) => self.group(job),
-                Message::Close(answer) => Some(answer),
-            };
-            if let Some(answer) = close {
-                // Whoever has queued since is told by the loss of its channel that the database is closed.
-                self.queue.close();
-                let closed = self.finish();
-                drop(self);
-                let _ = answer.send(closed);
-                return;
+        let mut next = None;
+        while let Some(message) = next.take().or_else(|| self.queue.blocking_recv()) {
+            match message {
+                Message::Job(job) => next = self.group(job),
+                // Who has asked may have gone.
+                Message::Shrink(answer) => drop(answer.send(self.shrink())),
+                Message::Close(answer) => {
+                    // Whoever has queued since is told by the loss of its channel that the database is closed.
+                    self.queue.close();
+                    let closed = self.finish();
+                    drop(self);
+                    let _ = answer.send(closed);
+                    return;
+                }
             }
         }
     }
 
-    /// Commits a job together with what waits behind it, and answers. Returns who has asked to close meanwhile.
-    fn group(&mut self, first: Box<dyn Job>) -> Option<oneshot::Sender<Result<(), Error>>> {
+    /// Commits a job together with the jobs that wait behind it, and answers. Returns what came after them that is no job.
+    fn group(&mut self, first: Box<dyn Job>) -> Option<Message> {
         if let Some(poison) = &self.poison {
             first.answer(Err(poison.clone()));
             return None;
         }
-        let (mut jobs, mut close) = (Vec::new(), None);
-        let committed = self.transaction(first, &mut jobs, &mut close);
+        let (mut jobs, mut after) = (Vec::new(), None);
+        let committed = self.transaction(first, &mut jobs, &mut after);
         if committed.is_ok() {
             let standing = jobs.iter().filter(|job| job.stands()).count();
             self.counters.commits.fetch_add(1, Ordering::Relaxed);
@@ -144,16 +150,11 @@ impl Writer {
             job.answer(committed.clone());
         }
         self.checkpoint_if_due();
-        close
+        after
     }
 
     /// One transaction. Every job that was taken is in `jobs` afterwards, whatever the result.
-    fn transaction(
-        &mut self,
-        first: Box<dyn Job>,
-        jobs: &mut Vec<Box<dyn Job>>,
-        close: &mut Option<oneshot::Sender<Result<(), Error>>>,
-    ) -> Result<(), Error> {
+    fn transaction(&mut self, first: Box<dyn Job>, jobs: &mut Vec<Box<dyn Job>>, after: &mut Option<Message>) -> Result<(), Error> {
         let started = Instant::now();
         let transaction = match self.connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => transaction,
@@ -168,10 +169,10 @@ impl Writer {
             jobs.push(job);
             usable?;
             // What came while the others ran joins them, within bounds: the first one waits for all.
-            if close.is_none() && jobs.len() < self.options.group_jobs_max && started.elapsed() < self.options.group_time_max {
+            if jobs.len() < self.options.group_jobs_max && started.elapsed() < self.options.group_time_max {
                 match self.queue.try_recv() {
                     Ok(Message::Job(job)) => next = Some(job),
-                    Ok(Message::Close(answer)) => *close = Some(answer),
+                    Ok(other) => *after = Some(other),
                     Err(_) => {}
                 }
             }
@@ -213,6 +214,17 @@ impl Writer {
                 tracing::warn!(%error, "the write-ahead log of a database could not be copied");
             }
         }
+    }
+
+    /// Copies all of the log into the file, unless readers of older states are in it for long.
+    fn shrink(&mut self) -> Result<bool, Error> {
+        if let Some(poison) = &self.poison {
+            return Err(poison.clone());
+        }
+        self.connection.busy_timeout(SHRINK_WAIT)?;
+        let copied = checkpoint(&self.connection, "TRUNCATE").map_err(|error| self.failed(error));
+        self.connection.busy_timeout(self.options.lock_wait)?;
+        copied.map(|(pages, copied)| copied == pages)
     }
 
     /// Leaves everything in the file.
