@@ -10,6 +10,7 @@ mod killing;
 pub mod kv;
 pub mod objects;
 pub mod queue;
+mod shares;
 pub mod sqlite;
 pub mod state;
 pub mod stores;

@@ -141,6 +141,10 @@ pub const KV_BULK_WRITE_KEYS_MAX: usize = 10_000;
 pub const KV_BULK_BYTES_MAX: usize = 100_000_000;
 /// The same for a worker's call, in bytes: the largest value and what belongs to it. It fits into what one call of a worker may carry.
 pub const KV_CALL_BYTES_MAX: usize = 26 << 20;
+/// Writes of one account to KV that are on their way at a time, in KiB, each key with 4 KiB besides: others wait behind no more. A larger request goes alone.
+pub const KV_WRITING_ACCOUNT_KIB_MAX: u32 = 16 << 10;
+/// Longest number that a KV key is incremented from, in bytes of text.
+pub const KV_NUMBER_BYTES_MAX: usize = 32;
 /// Longest path of an object, in bytes.
 pub const OBJECT_PATH_BYTES_MAX: usize = 1_024;
 /// Longest content type of an object, in bytes.
@@ -222,7 +226,7 @@ pub const SQLITE_READERS_MAX: usize = 4;
 /// Statements of all SQLite databases that run at a time.
 pub const SQLITE_RUNNING_MAX: usize = 32;
 /// The same of one account: the others have the rest.
-pub const SQLITE_RUNNING_ACCOUNT_MAX: usize = 8;
+pub const SQLITE_RUNNING_ACCOUNT_MAX: u32 = 8;
 /// Calls of one SQLite database that run or wait at a time.
 pub const SQLITE_WAITING_MAX: usize = 256;
 /// SQLite databases that are held open. The ones that were used least recently make room.

@@ -5,7 +5,8 @@
 //! - **Linearizable per key.** Hot keys are answered from memory; `cache.rs` argues why that cannot be told from asking the database.
 //! - **Expired is gone.** Every read compares with the clock. What has expired, or was in a dropped namespace, is removed later, in
 //!   small steps, and its space is used again or given back (`sweep.rs`).
-//! - **One shard, one writer.** `database/shards.rs` says which file a namespace is in, `store.rs` has the statements.
+//! - **One shard, one writer.** `database/shards.rs` says which file a namespace is in, `store.rs` has the statements. An account has so much on its way to
+//!   the writers at a time, so that others wait behind no more than that.
 
 mod cache;
 mod error;
@@ -22,10 +23,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::AbortHandle;
 use tovuk_kernel::clock::Clock;
-use tovuk_kernel::limits::{KV_BULK_BYTES_MAX, KV_BULK_READ_KEYS_MAX, KV_BULK_WRITE_KEYS_MAX, KV_VALUE_BYTES_MAX};
+use tovuk_kernel::limits::{KV_BULK_BYTES_MAX, KV_BULK_READ_KEYS_MAX, KV_BULK_WRITE_KEYS_MAX, KV_VALUE_BYTES_MAX, KV_WRITING_ACCOUNT_KIB_MAX};
 
 pub use error::Error;
 pub use list::Pages;
@@ -34,6 +35,7 @@ pub use update::Tag;
 
 use crate::database::shards::Shards;
 use crate::database::{self, Counts, Database};
+use crate::shares::Shares;
 use cache::Cache;
 use store::Change;
 use types::{check_key, check_put};
@@ -42,6 +44,9 @@ use types::{check_key, check_put};
 const SHARDS: u8 = 16;
 /// Marks the files.
 const APPLICATION_ID: [u8; 4] = *b"tvkv";
+
+/// What a key counts besides its value among the writes that are on their way, in KiB: about a page is written for each.
+const KEY_KIB: usize = 4;
 
 /// How the files are opened. Few requests read them, because hot keys are in memory; what is cached is mostly for the writer.
 fn figures() -> database::Options {
@@ -70,11 +75,18 @@ impl Default for Options {
     }
 }
 
-/// The open store. Clones share it.
+/// The open store. Clones share it, and work for the same account.
 #[derive(Clone)]
 pub struct Kv {
     store: Arc<Store>,
     sweeper: Arc<Sweeper>,
+    account: Option<Account>,
+}
+
+/// For whom a handle works.
+#[derive(Clone, Copy)]
+struct Account {
+    number: i64,
 }
 
 /// What the sweeper shares with the operations.
@@ -83,6 +95,8 @@ struct Store {
     cache: Arc<Cache>,
     clock: Clock,
     options: Options,
+    /// What each account may have on its way to the writers, in KiB.
+    shares: Shares,
     /// Told when a namespace was dropped.
     dropped: Notify,
 }
@@ -106,9 +120,24 @@ impl Kv {
     pub async fn open_with(folder: &Path, clock: Clock, options: Options) -> Result<Self, Error> {
         let shards = Shards::open(folder, SHARDS, store::MIGRATIONS, figures()).await?;
         let cache = Cache::new(options.cache_bytes);
-        let store = Arc::new(Store { shards, cache, clock, options, dropped: Notify::new() });
+        let shares = Shares::new(KV_WRITING_ACCOUNT_KIB_MAX);
+        let store = Arc::new(Store { shards, cache, clock, options, shares, dropped: Notify::new() });
         let sweeper = Arc::new(Sweeper(tokio::spawn(sweep::run(store.clone())).abort_handle()));
-        Ok(Self { store, sweeper })
+        Ok(Self { store, sweeper, account: None })
+    }
+
+    /// The same store, for an account. What is written through this handle has a share with everything else that the account writes, so that others do not
+    /// wait behind all of it.
+    pub fn for_account(&self, account: i64) -> Self {
+        Self { account: Some(Account { number: account }), ..self.clone() }
+    }
+
+    /// Waits until the account may have so much more on its way. It is on its way until this is dropped.
+    async fn turn(&self, keys: usize, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let account = self.account.as_ref()?;
+        let kib = (bytes >> 10).saturating_add(u64::try_from(keys.saturating_mul(KEY_KIB)).unwrap_or(u64::MAX));
+        let kib = u32::try_from(kib).unwrap_or(u32::MAX).clamp(1, self.store.shares.size());
+        self.store.shares.of(account.number).acquire_many_owned(kib).await.ok()
     }
 
     /// Writes what is queued and closes the files. Whoever comes later gets an error. Fails when a file could not be brought up to date; then
@@ -172,6 +201,7 @@ impl Kv {
         let now_ms = self.store.clock.now_unix_ms();
         let puts = puts.into_iter().map(|put| check_put(put, now_ms)).collect::<Result<Vec<_>, _>>()?;
         let bytes = check_bulk_bytes(puts.iter().map(types::Checked::bytes), bytes_max)?;
+        let turn = self.turn(puts.len(), bytes).await;
         let cache = self.store.cache.clone();
         let work = self.store.shards.of(namespace.0).await?.write(move |tx| {
             let writing = cache.writing(puts.iter().map(|put| (namespace, put.key.as_str())));
@@ -180,11 +210,11 @@ impl Kv {
                 change.add(store::put(tx, namespace, put)?);
             }
             let usage = store::count(tx, namespace, change)?;
-            Ok::<_, Error>((Written { keys: u64::try_from(puts.len()).unwrap_or(u64::MAX), bytes, usage }, writing))
+            Ok::<_, Error>((Written { keys: u64::try_from(puts.len()).unwrap_or(u64::MAX), bytes, usage }, (writing, turn)))
         });
-        let (written, writing) = work.await?;
-        // Committed: from here on readers may keep what they find.
-        drop(writing);
+        let (written, underway) = work.await?;
+        // Committed: from here on readers may keep what they find, and the account may write more.
+        drop(underway);
         Ok(written)
     }
 
@@ -201,6 +231,7 @@ impl Kv {
         let Some(database) = self.store.shards.existing(namespace.0) else {
             return Ok(Deleted { keys: u64::try_from(keys.len()).unwrap_or(u64::MAX), existed: 0, usage: Usage::default() });
         };
+        let turn = self.turn(keys.len(), 0).await;
         let work = database.write(move |tx| {
             let writing = cache.writing(keys.iter().map(|key| (namespace, key.as_str())));
             let (mut change, mut existed) = (Change::default(), 0);
@@ -210,10 +241,10 @@ impl Kv {
                 existed += u64::from(was_there);
             }
             let usage = store::count(tx, namespace, change)?;
-            Ok::<_, Error>((Deleted { keys: u64::try_from(keys.len()).unwrap_or(u64::MAX), existed, usage }, writing))
+            Ok::<_, Error>((Deleted { keys: u64::try_from(keys.len()).unwrap_or(u64::MAX), existed, usage }, (writing, turn)))
         });
-        let (deleted, writing) = work.await?;
-        drop(writing);
+        let (deleted, underway) = work.await?;
+        drop(underway);
         Ok(deleted)
     }
 

@@ -159,26 +159,58 @@ fn row_of(connection: &Connection, namespace: Namespace) -> Result<Option<Usage>
     }
 }
 
-/// What is stored under each of these keys, in their order. It may have expired. Fails when the values have more bytes together.
+/// What is stored under a key, before a long value is read.
+pub(super) struct Found {
+    /// How long the value is.
+    pub bytes: usize,
+    pub expiration: Option<u64>,
+    metadata: Option<Arc<str>>,
+    value: Where,
+}
+
+enum Where {
+    Here(Vec<u8>),
+    Long(i64),
+}
+
+impl Found {
+    pub fn read(self, connection: &Connection) -> Result<Entry, Error> {
+        let value = match self.value {
+            Where::Here(value) => value,
+            Where::Long(id) => connection.prepare_cached("SELECT value FROM long_values WHERE id = ?1")?.query_row([id], |row| row.get(0))?,
+        };
+        Ok(Entry { value: value.into(), metadata: self.metadata, expiration: self.expiration })
+    }
+}
+
+/// What is stored under a key. It may have expired.
+pub(super) fn find(connection: &Connection, namespace: Namespace, key: &str) -> Result<Option<Found>, Error> {
+    let mut select = connection.prepare_cached("SELECT size, expiration, metadata, long, value FROM entries WHERE namespace = ?1 AND key = ?2")?;
+    let read = |row: &Row<'_>| {
+        let metadata = row.get::<_, Option<String>>(2)?;
+        let beside = key.len().saturating_add(metadata.as_ref().map_or(0, String::len));
+        let bytes = usize::try_from(unsigned(row.get(0)?)).unwrap_or(usize::MAX).saturating_sub(beside);
+        let value = match row.get(3)? {
+            Some(id) => Where::Long(id),
+            None => Where::Here(row.get(4)?),
+        };
+        Ok(Found { bytes, expiration: expiration(row.get(1)?), metadata: metadata.map(Arc::from), value })
+    };
+    Ok(select.query_row(params![namespace.0, key.as_bytes()], read).optional()?)
+}
+
+/// What is stored under each of these keys, in their order. It may have expired. Fails when the values have more bytes together, before it reads the one
+/// that is too much.
 pub(super) fn get(connection: &Connection, namespace: Namespace, keys: &[String], bytes_max: usize) -> Result<Vec<Option<Arc<Entry>>>, Error> {
     row_of(connection, namespace)?;
-    let mut select = connection.prepare_cached(
-        "SELECT expiration, metadata, coalesce(entries.value, long_values.value)
-         FROM entries LEFT JOIN long_values ON long_values.id = entries.long WHERE namespace = ?1 AND key = ?2",
-    )?;
     let (mut entries, mut bytes) = (Vec::with_capacity(keys.len()), 0_usize);
     for key in keys {
-        let read = |row: &Row<'_>| {
-            let metadata = row.get::<_, Option<String>>(1)?;
-            let value: Vec<u8> = row.get(2)?;
-            Ok(Entry { value: value.into(), metadata: metadata.map(Arc::from), expiration: expiration(row.get(0)?) })
-        };
-        let entry = select.query_row(params![namespace.0, key.as_bytes()], read).optional()?;
-        bytes = bytes.saturating_add(entry.as_ref().map_or(0, |entry| entry.value.len()));
+        let found = find(connection, namespace, key)?;
+        bytes = bytes.saturating_add(found.as_ref().map_or(0, |found| found.bytes));
         if bytes > bytes_max {
             return Err(Error::BulkBytes { bytes_max });
         }
-        entries.push(entry.map(Arc::new));
+        entries.push(found.map(|found| found.read(connection).map(Arc::new)).transpose()?);
     }
     Ok(entries)
 }

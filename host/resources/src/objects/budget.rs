@@ -4,14 +4,13 @@
 //! that it cannot be held by senders of single bytes. Who waits for room holds at most such a beginning, and who has room for a whole chunk waits for nobody
 //! but its sender: so room becomes free, whatever waits for it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tovuk_kernel::limits;
 
-/// Accounts or services that are remembered before those that receive nothing are forgotten.
-const REMEMBERED: usize = 1_024;
+use crate::shares::Shares;
+
 /// The first bytes of a chunk, for which little is taken.
 pub(super) const BEGINNING_BYTES: usize = 64 << 10;
 
@@ -55,8 +54,9 @@ impl Purse {
 
 struct Pool {
     all: Arc<Semaphore>,
-    accounts: Own,
-    services: Own,
+    /// KiB of each.
+    accounts: Shares,
+    services: Shares,
 }
 
 /// Memory that is taken, given back when this is gone. It keeps the shares that it is of known, too.
@@ -69,47 +69,20 @@ pub(super) struct Share {
 impl Pool {
     /// So much for all, for one account and for one service, in MiB.
     fn new(all_mib: u32, account_mib: u32, service_mib: u32) -> Self {
-        Self { all: semaphore(all_mib.saturating_mul(1_024)), accounts: Own::new(account_mib), services: Own::new(service_mib) }
+        let (all_kib, share) = (all_mib.saturating_mul(1_024), |mib: u32| Shares::new(mib.saturating_mul(1_024)));
+        let all = Arc::new(Semaphore::new(usize::try_from(all_kib).unwrap_or(usize::MAX).max(1)));
+        Self { all, accounts: share(account_mib), services: share(service_mib) }
     }
 
     /// Waits until there is memory for so many bytes. None when the host ends.
     async fn take(&self, account: i64, service: i64, bytes: u64) -> Option<Share> {
-        let kib = u32::try_from(bytes.div_ceil(1_024)).unwrap_or(u32::MAX).clamp(1, self.services.kib.max(1));
+        let kib = u32::try_from(bytes.div_ceil(1_024)).unwrap_or(u32::MAX).clamp(1, self.services.size());
         // First its own: who waits for his own share must not hold what others could use.
         let of_service = self.services.of(service).acquire_many_owned(kib).await.ok()?;
         let of_account = self.accounts.of(account).acquire_many_owned(kib).await.ok()?;
         let all = self.all.clone().acquire_many_owned(kib).await.ok()?;
         Some(Share { _all: all, _of_account: of_account, _of_service: of_service })
     }
-}
-
-/// What each account, or each service, may take.
-struct Own {
-    kib: u32,
-    known: Mutex<HashMap<i64, Weak<Semaphore>>>,
-}
-
-impl Own {
-    fn new(mib: u32) -> Self {
-        Self { kib: mib.saturating_mul(1_024), known: Mutex::default() }
-    }
-
-    fn of(&self, number: i64) -> Arc<Semaphore> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = known.get(&number).and_then(Weak::upgrade) {
-            return own;
-        }
-        if known.len() >= REMEMBERED {
-            known.retain(|_, own| own.strong_count() > 0);
-        }
-        let own = semaphore(self.kib);
-        known.insert(number, Arc::downgrade(&own));
-        own
-    }
-}
-
-fn semaphore(kib: u32) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(usize::try_from(kib).unwrap_or(usize::MAX).max(1)))
 }
 
 #[cfg(test)]
@@ -137,10 +110,6 @@ mod tests {
         second.await.unwrap();
         more.await.unwrap();
         drop(beside);
-        for number in 0..3 * REMEMBERED as i64 {
-            pool.take(number, number, u64::MAX).await.unwrap();
-        }
-        assert!(pool.services.known.lock().unwrap().len() <= REMEMBERED);
-        assert!(pool.accounts.known.lock().unwrap().len() <= REMEMBERED);
+        pool.take(1, 1, u64::MAX).await.unwrap();
     }
 }

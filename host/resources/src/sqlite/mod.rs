@@ -37,7 +37,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, oneshot};
 use tovuk_kernel::clock::Clock;
@@ -56,6 +56,8 @@ use link::Link;
 use run::Run;
 use slot::Slot;
 use watchdog::Watchdog;
+
+use crate::shares::Shares;
 
 /// Only the host's user may look into the folders.
 const FOLDER_MODE: u32 = 0o700;
@@ -82,7 +84,7 @@ struct Inner {
     /// One for each thread that may work.
     threads: Arc<Semaphore>,
     /// What of them each account may have that works now.
-    shares: Mutex<HashMap<i64, Weak<Semaphore>>>,
+    shares: Shares,
     watchdog: Watchdog,
     /// Counts uses, to know which was last.
     uses: AtomicU64,
@@ -112,7 +114,7 @@ impl Sqlites {
             slots: Mutex::default(),
             deleted: Mutex::default(),
             threads,
-            shares: Mutex::default(),
+            shares: Shares::new(limits::SQLITE_RUNNING_ACCOUNT_MAX),
             watchdog,
             uses: AtomicU64::new(0),
             open_max,
@@ -129,15 +131,7 @@ impl Sqlites {
     /// The same databases, for an account: what is asked for through this handle has a share of the threads with everything else that the account asks for,
     /// so that one that asks without end does not keep others waiting.
     pub fn for_account(&self, account: i64) -> Self {
-        let mut shares = self.0.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        let share = shares.get(&account).and_then(Weak::upgrade).unwrap_or_else(|| {
-            shares.retain(|_, share| share.strong_count() > 0);
-            let share = Arc::new(Semaphore::new(limits::SQLITE_RUNNING_ACCOUNT_MAX));
-            shares.insert(account, Arc::downgrade(&share));
-            share
-        });
-        drop(shares);
-        Self(self.0.clone(), Caller { payer: self.1.payer.clone(), share: Some(share) })
+        Self(self.0.clone(), Caller { payer: self.1.payer.clone(), share: Some(self.0.shares.of(account)) })
     }
 
     /// Makes an empty database. One that is there stays as it is, so that this can be repeated; one that was deleted does not come back.

@@ -17,9 +17,9 @@ use crate::data_bindings::tovuk::kv::store;
 use crate::instance::Data;
 
 impl Data {
-    /// The store.
-    pub(super) fn kv(&self) -> Result<&Kv, types::Error> {
-        self.stores().map(|stores| &stores.kv)
+    /// The store, for the worker's account.
+    pub(super) fn kv(&self) -> Result<Kv, types::Error> {
+        Ok(self.stores()?.kv.for_account(self.grants().owner.account))
     }
 
     /// The namespace that the guest names.

@@ -158,3 +158,32 @@ async fn a_write_whose_caller_has_gone_happens_wholly_and_is_seen() {
         assert_eq!(value(&kv, "key").await, once);
     }
 }
+
+#[tokio::test]
+async fn an_account_waits_behind_little_of_what_another_writes() {
+    let (_folder, _, kv) = fresh().await;
+    let other = Namespace(NAMESPACE.0 + 16);
+    let done = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (ada, bob) = (kv.for_account(1), kv.for_account(2));
+    let bulks = (0..12).map(|bulk| {
+        let (ada, done) = (ada.clone(), done.clone());
+        tokio::spawn(async move {
+            let puts = (0..5_000).map(|number| entry(&format!("{bulk}-{number}"), "x")).collect();
+            ada.bulk_put(NAMESPACE, puts).await.unwrap();
+            done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        })
+    });
+    let bulks: Vec<_> = bulks.collect();
+    while done.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    for number in 0..3 {
+        let before = done.load(std::sync::atomic::Ordering::Relaxed);
+        bob.put(other, entry(&number.to_string(), "x")).await.unwrap();
+        bob.increment(other, "n", 1).await.unwrap();
+        let meanwhile = done.load(std::sync::atomic::Ordering::Relaxed) - before;
+        assert!(meanwhile <= 4, "{meanwhile} bulk requests of another account went before two writes");
+    }
+    futures::future::join_all(bulks).await.into_iter().for_each(Result::unwrap);
+    assert_eq!(kv.usage(NAMESPACE).await.unwrap().keys, 60_000);
+}

@@ -64,3 +64,22 @@ async fn a_swap_happens_only_if_nobody_wrote_meanwhile() {
     assert!(matches!(kv.swap(NAMESPACE, "k", Tag::of(None), "c".into()).await, Err(Error::Dropped)));
     assert!(matches!(kv.increment(NAMESPACE, "k", 1).await, Err(Error::Dropped)));
 }
+
+#[tokio::test]
+async fn a_long_value_is_no_number_and_is_not_read_to_find_out() {
+    let (_folder, clock, kv) = fresh().await;
+    for (length, ttl_seconds) in [(32, None), (33, None), (20 << 20, Some(60))] {
+        kv.put(NAMESPACE, Put { ttl_seconds, ..entry("n", "0".repeat(length - 1) + "7") }).await.unwrap();
+        let added = kv.increment(NAMESPACE, "n", 1).await;
+        match length {
+            32 => assert_eq!(added.unwrap(), 8),
+            _ => assert_eq!(added.unwrap_err().code().code, "invalid_request"),
+        }
+    }
+    // A value that cannot be read shows that nobody tries to.
+    let broken = |tx: &rusqlite::Transaction<'_>| Ok::<_, Error>(tx.execute("UPDATE entries SET long = -1 WHERE key = CAST('n' AS BLOB)", [])?);
+    kv.store.shards.existing(NAMESPACE.0).unwrap().write(broken).await.unwrap();
+    assert!(matches!(kv.increment(NAMESPACE, "n", 1).await, Err(Error::Number { .. })));
+    clock.advance(Duration::from_secs(62));
+    assert_eq!(kv.increment(NAMESPACE, "n", 1).await.unwrap(), 1, "what has expired is not there, however long it is");
+}

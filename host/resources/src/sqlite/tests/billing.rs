@@ -78,11 +78,11 @@ async fn an_account_that_asks_without_end_leaves_threads_to_others() {
         .collect();
     let taken = || limits::SQLITE_RUNNING_MAX - fixture.store.0.threads.available_permits();
     // The last of the share is taken by queries alone once all databases were made.
-    while taken() < limits::SQLITE_RUNNING_ACCOUNT_MAX {
+    while taken() < limits::SQLITE_RUNNING_ACCOUNT_MAX as usize {
         tokio::task::yield_now().await;
     }
     for _ in 0..100 {
-        assert!(taken() <= limits::SQLITE_RUNNING_ACCOUNT_MAX + 1);
+        assert!(taken() <= limits::SQLITE_RUNNING_ACCOUNT_MAX as usize + 1);
         fixture.store.for_account(2).query(NUMBER, free(), sql_only("select 1")).await.unwrap();
     }
     asked.iter().for_each(tokio::task::JoinHandle::abort);

@@ -72,7 +72,7 @@ impl Data {
     }
 
     /// The store, and the namespace of an open bucket.
-    fn bucket(&self, bucket: &Resource<Bucket>) -> Result<(&Kv, Namespace), Fault> {
+    fn bucket(&self, bucket: &Resource<Bucket>) -> Result<(Kv, Namespace), Fault> {
         Ok((self.kv()?, self.table.get(bucket)?.namespace))
     }
 

@@ -84,11 +84,15 @@ impl Handler for Delete {
     }
 }
 
-/// The number of a namespace that the caller may use.
-pub(super) async fn namespace(control: &Control, caller: &Caller, service: &str, name: String) -> Result<kv::Namespace, Refusal> {
+/// The store for the account of a namespace that the caller may use, and its number.
+pub(super) async fn namespace(control: &Control, caller: &Caller, service: &str, name: String) -> Result<(kv::Kv, kv::Namespace), Refusal> {
     let (caller, service) = (caller.clone(), service.to_owned());
-    let found = control.read(move |conn| resources::find(conn, &service_for(conn, &caller, &service)?, Kind::Kv, &name)).await?;
-    Ok(kv::Namespace(found.number))
+    let found = control.read(move |conn| {
+        let service = service_for(conn, &caller, &service)?;
+        Ok((service.account_id, resources::find(conn, &service, Kind::Kv, &name)?.number))
+    });
+    let (account, number) = found.await?;
+    Ok((control.kv().for_account(account), kv::Namespace(number)))
 }
 
 const KEY_ERRORS: &[&Code] = &[&codes::RESOURCE_NOT_FOUND, &codes::KV_KEY_INVALID, &codes::KV_KEY_NOT_FOUND];
@@ -170,7 +174,7 @@ impl Request for Put {
 
 impl Handler for Put {
     async fn run(self, control: Control, caller: Caller) -> Result<Stored, Refusal> {
-        let namespace = namespace(&control, &caller, &self.service, self.namespace).await?;
+        let (kv, namespace) = namespace(&control, &caller, &self.service, self.namespace).await?;
         let written = Written {
             value: &self.value,
             encoding: self.encoding,
@@ -178,7 +182,7 @@ impl Handler for Put {
             expiration: self.expiration,
             ttl_seconds: self.expiration_ttl_seconds,
         };
-        Ok(control.kv().put(namespace, written.into_put(self.key)?).await?.into())
+        Ok(kv.put(namespace, written.into_put(self.key)?).await?.into())
     }
 }
 
@@ -207,8 +211,8 @@ impl Request for Get {
 
 impl Handler for Get {
     async fn run(self, control: Control, caller: Caller) -> Result<Entry, Refusal> {
-        let namespace = namespace(&control, &caller, &self.service, self.namespace).await?;
-        let entry = control.kv().get(namespace, &self.key).await?.ok_or_else(|| no_key(&self.key))?;
+        let (kv, namespace) = namespace(&control, &caller, &self.service, self.namespace).await?;
+        let entry = kv.get(namespace, &self.key).await?.ok_or_else(|| no_key(&self.key))?;
         Ok(Entry::of(self.key, &entry))
     }
 }
@@ -256,8 +260,8 @@ impl Request for DeleteKey {
 
 impl Handler for DeleteKey {
     async fn run(self, control: Control, caller: Caller) -> Result<Removed, Refusal> {
-        let namespace = namespace(&control, &caller, &self.service, self.namespace).await?;
-        Ok(control.kv().delete(namespace, &self.key).await?.into())
+        let (kv, namespace) = namespace(&control, &caller, &self.service, self.namespace).await?;
+        Ok(kv.delete(namespace, &self.key).await?.into())
     }
 }
 
@@ -322,7 +326,7 @@ impl Request for Keys {
 
 impl Handler for Keys {
     async fn run(self, control: Control, caller: Caller) -> Result<KeysPage, Refusal> {
-        let namespace = namespace(&control, &caller, &self.service, self.namespace).await?;
+        let (kv, namespace) = namespace(&control, &caller, &self.service, self.namespace).await?;
         let mut answer = KeysPage { keys: Vec::new(), has_more: false, next_cursor: None };
         let mut add = |page: kv::Page| {
             answer.keys.extend(page.keys.into_iter().map(KeyEntry::from));
@@ -330,9 +334,9 @@ impl Handler for Keys {
         };
         if let Some(limit) = self.limit {
             let limit = Some(usize::try_from(limit).unwrap_or(usize::MAX));
-            add(control.kv().list(namespace, kv::List { prefix: self.prefix, limit, cursor: self.cursor }).await?);
+            add(kv.list(namespace, kv::List { prefix: self.prefix, limit, cursor: self.cursor }).await?);
         } else {
-            let mut pages = control.kv().pages(namespace, self.prefix, self.cursor);
+            let mut pages = kv.pages(namespace, self.prefix, self.cursor);
             while let Some(page) = pages.next().await {
                 add(page?);
             }

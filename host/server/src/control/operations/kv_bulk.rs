@@ -50,8 +50,8 @@ impl Request for BulkGet {
 
 impl Handler for BulkGet {
     async fn run(self, control: Control, caller: Caller) -> Result<Values, Refusal> {
-        let namespace = namespace(&control, &caller, &self.service, self.namespace).await?;
-        let found = control.kv().bulk_get(namespace, self.keys.clone()).await?;
+        let (kv, namespace) = namespace(&control, &caller, &self.service, self.namespace).await?;
+        let found = kv.bulk_get(namespace, self.keys.clone()).await?;
         let mut answer = Values { values: Vec::new(), missing: Vec::new() };
         for (key, entry) in self.keys.into_iter().zip(found) {
             match entry {
@@ -126,9 +126,9 @@ impl Request for BulkPut {
 
 impl Handler for BulkPut {
     async fn run(self, control: Control, caller: Caller) -> Result<Stored, Refusal> {
-        let namespace = namespace(&control, &caller, &self.service, self.namespace).await?;
+        let (kv, namespace) = namespace(&control, &caller, &self.service, self.namespace).await?;
         let puts = self.entries.into_iter().map(EntryToPut::into_put).collect::<Result<Vec<_>, _>>()?;
-        Ok(control.kv().bulk_put(namespace, puts).await?.into())
+        Ok(kv.bulk_put(namespace, puts).await?.into())
     }
 }
 
@@ -157,7 +157,7 @@ impl Request for BulkDelete {
 
 impl Handler for BulkDelete {
     async fn run(self, control: Control, caller: Caller) -> Result<Removed, Refusal> {
-        let namespace = namespace(&control, &caller, &self.service, self.namespace).await?;
-        Ok(control.kv().bulk_delete(namespace, self.keys).await?.into())
+        let (kv, namespace) = namespace(&control, &caller, &self.service, self.namespace).await?;
+        Ok(kv.bulk_delete(namespace, self.keys).await?.into())
     }
 }
