@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
 use serde_json::{Value, json};
-use tovuk_tests::Operator;
+use tovuk_tests::{Client, Operator};
 
 use crate::TOVUK;
 
@@ -47,6 +50,26 @@ async fn what_is_written_is_read_also_after_a_start() {
     assert_eq!(host.ok("GET", &format!("{CACHE}/keys"), None).await["keys"].as_array().unwrap().len(), 1);
     assert_eq!(host.ok("DELETE", &format!("{CACHE}/values/a%2Fb"), None).await["deleted"], true);
     assert_eq!(host.ok("DELETE", &format!("{CACHE}/values/a%2Fb"), None).await["deleted"], false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_is_any_json_and_stays_as_it_was_given() {
+    let host = with_namespace().await;
+    let given = [r#"{"b": [1, "x \\\" y"], "a": 123456789012345678901234567890}"#, r#""profile""#, "7", "[ true ]", "false"];
+    for (number, metadata) in given.iter().enumerate() {
+        // As text: a tree of it would round the long number before it is sent.
+        let body = format!(r#"{{"value": "x", "metadata": {metadata}}}"#);
+        let request = Request::put(format!("{CACHE}/values/k{number}")).header("host", host.host.api_address().to_string());
+        let request = request.header("authorization", format!("Bearer {}", host.token)).body(Full::new(Bytes::from(body))).unwrap();
+        let put = Client::new(host.host.api_address()).whole(request).await;
+        assert_eq!(put.status, 200, "{}", put.text());
+    }
+    let keys = host.ask("GET", &format!("{CACHE}/keys"), None).await.text().to_owned();
+    for metadata in [r#"{"b":[1,"x \\\" y"],"a":123456789012345678901234567890}"#, r#""profile""#, "7", "[true]", "false"] {
+        assert!(keys.contains(&format!(r#""metadata":{metadata}"#)), "{metadata} in {keys}");
+    }
+    put(&host, "none", json!({"value": "x", "metadata": null})).await;
+    assert!(host.ok("GET", &format!("{CACHE}/keys?prefix=none"), None).await["keys"][0].get("metadata").is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation
 use tovuk_kernel::resource::Kind;
 use tovuk_resources::kv;
 
-use super::kv_values::{Encoding, Entry, Written, shown};
+use super::kv_values::{Encoding, Entry, EntryToPut, shown};
 use super::resources::{self, ResourceEntry};
 use super::services::ResourcesResponse;
 use crate::control::handler::Handler;
@@ -123,7 +123,7 @@ pub struct Put {
     /// How the value is written; `text` when absent.
     #[serde(default)]
     pub encoding: Encoding,
-    /// A JSON object of at most 1,024 bytes that lists show.
+    /// JSON of at most 1,024 bytes that lists show.
     #[schemars(with = "Option<Value>")]
     pub metadata: Option<Box<RawValue>>,
     /// When it expires, in seconds of Unix time, at least 30 s ahead.
@@ -163,7 +163,7 @@ impl Request for Put {
                 NAMESPACE,
                 KEY,
                 Argument::either("value", "value", "The value").form(Form::Words),
-                Argument::flag("metadata", "metadata", "A JSON object that lists show").form(Form::Json),
+                Argument::flag("metadata", "metadata", "JSON that lists show").form(Form::Json),
                 Argument::flag("expirationTtlSeconds", "ttl", "In how many seconds it expires").form(Form::Integer).also(&["expiration-ttl-seconds"]),
                 Argument::flag("expiration", "expiration", "When it expires, in seconds of Unix time").form(Form::Integer),
                 Argument::flag("encoding", "encoding", "`base64` when the value is given so"),
@@ -175,14 +175,9 @@ impl Request for Put {
 impl Handler for Put {
     async fn run(self, control: Control, caller: Caller) -> Result<Stored, Refusal> {
         let (kv, namespace) = namespace(&control, &caller, &self.service, self.namespace).await?;
-        let written = Written {
-            value: &self.value,
-            encoding: self.encoding,
-            metadata: self.metadata.as_deref(),
-            expiration: self.expiration,
-            ttl_seconds: self.expiration_ttl_seconds,
-        };
-        Ok(kv.put(namespace, written.into_put(self.key)?).await?.into())
+        let Self { key, value, encoding, metadata, expiration, expiration_ttl_seconds, .. } = self;
+        let entry = EntryToPut { key, value, encoding, metadata, expiration, expiration_ttl_seconds };
+        Ok(kv.put(namespace, entry.into_put()?).await?.into())
     }
 }
 

@@ -2,15 +2,12 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use serde_json::value::RawValue;
 use tovuk_kernel::codes;
 use tovuk_kernel::limits::{API_KV_BODY_BYTES_MAX, KV_BULK_WRITE_KEYS_MAX};
 use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, Request};
-use tovuk_resources::kv;
 
 use super::kv::{NAMESPACE, PUT_ERRORS, Removed, Stored, namespace};
-use super::kv_values::{Encoding, Entry, Written};
+use super::kv_values::{Entry, EntryToPut};
 use crate::control::decode::bounded;
 use crate::control::handler::Handler;
 use crate::control::{Caller, Control, Refusal};
@@ -60,41 +57,6 @@ impl Handler for BulkGet {
             }
         }
         Ok(answer)
-    }
-}
-
-/// A key to write, with its value.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "KvKeyAndValue")]
-pub struct EntryToPut {
-    /// The key, 1 to 512 bytes.
-    pub key: String,
-    /// The value: text, or with `encoding` bytes in base64. Any other JSON is stored as its text.
-    #[schemars(with = "Value")]
-    pub value: Box<RawValue>,
-    /// How the value is written; `text` when absent.
-    #[serde(default)]
-    pub encoding: Encoding,
-    /// A JSON object of at most 1,024 bytes that lists show.
-    #[schemars(with = "Option<Value>")]
-    pub metadata: Option<Box<RawValue>>,
-    /// When it expires, in seconds of Unix time, at least 30 s ahead.
-    pub expiration: Option<u64>,
-    /// In how many seconds it expires, at least 30. It wins over `expiration`.
-    pub expiration_ttl_seconds: Option<u64>,
-}
-
-impl EntryToPut {
-    fn into_put(self) -> Result<kv::Put, Refusal> {
-        let written = Written {
-            value: &self.value,
-            encoding: self.encoding,
-            metadata: self.metadata.as_deref(),
-            expiration: self.expiration,
-            ttl_seconds: self.expiration_ttl_seconds,
-        };
-        written.into_put(self.key)
     }
 }
 

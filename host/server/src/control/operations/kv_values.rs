@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tovuk_kernel::codes;
-use tovuk_kernel::limits::KV_METADATA_BYTES_MAX;
 use tovuk_resources::kv;
 
 use crate::control::Refusal;
@@ -24,17 +23,32 @@ pub enum Encoding {
     Base64,
 }
 
-/// A value as a request has it. What is no text stays as the request wrote it: a tree of it would take many times the memory that was counted.
-pub(super) struct Written<'a> {
-    pub value: &'a RawValue,
+/// A key to write, with its value.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "KvKeyAndValue")]
+pub struct EntryToPut {
+    /// The key, 1 to 512 bytes.
+    pub key: String,
+    /// The value: text, or with `encoding` bytes in base64. Any other JSON is stored as its text.
+    // It stays as the request wrote it: a tree of it would take many times the memory that was counted.
+    #[schemars(with = "Value")]
+    pub value: Box<RawValue>,
+    /// How the value is written; `text` when absent.
+    #[serde(default)]
     pub encoding: Encoding,
-    pub metadata: Option<&'a RawValue>,
+    /// JSON of at most 1,024 bytes that lists show.
+    #[schemars(with = "Option<Value>")]
+    pub metadata: Option<Box<RawValue>>,
+    /// When it expires, in seconds of Unix time, at least 30 s ahead.
     pub expiration: Option<u64>,
-    pub ttl_seconds: Option<u64>,
+    /// In how many seconds it expires, at least 30. It wins over `expiration`.
+    pub expiration_ttl_seconds: Option<u64>,
 }
 
-impl Written<'_> {
-    pub(super) fn into_put(self, key: String) -> Result<kv::Put, Refusal> {
+impl EntryToPut {
+    /// What the store is given.
+    pub(super) fn into_put(self) -> Result<kv::Put, Refusal> {
         let invalid = |text: String| Refusal::new(&codes::INVALID_REQUEST, text);
         let json = self.value.get();
         let value = match (json.starts_with('"'), self.encoding) {
@@ -47,15 +61,21 @@ impl Written<'_> {
                 }
             }
         };
-        Ok(kv::Put { key, value, metadata: self.metadata.map(compact), expiration: self.expiration, ttl_seconds: self.ttl_seconds })
+        let metadata = self.metadata.as_deref().map(compact);
+        Ok(kv::Put { key: self.key, value, metadata, expiration: self.expiration, ttl_seconds: self.expiration_ttl_seconds })
     }
 }
 
-/// JSON without the space between its parts. What is too long in any case is left as it is, for the store to refuse.
+/// JSON without the space between its parts, and otherwise as it was given: a tree of it would round long numbers.
 fn compact(json: &RawValue) -> String {
-    let text = json.get();
-    let parsed = (text.len() <= 16 * KV_METADATA_BYTES_MAX).then(|| serde_json::from_str::<Value>(text).ok()).flatten();
-    parsed.map_or_else(|| text.to_owned(), |value| value.to_string())
+    let (mut in_string, mut escaped) = (false, false);
+    let keep = |char: &char| {
+        let keeps = in_string || !char.is_ascii_whitespace();
+        in_string ^= *char == '"' && !escaped;
+        escaped = in_string && *char == '\\' && !escaped;
+        keeps
+    };
+    json.get().chars().filter(keep).collect()
 }
 
 /// Metadata as answers have it.
