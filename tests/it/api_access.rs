@@ -34,6 +34,9 @@ impl World {
         host.ok_as(&alice, "POST", "/v1/services/shop/domains", Some(json!({"domain": "alice.example.com"}))).await;
         host.ok_as(&alice, "POST", "/v1/services/shop/kv/namespaces", Some(json!({"name": "ALICES_CACHE"}))).await;
         host.ok_as(&alice, "PUT", "/v1/services/shop/kv/ALICES_CACHE/values/alices-key", Some(json!({"value": "alices-value"}))).await;
+        host.ok_as(&alice, "POST", "/v1/services/shop/state/namespaces", Some(json!({"className": "AlicesRoom"}))).await;
+        let value = "/v1/services/shop/state/namespaces/AlicesRoom/objects/alices-object/values/alices-key";
+        host.ok_as(&alice, "PUT", value, Some(json!({"value": "alices-value"}))).await;
         host.ok_as(&alice, "POST", "/v1/services/shop/sqlite/databases", Some(json!({"name": "ALICES_DB"}))).await;
         host.ok_as(&alice, "POST", "/v1/services/shop/sqlite/ALICES_DB/backups", None).await;
         let read = host.ok_as(&alice, "POST", "/v1/tokens", Some(json!({"name": "alices-token", "scope": "read"}))).await;
@@ -55,6 +58,8 @@ impl World {
             ("domain", "alice.example.com".to_owned()),
             ("namespace", "ALICES_CACHE".to_owned()),
             ("key", "alices-key".to_owned()),
+            ("class", "AlicesRoom".to_owned()),
+            ("object", "alices-object".to_owned()),
             ("database", "ALICES_DB".to_owned()),
             ("backup", "sqlite_backup_1".to_owned()),
         ];
@@ -81,7 +86,9 @@ impl World {
             "sqlite.create" => json!({"name": "OTHER"}),
             "sqlite.query" => json!({"sql": "select 1"}),
             "sqlite.migrate" => json!({"migrations": []}),
-            "kv.put" => json!({"value": "x"}),
+            "kv.put" | "state.put" => json!({"value": "x"}),
+            "state.create" => json!({"className": "Other"}),
+            "state.alarm.set" => json!({"delaySeconds": 60}),
             "kv.bulk.put" => json!({"entries": [{"key": "k", "value": "x"}]}),
             "storage.upload" => json!({"path": "new.txt", "sizeBytes": 1}),
             "storage.complete" | "storage.download" => json!({"path": "alices-object"}),

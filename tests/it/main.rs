@@ -15,6 +15,7 @@ mod api_runtime;
 mod api_services;
 mod api_source;
 mod api_sqlite;
+mod api_state;
 mod api_storage;
 mod bindings;
 mod chains;

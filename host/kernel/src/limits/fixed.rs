@@ -51,6 +51,8 @@ pub const TOKEN_NAME_CHARS_MAX: usize = 100;
 pub const API_SQLITE_BODY_BYTES_MAX: u64 = 32 << 20;
 /// Largest body of an API request that writes to KV, in bytes: what a bulk request may have, written as base64, with room for the rest.
 pub const API_KV_BODY_BYTES_MAX: u64 = 140_000_000;
+/// Largest body of an API request that writes a value of State, in bytes: what it may have, with each byte written as an escape of JSON.
+pub const API_STATE_BODY_BYTES_MAX: u64 = 13 << 20;
 /// Largest `config` of a deploy, in bytes of JSON.
 pub const DEPLOY_CONFIG_BYTES_MAX: usize = 1 << 20;
 /// Longest name of a commit, in bytes.
@@ -261,6 +263,10 @@ pub const STATE_WAITING_MAX: usize = 1_024;
 pub const STATE_ALARM_RETRY_MS: u64 = 2_000;
 /// Retries of a State alarm. After them it is cleared.
 pub const STATE_ALARM_RETRIES_MAX: u32 = 6;
+/// State alarms that are delivered at a time.
+pub const DELIVERIES_ALARM_MAX: usize = 256;
+/// State alarms of one service that are delivered at a time.
+pub const DELIVERIES_ALARM_SERVICE_MAX: usize = 64;
 /// The latest time of a State alarm, in ms since the UNIX epoch: the end of the year 9999.
 pub const STATE_ALARM_UNIX_MS_MAX: u64 = 253_402_300_799_999;
 /// Largest body of a queue message, in bytes: 128 KB less 100 bytes that the host keeps for itself.

@@ -333,7 +333,9 @@ impl Service {
     /// The data that it declares by name, in the order in which it is made.
     pub fn data(&self) -> impl Iterator<Item = (resource::Kind, &str)> {
         let databases = self.sqlite.keys().map(|name| (resource::Kind::Sqlite, name.as_str()));
-        databases.chain(self.kv.iter().map(|name| (resource::Kind::Kv, name.as_str())))
+        let namespaces = self.kv.iter().map(|name| (resource::Kind::Kv, name.as_str()));
+        let classes = self.state.iter().map(|name| (resource::Kind::State, name.as_str()));
+        databases.chain(namespaces).chain(classes)
     }
 
     /// Whether the service has a public address.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tovuk_kernel::clock::UnixMs;
 use tovuk_kernel::limits::STATE_ALARM_UNIX_MS_MAX;
 
+use super::view::View;
 use super::{Answer, Error, Namespace, Schedule, State, Target, ringing};
 
 /// An alarm that is set.
@@ -80,17 +81,12 @@ impl State {
 
     /// The alarm of an object, if one is set that is not being delivered.
     pub async fn alarm(&self, target: &Target) -> Result<Answer<Option<AlarmInfo>>, Error> {
-        self.call(target, super::View::alarm).await
+        self.call(target, View::alarm).await
     }
 
     /// Removes the alarm of an object. Returns whether one was set. One that is being delivered is not tried again.
     pub async fn delete_alarm(&self, target: &Target) -> Result<Answer<bool>, Error> {
-        self.call(target, move |view| {
-            let was_set = view.alarm()?.is_some();
-            view.set_alarm(None);
-            Ok(was_set)
-        })
-        .await
+        self.call(target, View::delete_alarm).await
     }
 
     /// When an alarm rings that is set now.
@@ -149,6 +145,13 @@ impl State {
             }
         }
         Ok(taken)
+    }
+
+    /// Whether an alarm that was taken is still to be delivered: it was neither set anew nor removed meanwhile.
+    pub async fn stands(&self, alarm: &DueAlarm) -> Result<bool, Error> {
+        let Some(shard) = self.0.shared.catalogue.existing(alarm.namespace) else { return Ok(false) };
+        let alarm = alarm.clone();
+        shard.database.read(move |connection| ringing::stands(connection, &alarm)).await
     }
 
     /// Reports how the delivery of an alarm went, and says what becomes of it. After an error it can be reported again.

@@ -13,7 +13,7 @@ use super::memory::{Group, Job, Reply, Step, What};
 use super::objects::{Handle, poisoned};
 use super::session::Turn;
 use super::view::{Allowance, View};
-use super::{Answer, Chain, Error, ringing, rows};
+use super::{Answer, Error, ringing, rows};
 use crate::database;
 
 /// Counts a thread that drives, also if it panics.
@@ -55,7 +55,7 @@ fn drive(handle: &Handle) {
                 }
                 handle.memory().ran();
             }
-            Step::Grant(sender, chain) => grant(handle.clone(), sender, chain),
+            Step::Grant(sender) => grant(handle.clone(), sender),
             Step::Clear(sender) => {
                 let cleared = clear(handle);
                 handle.memory().ran();
@@ -84,14 +84,14 @@ fn refuse(what: What, error: &Error) {
         What::Job(job) => job.answer(Err(error.clone())),
         What::Clear(sender) => drop(sender.send(Err(error.clone()))),
         // The session's caller sees that its channel is gone and asks again, for the reason.
-        What::Hold(..) => {}
+        What::Hold(_) => {}
     }
 }
 
 /// Gives the object to a session.
-pub(super) fn grant(handle: Handle, sender: oneshot::Sender<Turn>, chain: Option<Chain>) {
+pub(super) fn grant(handle: Handle, sender: oneshot::Sender<Turn>) {
     // Whoever has gone meanwhile gives it back by dropping it.
-    drop(sender.send(Turn::new(handle, chain)));
+    drop(sender.send(Turn::new(handle)));
 }
 
 fn run(handle: &Handle, mut job: Box<dyn Job>) {

@@ -99,8 +99,8 @@ pub enum Error {
     /// Too many wait already.
     #[error("{STATE_WAITING_MAX} calls wait for the object already; try again")]
     Crowded,
-    /// The chain would wait for itself.
-    #[error("the call would wait for an object that is held by its own chain of calls, or by one that waits for it")]
+    /// It would wait for itself.
+    #[error("the call would wait for an object that a call which it is part of has, or that is had by one which waits for it")]
     Deadlock,
     /// The session has ended: one of its operations was cancelled, or it was committed.
     #[error("the call of the object has ended")]

@@ -15,7 +15,7 @@ use tovuk_kernel::limits::{STATE_BATCH_BYTES_MAX, STATE_WAITING_MAX};
 
 use super::rows::Known;
 use super::view::{Draft, View};
-use super::{Answer, Chain, Counts, Error};
+use super::{Answer, Counts, Error};
 
 /// Calls that run before what they have written is committed.
 const GROUP_MAX: usize = 1_024;
@@ -25,8 +25,8 @@ const OVERLAY_BYTES_MAX: usize = STATE_BATCH_BYTES_MAX;
 /// Tells a caller what became of the commit that it waits for.
 pub(super) type Reply = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
-/// A session that has been waited for: where its turn is sent, and whose it is.
-pub(super) type Granted = (oneshot::Sender<super::session::Turn>, Option<Chain>);
+/// Where the turn of a session is sent that has waited for it.
+pub(super) type Granted = oneshot::Sender<super::session::Turn>;
 
 /// A call that runs by itself, on a thread.
 pub(super) trait Job: Send {
@@ -41,7 +41,7 @@ pub(super) enum What {
     /// To be run.
     Job(Box<dyn Job>),
     /// To have the object for a time.
-    Hold(oneshot::Sender<super::session::Turn>, Option<Chain>),
+    Hold(Granted),
     /// To delete the object.
     Clear(oneshot::Sender<Result<Answer<bool>, Error>>),
 }
@@ -78,7 +78,7 @@ impl Ticket {
 /// What the driver does next.
 pub(super) enum Step {
     Run(Vec<Box<dyn Job>>),
-    Grant(oneshot::Sender<super::session::Turn>, Option<Chain>),
+    Grant(Granted),
     Clear(oneshot::Sender<Result<Answer<bool>, Error>>),
     Commit(Group),
     Rest,
@@ -200,7 +200,7 @@ impl Memory {
                 }
                 Step::Run(jobs)
             }
-            Some(What::Hold(sender, chain)) => Step::Grant(sender, chain),
+            Some(What::Hold(sender)) => Step::Grant(sender),
             Some(What::Clear(sender)) => Step::Clear(sender),
             None if collecting => Step::Commit(self.collect()),
             None => {
@@ -219,8 +219,8 @@ impl Memory {
     /// Passes the object on. A session needs no driver and does not wait for the one that commits what was before; all others do.
     fn pass(&mut self) -> (Option<Granted>, bool) {
         let loaded = self.loaded;
-        let granted = match self.admit(|what| loaded && matches!(what, What::Hold(..))) {
-            Some(What::Hold(sender, chain)) => Some((sender, chain)),
+        let granted = match self.admit(|what| loaded && matches!(what, What::Hold(_))) {
+            Some(What::Hold(sender)) => Some(sender),
             _ => None,
         };
         let wanted = self.changed || !self.replies.is_empty() || (granted.is_none() && !self.queue.is_empty());

@@ -45,7 +45,7 @@ pub use alarms::{AlarmInfo, DueAlarm, Outcome, Settled};
 pub use error::Error;
 pub use pages::{KeyPages, ObjectPages};
 pub use session::{Committing, Session};
-pub use types::{Answer, Chain, Change, Counts, List, Listed, ListedObject, Namespace, Page, Schedule, Swapped, Target, Usage, Written};
+pub use types::{Answer, Change, Counts, Holds, List, Listed, ListedObject, Namespace, Page, Schedule, Swapped, Target, Usage, Written};
 
 use drive::Call;
 use memory::What;
@@ -175,7 +175,7 @@ impl State {
     /// Deletes an object with its values and its alarm. Returns whether it existed.
     pub async fn delete_object(&self, target: &Target) -> Result<Answer<bool>, Error> {
         let handle = self.handle(target)?;
-        let waiting = target.chain.map(|chain| handle.shared.waits.wait(chain, &handle.object.id)).transpose()?;
+        let waiting = handle.shared.waits.wait(&target.holds, &handle.object.id)?;
         let (sender, answer) = oneshot::channel();
         let answer = self.wait_for(&handle, What::Clear(sender), answer).await;
         drop(waiting);
@@ -201,6 +201,15 @@ impl State {
         }
     }
 
+    /// The highest number of a namespace that was ever written to; 0 when there is none.
+    pub async fn highest(&self) -> Result<i64, Error> {
+        let mut highest = 0;
+        for shard in self.0.shared.catalogue.all() {
+            highest = highest.max(shard.database.read(rows::highest).await?);
+        }
+        Ok(highest)
+    }
+
     /// What all namespaces of an account hold, in bytes, with what is being written.
     pub fn account_bytes(&self, account: i64) -> u64 {
         self.0.shared.ledger.account(account)
@@ -215,11 +224,6 @@ impl State {
         shared.ledger.drop_namespace(namespace);
         shared.to_remove.notify_one();
         Ok(usage)
-    }
-
-    /// The chain that has an object, if one has.
-    pub fn holder(&self, target: &Target) -> Option<Chain> {
-        self.0.shared.waits.holder(&Id { namespace: target.namespace, object: target.object.clone() })
     }
 
     fn handle(&self, target: &Target) -> Result<Handle, Error> {
@@ -241,7 +245,7 @@ impl State {
         T: Send + 'static,
     {
         let handle = self.handle(target)?;
-        let waiting = target.chain.map(|chain| handle.shared.waits.wait(chain, &handle.object.id)).transpose()?;
+        let waiting = handle.shared.waits.wait(&target.holds, &handle.object.id)?;
         let (caller, answer) = oneshot::channel();
         let call = Call { allowance: self.allowance(target), work: Some(work), result: None, caller };
         let answer = self.wait_for(&handle, What::Job(Box::new(call)), answer).await;

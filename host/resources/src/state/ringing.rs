@@ -67,6 +67,14 @@ pub(super) fn take(tx: &Transaction<'_>, now: UnixMs, alarms_max: usize) -> Resu
     Ok(taken)
 }
 
+/// Whether an alarm that was taken is still the one that is set.
+pub(super) fn stands(connection: &Connection, alarm: &DueAlarm) -> Result<bool, Error> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM objects WHERE namespace = ?1 AND key = ?2 AND generation = ?3 AND delivering = ?3 AND next IS NOT NULL)
+        AND NOT EXISTS (SELECT 1 FROM dropping WHERE number = ?1)";
+    let at = params![alarm.namespace.0, alarm.object.as_bytes(), alarm.generation];
+    Ok(connection.prepare_cached(sql)?.query_row(at, |row| row.get(0))?)
+}
+
 /// Writes down how a delivery went.
 pub(super) fn settle(tx: &Transaction<'_>, alarm: &DueAlarm, outcome: Outcome, now: UnixMs) -> Result<Settled, Error> {
     let sql = "SELECT generation, delivering, retries FROM objects WHERE namespace = ?1 AND key = ?2";

@@ -253,3 +253,8 @@ pub(super) fn forget_removed(tx: &Transaction<'_>, files: &[Of]) -> Result<(), E
     }
     Ok(())
 }
+
+/// The highest number of a namespace that was ever written to or dropped; 0 when there is none.
+pub(super) fn highest(connection: &Connection) -> Result<i64, Error> {
+    Ok(connection.prepare_cached("SELECT coalesce(max(number), 0) FROM namespaces")?.query_row([], |row| row.get(0))?)
+}

@@ -8,24 +8,29 @@ use tovuk_kernel::clock::UnixMs;
 use super::drive::{grant, schedule, teller};
 use super::memory::{Granted, Ticket, Waiting, What};
 use super::objects::Handle;
-use super::types::{check_entry, check_key};
+use super::types::{check_changes, check_entry, check_key};
 use super::view::{Allowance, View};
-use super::waits::Noted;
-use super::{AlarmInfo, Answer, Chain, Error, List, Listed, Page, Schedule, State, Swapped, Target};
+use super::waits::Held;
+use super::{AlarmInfo, Answer, Change, Error, Holds, List, Listed, Page, Schedule, State, Swapped, Target, Written};
 
 /// The right to an object. The next one has it when this is dropped.
 pub(super) struct Turn {
     handle: Handle,
     /// How often something had been undone when it began.
     epoch: u64,
-    _held: Option<Noted>,
+    held: Option<Held>,
 }
 
 impl Turn {
-    pub fn new(handle: Handle, chain: Option<Chain>) -> Self {
-        let held = chain.map(|chain| handle.shared.waits.hold(chain, &handle.object.id));
+    pub fn new(handle: Handle) -> Self {
+        let held = handle.shared.waits.hold(&handle.object.id);
         let epoch = handle.memory().epoch;
-        Self { handle, epoch, _held: held }
+        Self { handle, epoch, held: Some(held) }
+    }
+
+    /// The calls that whatever the session calls is part of.
+    fn holds(&self, outer: &Holds) -> Holds {
+        self.held.as_ref().map_or_else(|| outer.clone(), |held| outer.with(held.number()))
     }
 
     /// Fails when something that the session may have read was undone.
@@ -37,7 +42,7 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         // Before another can have the object.
-        self._held = None;
+        self.held = None;
         let passed = self.handle.memory().release();
         pass(&self.handle, passed);
     }
@@ -45,8 +50,8 @@ impl Drop for Turn {
 
 /// Does what was decided when the object was passed on.
 fn pass(handle: &Handle, (granted, driven): (Option<Granted>, bool)) {
-    if let Some((sender, chain)) = granted {
-        grant(handle.clone(), sender, chain);
+    if let Some(sender) = granted {
+        grant(handle.clone(), sender);
     }
     if driven {
         schedule(handle.clone());
@@ -66,6 +71,7 @@ impl Drop for Place {
 pub struct Session {
     /// None while an operation has it, and after one that was cancelled.
     held: Option<(View, Turn)>,
+    holds: Holds,
     state: State,
 }
 
@@ -86,22 +92,22 @@ impl State {
     /// Waits for an object, in the order of those who wait, and has it until the session is committed or dropped.
     ///
     /// # Errors
-    /// [`Error::Deadlock`] at once when the target's chain would wait for itself; [`Error::Busy`] after 10 s on the clock.
+    /// [`Error::Deadlock`] at once when the target's call would wait for itself; [`Error::Busy`] after 10 s on the clock.
     pub async fn hold(&self, target: &Target) -> Result<Session, Error> {
         let handle = self.handle(target)?;
-        let chain = target.chain;
-        let waiting = chain.map(|chain| handle.shared.waits.wait(chain, &handle.object.id)).transpose()?;
+        let waiting = handle.shared.waits.wait(&target.holds, &handle.object.id)?;
         let (sender, granted) = oneshot::channel();
-        let turn = self.wait_for(&handle, What::Hold(sender, chain), granted).await;
+        let turn = self.wait_for(&handle, What::Hold(sender), granted).await;
         drop(waiting);
         let Some(turn) = turn? else {
             // It was refused before it began: asking what is there says why.
             self.usage(target.namespace).await?;
             return Err(Error::closed());
         };
+        let holds = turn.holds(&target.holds);
         let view = View::new(handle, self.allowance(target));
         view.check()?;
-        Ok(Session { held: Some((view, turn)), state: self.clone() })
+        Ok(Session { held: Some((view, turn)), holds, state: self.clone() })
     }
 
     /// Waits for an answer, for 10 s at most until the call begins.
@@ -186,6 +192,12 @@ impl Session {
         self.run(move |view| view.increment(&key, by)).await
     }
 
+    /// At most 1,000 changes with at most 32 MiB: all of them or, if a condition among them is not met or after an error, none.
+    pub async fn write(&mut self, changes: Vec<Change>) -> Result<Written, Error> {
+        check_changes(&changes)?;
+        self.run(move |view| view.write_or_undo(changes)).await
+    }
+
     /// One page of the keys.
     pub async fn keys(&mut self, list: List) -> Result<Page<Listed>, Error> {
         let span = list.span()?;
@@ -206,12 +218,14 @@ impl Session {
         Ok(due)
     }
 
-    /// Removes the alarm. It is no error if there is none.
-    pub async fn delete_alarm(&mut self) -> Result<(), Error> {
-        let (view, turn) = self.held.as_mut().ok_or(Error::Ended)?;
-        turn.check()?;
-        view.set_alarm(None);
-        Ok(())
+    /// Removes the alarm. Returns whether one was set.
+    pub async fn delete_alarm(&mut self) -> Result<bool, Error> {
+        self.run(View::delete_alarm).await
+    }
+
+    /// The calls that whatever is called for the session is part of: those of its target, and its own.
+    pub fn holds(&self) -> &Holds {
+        &self.holds
     }
 
     /// What it has cost so far, also if it is not committed.

@@ -21,9 +21,25 @@ impl std::fmt::Display for Namespace {
     }
 }
 
-/// A tree of invocations that one request from outside has caused, by a number that the caller of the store chooses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Chain(pub u64);
+/// The calls of objects that something is part of, the outermost first. Each of them has its object until what it has called has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holds(Arc<[u64]>);
+
+impl Holds {
+    /// With a call within them.
+    pub(super) fn with(&self, call: u64) -> Self {
+        Self(self.0.iter().copied().chain([call]).collect())
+    }
+
+    pub(super) fn calls(&self) -> &[u64] {
+        &self.0
+    }
+
+    /// Whether it is part of none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 /// Which object, and on whose account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +52,8 @@ pub struct Target {
     pub account: i64,
     /// The account's plan, which says how much may be stored.
     pub plan: Plan,
-    /// The chain that asks, if it is one that may hold objects. What would wait for itself is refused at once.
-    pub chain: Option<Chain>,
+    /// The calls of objects that whoever asks is part of. What would wait for itself is refused at once.
+    pub holds: Holds,
 }
 
 /// What an object holds.

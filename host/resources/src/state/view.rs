@@ -241,6 +241,30 @@ impl View {
         Ok(Written::All)
     }
 
+    /// The same for a draft that goes on after an error: nothing of it is left then.
+    pub fn write_or_undo(&mut self, changes: Vec<Change>) -> Result<Written, Error> {
+        let before: Vec<_> = changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Put { key, .. } | Change::Delete { key } => Some((key.clone(), self.draft.changes.get(key.as_str()).cloned())),
+                Change::Expect { .. } => None,
+            })
+            .collect();
+        let (values, bytes, held) = (self.draft.values, self.draft.bytes, self.draft.held);
+        let written = self.write(changes);
+        if written.is_err() {
+            for (key, change) in before {
+                match change {
+                    Some(change) => drop(self.draft.changes.insert(key.into(), change)),
+                    None => drop(self.draft.changes.remove(key.as_str())),
+                }
+            }
+            // What the account was asked for stays asked for until the draft is settled.
+            (self.draft.values, self.draft.bytes, self.draft.held) = (values, bytes, held);
+        }
+        written
+    }
+
     /// Keys in byte order, one more than asked for if there are more.
     pub fn list(&mut self, span: &Span) -> Result<Vec<Listed>, Error> {
         let mut over = self.handle.memory().overlaid_from(&span.start, &span.prefix);
@@ -266,6 +290,14 @@ impl View {
     pub fn set_alarm(&mut self, due: Option<UnixMs>) {
         self.draft.rows_written += 1;
         self.draft.alarm = Some(due);
+    }
+
+    /// Removes the alarm. Returns whether one was set.
+    pub fn delete_alarm(&mut self) -> Result<bool, Error> {
+        let was_set = self.alarm()?.is_some();
+        // One that is being delivered is none, and must not be tried again either.
+        self.set_alarm(None);
+        Ok(was_set)
     }
 
     /// The alarm, if one is set that is not being delivered.

@@ -12,6 +12,7 @@ use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::error::ErrorBody;
 use tovuk_kernel::limits::{API_BODY_BYTES_PER_SECOND_MIN, BODY_STALL_SECONDS_MAX};
 use tovuk_kernel::operation::{Access, Method, Operation};
+use tovuk_resources::state::Holds;
 use tovuk_runtime::body::{Body, CollectError};
 use tovuk_runtime::calls::json;
 use tovuk_runtime::trace::TraceContext;
@@ -136,7 +137,8 @@ impl Control {
     /// Who asks. A route that needs no token looks at none, so that a stale one does no harm there.
     fn caller(&self, request: &Request<Body>, client: Option<IpAddr>, operation: &Operation, request_id: &str) -> Result<Caller, Refusal> {
         if operation.access == Access::Public {
-            return Ok(Caller { account: "".into(), credential: Credential::Anonymous(client), request_id: request_id.to_owned() });
+            let credential = Credential::Anonymous(client);
+            return Ok(Caller { account: "".into(), credential, request_id: request_id.to_owned(), holds: Holds::default() });
         }
         let missing = || Refusal::new(&codes::UNAUTHORIZED, "the request has no `Authorization: Bearer <token>`");
         let value = request.headers().get(header::AUTHORIZATION).ok_or_else(missing)?;
@@ -144,7 +146,10 @@ impl Control {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(missing());
         }
-        self.tokens().caller(token.trim(), self.now_ms(), request_id.to_owned())
+        let caller = self.tokens().caller(token.trim(), self.now_ms(), request_id.to_owned())?;
+        // Set by the runtime alone: what came over a socket has no extensions of ours.
+        let holds = request.extensions().get::<Holds>().cloned().unwrap_or_default();
+        Ok(Caller { holds, ..caller })
     }
 
     /// The whole body, and what it holds of the memory that all bodies together may have.

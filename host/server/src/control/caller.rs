@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tovuk_kernel::codes;
 use tovuk_kernel::ids::{AccountId, ServiceId};
 use tovuk_kernel::operation::{Access, Method, Operation};
+use tovuk_resources::state::Holds;
 
 use super::refusal::Refusal;
 
@@ -63,6 +64,8 @@ pub struct Caller {
     pub credential: Credential,
     /// Names this request in the log.
     pub request_id: String,
+    /// The calls of State objects that a worker's request is part of.
+    pub holds: Holds,
 }
 
 impl Caller {

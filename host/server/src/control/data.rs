@@ -24,7 +24,9 @@ impl Control {
     pub(super) async fn settle_data(&self) -> Result<(), Refusal> {
         let (databases, namespaces) = (self.sqlite().highest().await?.cast_signed(), self.kv().highest().await?);
         let services = self.objects().highest_service().await?;
+        let classes = self.state().highest().await?;
         self.write(move |conn| {
+            store::resources::skip_numbers(conn, Kind::State.as_str(), classes)?;
             store::resources::skip_numbers(conn, Kind::Sqlite.as_str(), databases)?;
             store::resources::skip_numbers(conn, Kind::Kv.as_str(), namespaces)?;
             Ok(store::services::skip_numbers(conn, services)?)

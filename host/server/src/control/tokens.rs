@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use tovuk_kernel::codes;
 use tovuk_kernel::ids::{AccountId, ServiceId};
 use tovuk_resources::database::Database;
+use tovuk_resources::state::Holds;
 use tovuk_runtime::service::Deployment;
 
 use super::caller::{Caller, Credential, Scope};
@@ -132,7 +133,8 @@ impl Tokens {
             if entry.deployment.strong_count() == 0 {
                 return Err(unknown());
             }
-            let caller = Caller { account: entry.account.clone(), credential: Credential::Worker(entry.service.clone()), request_id };
+            let caller =
+                Caller { account: entry.account.clone(), credential: Credential::Worker(entry.service.clone()), request_id, holds: Holds::default() };
             return self.unless_suspended(caller);
         }
         let entry = self.0.people.get(&digest).map(|entry| entry.clone()).ok_or_else(unknown)?;
@@ -140,7 +142,7 @@ impl Tokens {
             return Err(unknown());
         }
         let credential = Credential::Token { id: entry.id, scope: entry.scope };
-        self.unless_suspended(Caller { account: format!("account_{}", entry.account).into(), credential, request_id })
+        self.unless_suspended(Caller { account: format!("account_{}", entry.account).into(), credential, request_id, holds: Holds::default() })
     }
 
     fn unless_suspended(&self, caller: Caller) -> Result<Caller, Refusal> {

@@ -4,6 +4,8 @@
 //! Each kind has a dispatcher (`queues.rs`, `crons.rs`, `alarms.rs`) that takes from its store what is due, has it delivered by [`Deliveries::deliver`],
 //! and tells the store how it went. What is taken and never told is taken again, so whatever ends a dispatcher loses nothing.
 
+mod alarms;
+
 use std::future::Future;
 
 use bytes::Bytes;
@@ -65,6 +67,11 @@ impl Deliveries {
     /// Resolves when nothing more may be taken.
     pub fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
         self.stopping.clone().cancelled_owned()
+    }
+
+    /// Resolves when what runs is to end now.
+    pub fn cut(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.cut.clone().cancelled_owned()
     }
 
     /// A version has gone on the air: what was held for want of one may be tried.
@@ -144,4 +151,6 @@ async fn answered(runtime: &Runtime, started: Started) -> Delivered {
 }
 
 /// Begins to bring what is due. Ends with [`Control::begin_to_stop`].
-pub(crate) fn start(_control: &Control) {}
+pub(crate) fn start(control: &Control) {
+    control.deliveries().spawn(alarms::run(control.clone()));
+}

@@ -20,7 +20,7 @@ const NAMESPACE: Namespace = Namespace(7);
 const ACCOUNT: i64 = 3;
 
 fn target(object: &str) -> Target {
-    Target { namespace: NAMESPACE, object: object.into(), account: ACCOUNT, plan: Plan::Free, chain: None }
+    Target { namespace: NAMESPACE, object: object.into(), account: ACCOUNT, plan: Plan::Free, holds: Holds::default() }
 }
 
 async fn open_with(folder: &TempDir, clock: &Clock, options: Options) -> State {

@@ -11,8 +11,9 @@ fn polled<F: Future>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
     future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
-fn chained(object: &str, chain: u64) -> Target {
-    Target { chain: Some(Chain(chain)), ..target(object) }
+/// An object as what is within a session sees it.
+fn within(session: &Session, object: &str) -> Target {
+    Target { holds: session.holds().clone(), ..target(object) }
 }
 
 #[tokio::test]
@@ -129,27 +130,71 @@ async fn no_more_wait_for_an_object_than_may() {
 #[tokio::test]
 async fn what_would_wait_for_itself_is_refused_at_once() {
     let (_folder, _, state) = fresh().await;
-    let first = state.hold(&chained("a", 1)).await.unwrap();
-    assert_eq!(state.holder(&target("a")), Some(Chain(1)));
-    assert!(matches!(state.hold(&chained("a", 1)).await, Err(Error::Deadlock)));
-    assert!(matches!(state.get(&chained("a", 1), "key").await, Err(Error::Deadlock)));
-    let second = state.hold(&chained("b", 2)).await.unwrap();
-    let third = state.hold(&chained("c", 3)).await.unwrap();
-    let (room_b, room_c) = (chained("b", 1), chained("c", 2));
+    let first = state.hold(&target("a")).await.unwrap();
+    assert!(matches!(state.hold(&within(&first, "a")).await, Err(Error::Deadlock)));
+    assert!(matches!(state.get(&within(&first, "a"), "key").await, Err(Error::Deadlock)));
+    let second = state.hold(&target("b")).await.unwrap();
+    let third = state.hold(&target("c")).await.unwrap();
+    let (room_b, room_c) = (within(&first, "b"), within(&second, "c"));
     let mut one = Box::pin(state.hold(&room_b));
     let mut two = Box::pin(state.hold(&room_c));
     assert!(futures::poll!(&mut one).is_pending());
     assert!(futures::poll!(&mut two).is_pending());
-    // 1 waits for 2, and 2 for 3.
-    let refused = state.hold(&chained("a", 3)).await.map(drop).unwrap_err();
+    // The first waits for the second, and the second for the third.
+    let refused = state.hold(&within(&third, "a")).await.map(drop).unwrap_err();
     assert_eq!(refused.code().code, "state_deadlock");
     drop(third);
     drop(two.await.unwrap());
     drop(second);
     drop(one.await.unwrap());
     drop(first);
-    assert_eq!(state.holder(&target("a")), None);
-    drop(state.hold(&chained("a", 3)).await.unwrap());
+    assert!(state.0.shared.waits.is_empty());
+    drop(state.hold(&target("a")).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_is_called_by_another_is_part_of_it_and_what_is_called_beside_it_is_not() {
+    let (_folder, _, state) = fresh().await;
+    let outer = state.hold(&target("outer")).await.unwrap();
+    let inner = state.hold(&within(&outer, "inner")).await.unwrap();
+    for object in ["outer", "inner"] {
+        assert!(matches!(state.hold(&within(&inner, object)).await, Err(Error::Deadlock)), "{object}");
+    }
+    // A second call within the outer one waits for the first, which goes on without it.
+    let beside_target = within(&outer, "inner");
+    let mut beside = Box::pin(state.hold(&beside_target));
+    assert!(futures::poll!(&mut beside).is_pending());
+    // Another one waits for the outer call and is not waited for by anybody.
+    let other = state.hold(&target("other")).await.unwrap();
+    let waits = within(&other, "outer");
+    let mut waiting = Box::pin(state.hold(&waits));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    assert!(matches!(state.hold(&within(&inner, "other")).await, Err(Error::Deadlock)));
+    drop(inner);
+    drop(beside.await.unwrap());
+    drop(outer);
+    drop(waiting.await.unwrap());
+    drop(other);
+    assert!(state.0.shared.waits.is_empty());
+}
+
+#[tokio::test]
+async fn an_atomic_write_in_a_session_leaves_nothing_after_an_error() {
+    let folder = TempDir::new().unwrap();
+    let state = open_with(&folder, &Clock::advanceable(), Options { threads: 2, object_bytes: |_| 20, ..Options::default() }).await;
+    let mut session = state.hold(&target("room")).await.unwrap();
+    session.put("a", "1".into()).await.unwrap();
+    let put = |key: &str, value: &str| Change::Put { key: key.to_owned(), value: value.to_owned().into() };
+    let changes = vec![put("a", "2"), put("b", "12"), put("c", "1234567890123456")];
+    assert_eq!(session.write(changes).await.unwrap_err().code().code, "state_storage_full");
+    assert_eq!(session.get("a").await.unwrap().unwrap(), "1");
+    assert_eq!(session.get("b").await.unwrap(), None);
+    let changes = vec![Change::Expect { key: "a".into(), value: Some("2".into()) }, put("b", "12")];
+    assert_eq!(session.write(changes).await.unwrap(), Written::Refused("a".into()));
+    assert_eq!(session.write(vec![put("b", "12"), Change::Delete { key: "a".into() }]).await.unwrap(), Written::All);
+    let answer = session.commit().unwrap().durable().await.unwrap();
+    assert_eq!(answer.object, Counts { values: 1, bytes: 3 });
+    assert_eq!((keys(&state, "room").await, state.account_bytes(ACCOUNT)), (vec!["b".to_owned()], 3));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Values of KV between JSON and bytes, as requests and answers have them.
+//! Values of KV and State between JSON and bytes, as requests and answers have them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -49,20 +49,31 @@ pub struct EntryToPut {
 impl EntryToPut {
     /// What the store is given.
     pub(super) fn into_put(self) -> Result<kv::Put, Refusal> {
-        let invalid = |text: String| Refusal::new(&codes::INVALID_REQUEST, text);
-        let json = self.value.get();
-        let value = match (json.starts_with('"'), self.encoding) {
-            (false, _) => Bytes::copy_from_slice(json.as_bytes()),
-            (true, encoding) => {
-                let text: String = serde_json::from_str(json).map_err(|error| invalid(format!("`value`: {error}")))?;
-                match encoding {
-                    Encoding::Text => text.into(),
-                    Encoding::Base64 => STANDARD.decode(text).map_err(|error| invalid(format!("the value is no base64: {error}")))?.into(),
-                }
-            }
-        };
+        let value = bytes_of(&self.value, self.encoding)?;
         let metadata = self.metadata.as_deref().map(compact);
         Ok(kv::Put { key: self.key, value, metadata, expiration: self.expiration, ttl_seconds: self.expiration_ttl_seconds })
+    }
+}
+
+/// The bytes that a value stands for. What is no text is stored as the request wrote it.
+pub(super) fn bytes_of(value: &RawValue, encoding: Encoding) -> Result<Bytes, Refusal> {
+    let invalid = |text: String| Refusal::new(&codes::INVALID_REQUEST, text);
+    let json = value.get();
+    if !json.starts_with('"') {
+        return Ok(Bytes::copy_from_slice(json.as_bytes()));
+    }
+    let text: String = serde_json::from_str(json).map_err(|error| invalid(format!("`value`: {error}")))?;
+    match encoding {
+        Encoding::Text => Ok(text.into()),
+        Encoding::Base64 => Ok(STANDARD.decode(text).map_err(|error| invalid(format!("the value is no base64: {error}")))?.into()),
+    }
+}
+
+/// Bytes as an answer has them: as they are, or in base64 where they are no text.
+pub(super) fn text_of(value: &[u8]) -> (String, Encoding) {
+    match std::str::from_utf8(value) {
+        Ok(text) => (text.to_owned(), Encoding::Text),
+        Err(_) => (STANDARD.encode(value), Encoding::Base64),
     }
 }
 
@@ -102,10 +113,7 @@ pub struct Entry {
 
 impl Entry {
     pub(super) fn of(key: String, entry: &kv::Entry) -> Self {
-        let (value, encoding) = match std::str::from_utf8(&entry.value) {
-            Ok(text) => (text.to_owned(), Encoding::Text),
-            Err(_) => (STANDARD.encode(&entry.value), Encoding::Base64),
-        };
+        let (value, encoding) = text_of(&entry.value);
         Self { key, value, encoding, metadata: shown(entry.metadata.as_deref()), expiration: entry.expiration }
     }
 }

@@ -20,6 +20,9 @@ pub mod services;
 pub mod snapshot;
 pub mod sqlite;
 pub mod sqlite_backups;
+pub mod state;
+pub mod state_alarms;
+pub mod state_values;
 pub mod storage;
 mod storage_parts;
 pub mod tokens;
@@ -55,6 +58,8 @@ pub(super) fn all() -> Vec<Registered> {
     table![storage_parts::Create, storage_parts::Complete, storage_parts::Abort];
     table![sqlite::Create, sqlite::Delete, sqlite::Query, sqlite::Migrate];
     table![sqlite_backups::List, sqlite_backups::Create, sqlite_backups::Restore, sqlite_backups::Delete];
+    table![state::Create, state::Delete, state::Objects, state::Keys, state::DeleteObject];
+    table![state_values::Get, state_values::Put, state_values::DeleteValue, state_alarms::Get, state_alarms::Set, state_alarms::Delete];
     table![operator::Nodes, operator::Drain, operator::CreateAccount, operator::ListAccounts, operator::SetPlan, operator::Suspend];
     table![operator::DeleteAccount];
     operations.extend(absent::all());

@@ -332,6 +332,7 @@ impl Request for ResourcesOf {
             Command::new("binding list").default().examples(&["tovuk binding list --service shop"]),
             Command::new("kv list").default().examples(&["tovuk kv list --service shop"]),
             Command::new("sqlite list").default().examples(&["tovuk sqlite list --service shop"]),
+            Command::new("state list").default().examples(&["tovuk state list --service shop"]),
         ]);
     type Response = ResourcesResponse;
 }

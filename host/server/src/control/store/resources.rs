@@ -74,6 +74,12 @@ pub fn account_of(conn: &Connection, kind: Kind, number: i64) -> rusqlite::Resul
     conn.prepare_cached(sql)?.query_row(params![kind.as_str(), number], |row| row.get(0)).optional()
 }
 
+/// The number of the service that has a resource, and what it calls it.
+pub fn owner_of(conn: &Connection, kind: Kind, number: i64) -> rusqlite::Result<Option<(i64, String)>> {
+    let sql = "select service_id, name from resources where kind = ?1 and number = ?2";
+    conn.prepare_cached(sql)?.query_row(params![kind.as_str(), number], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+}
+
 /// Gives out no number up to this one any more, for ids that begin so.
 pub fn skip_numbers(conn: &Connection, prefix: &str, last: i64) -> rusqlite::Result<()> {
     let sql = "insert into resource_numbers (kind, last) values (?1, ?2) on conflict (kind) do update set last = max(last, ?2)";
