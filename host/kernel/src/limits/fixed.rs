@@ -325,4 +325,12 @@ pub const CRON_RETRY_SECONDS: u64 = 60;
 pub const CRON_RUNS_KEPT: u64 = 100;
 /// Next times of a cron trigger that are shown.
 pub const CRON_NEXT_SHOWN: usize = 5;
+/// How long a cron tick that the host itself has refused waits at most, in s. The first time it is 1 s, and each wait is twice the one before.
+pub const CRON_HOLD_SECONDS_MAX: u64 = 60;
+/// Cron ticks of one account that are delivered at a time. More wait.
+pub const CRON_ACCOUNT_CONCURRENCY: usize = 128;
+/// Cron ticks of one account that are delivered or wait for their turn in memory. More are held.
+pub const CRON_ACCOUNT_TICKS_MAX: usize = 2_048;
+/// Cron ticks of a host that are delivered or wait for their turn in memory. More wait in the store.
+pub const CRON_TICKS_MAX: usize = 16_384;
 }

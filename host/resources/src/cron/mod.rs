@@ -4,7 +4,8 @@
 //!   being delivered when the process died is delivered again.
 //! - **Missed times make one tick.** After downtime a trigger ticks once, for the last of the times that it has missed.
 //! - **Nobody polls.** Triggers lie in the order of their next times. [`Crons::next_due`] says when to ask, and [`Crons::changed`] when that may have changed.
-//! - **Failed ticks are tried again** after 1, 2 and 4 minutes. What the host itself refuses does not count ([`Tick::hold`], or dropping it).
+//! - **Failed ticks are tried again** after 1, 2 and 4 minutes. What the host itself refuses does not count ([`Tick::hold`], or dropping it); of ticks that
+//!   no worker has seen and that wait because they were refused, the last one stays.
 
 mod error;
 mod expression;
@@ -14,9 +15,9 @@ mod types;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tovuk_kernel::clock::{Clock, UnixMs};
@@ -145,12 +146,46 @@ impl Crons {
         Ok(work.await?.0)
     }
 
+    /// Makes what the host itself has refused due at once: what it was refused for may be over.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn retry_held(&self) -> Result<(), Error> {
+        let store = self.0.clone();
+        let work = self.0.database.write(move |tx| Ok::<_, Error>((rows::retry_held(tx, store.clock.now_unix_ms())?, Changed(store))));
+        work.await.map(drop)
+    }
+
+    /// All triggers, and whose they are.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn all(&self) -> Result<Vec<(Service, TriggerNumber)>, Error> {
+        self.0.database.read(rows::all).await
+    }
+
+    /// The highest number that a trigger has ever had; 0 if there was none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn highest(&self) -> Result<i64, Error> {
+        self.0.database.read(rows::highest).await
+    }
+
     /// A trigger.
     ///
     /// # Errors
     /// When there is no such trigger.
     pub async fn get(&self, number: TriggerNumber) -> Result<Trigger, Error> {
         self.0.database.read(move |connection| rows::get(connection, number)).await
+    }
+
+    /// Those of these triggers that there are.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn several(&self, numbers: Vec<TriggerNumber>) -> Result<HashMap<TriggerNumber, Trigger>, Error> {
+        self.0.database.read(move |connection| rows::several(connection, &numbers)).await
     }
 
     /// The triggers of a service.
@@ -220,8 +255,11 @@ impl Crons {
     }
 }
 
-/// The trigger with an expression, and its next time from now on.
+/// The trigger with an expression, and its next time from now on. One that has the expression already keeps its next time, which may have come.
 fn scheduled(trigger: Trigger, expression: &Expression, now: UnixMs) -> Trigger {
+    if trigger.enabled && trigger.next_ms.is_some() && trigger.expression == expression.as_str() {
+        return trigger;
+    }
     let next_ms = if trigger.enabled { expression.next_after(now) } else { None };
     Trigger { expression: expression.as_str().to_owned(), next_ms, ..trigger }
 }
@@ -311,13 +349,14 @@ impl Tick {
         self.end(detail, |tx, due, end| rows::fail(tx, due.0, due.1, end)).await
     }
 
-    /// The host itself has refused it: it is delivered again after a while, and this has not counted. It is canceled if its trigger was disabled meanwhile.
+    /// The host itself has refused it: it is delivered again after 1 s, twice as long each time up to a minute, or after [`Crons::retry_held`], and this has
+    /// not counted. Returns when. None if it is not delivered again, because its trigger was disabled meanwhile or a later tick that was refused has taken
+    /// its place.
     ///
     /// # Errors
     /// When the store fails; then it is delivered again at once.
-    pub async fn hold(self, wait: Duration) -> Result<(), Error> {
-        let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        self.end(None, move |tx, due, end| rows::hold(tx, due.0, due.1, end.now.saturating_add(wait), end.now)).await
+    pub async fn hold(self, detail: Option<String>) -> Result<Option<UnixMs>, Error> {
+        self.end(detail, |tx, due, end| rows::hold(tx, due.0, due.1, end)).await
     }
 
     async fn end<T, F>(self, detail: Option<String>, job: F) -> Result<T, Error>

@@ -1,8 +1,10 @@
 //! The statements of cron, on one connection: triggers, their ticks, and what has become of them.
 
+use std::collections::HashMap;
+
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use tovuk_kernel::clock::UnixMs;
-use tovuk_kernel::limits::{CRON_RETRIES_MAX, CRON_RETRY_SECONDS, CRON_RUNS_KEPT};
+use tovuk_kernel::limits::{CRON_HOLD_SECONDS_MAX, CRON_RETRIES_MAX, CRON_RETRY_SECONDS, CRON_RUNS_KEPT};
 
 use super::{Error, Expression, Outcome, Run, Service, Trigger, TriggerNumber};
 use crate::database::rusqlite;
@@ -43,6 +45,16 @@ pub(super) fn find(connection: &Connection, number: TriggerNumber) -> Result<Opt
 /// The same, where it has to be there.
 pub(super) fn get(connection: &Connection, number: TriggerNumber) -> Result<Trigger, Error> {
     find(connection, number)?.ok_or(Error::Dropped)
+}
+
+/// Those of these triggers that there are.
+pub(super) fn several(connection: &Connection, numbers: &[TriggerNumber]) -> Result<HashMap<TriggerNumber, Trigger>, Error> {
+    let mut select = connection.prepare_cached(&format!("SELECT {TRIGGER} FROM triggers WHERE number = ?1 AND dropped = 0"))?;
+    let mut found = HashMap::with_capacity(numbers.len());
+    for &number in numbers {
+        found.extend(select.query_row([number.0], trigger).optional()?.map(|trigger| (number, trigger)));
+    }
+    Ok(found)
 }
 
 /// The triggers of a service, in the order of their numbers.
@@ -151,7 +163,7 @@ pub(super) fn taken(connection: &Connection, ids: &[i64]) -> Result<Vec<Due>, Er
 
 /// After a start: what was being delivered is to be delivered again.
 pub(super) fn recover(tx: &Transaction<'_>) -> Result<usize, Error> {
-    Ok(tx.execute("UPDATE runs SET due = scheduled, taken = 0 WHERE taken = 1", [])?)
+    Ok(tx.execute("UPDATE runs SET due = scheduled, taken = 0, held = 0 WHERE taken = 1", [])?)
 }
 
 /// How a delivery ended, for its row.
@@ -167,6 +179,11 @@ fn end(tx: &Transaction<'_>, id: i64, number: TriggerNumber, outcome: Outcome, e
         "UPDATE runs SET due = NULL, taken = 0, attempts = attempts + 1, outcome = ?2, started = ?3, ended = ?4, detail = ?5 WHERE id = ?1",
     )?
     .execute(params![id, outcome.number(), signed(end.started_ms), signed(end.now), end.detail])?;
+    prune(tx, number)
+}
+
+/// Removes what the history of a trigger does not keep.
+fn prune(tx: &Transaction<'_>, number: TriggerNumber) -> Result<(), Error> {
     let sql = "DELETE FROM runs WHERE trigger = ?1 AND ended IS NOT NULL
         AND id < (SELECT id FROM runs WHERE trigger = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)";
     tx.prepare_cached(sql)?.execute([number.0, signed(CRON_RUNS_KEPT - 1)])?;
@@ -188,12 +205,8 @@ pub(super) fn fail(tx: &Transaction<'_>, id: i64, number: TriggerNumber, ended: 
     }
     let wait = CRON_RETRY_SECONDS.saturating_mul(1_000).saturating_mul(1 << attempts.min(16));
     let due = ended.now.saturating_add(wait);
-    tx.prepare_cached("UPDATE runs SET due = ?2, taken = 0, attempts = attempts + 1, started = ?3, detail = ?4 WHERE id = ?1")?.execute(params![
-        id,
-        signed(due),
-        signed(ended.started_ms),
-        ended.detail
-    ])?;
+    tx.prepare_cached("UPDATE runs SET due = ?2, taken = 0, attempts = attempts + 1, held = 0, started = ?3, detail = ?4 WHERE id = ?1")?
+        .execute(params![id, signed(due), signed(ended.started_ms), ended.detail])?;
     Ok(Some(due))
 }
 
@@ -203,18 +216,67 @@ fn is_wanted(tx: &Transaction<'_>, id: i64, number: TriggerNumber) -> Result<boo
     Ok(tx.prepare_cached(sql)?.query_row([number.0, id], |row| row.get(0)).optional()?.unwrap_or(false))
 }
 
-/// The host itself has refused a tick: it is delivered again then, and this has not counted. It is canceled if its trigger was disabled meanwhile.
-pub(super) fn hold(tx: &Transaction<'_>, id: i64, number: TriggerNumber, due: UnixMs, now: UnixMs) -> Result<(), Error> {
-    if is_wanted(tx, id, number)? {
-        tx.prepare_cached("UPDATE runs SET due = ?2, taken = 0 WHERE id = ?1")?.execute([id, signed(due)])?;
-    } else {
-        tx.prepare_cached("UPDATE runs SET due = NULL, taken = 0, outcome = ?2, ended = ?3 WHERE id = ?1")?.execute([
-            id,
-            Outcome::Canceled.number(),
-            signed(now),
-        ])?;
+/// Writes that a tick is not delivered any more.
+fn cancel_run(tx: &Transaction<'_>, id: i64, number: TriggerNumber, now: UnixMs, detail: Option<&str>) -> Result<(), Error> {
+    tx.prepare_cached("UPDATE runs SET due = NULL, taken = 0, outcome = ?2, ended = ?3, detail = ?4 WHERE id = ?1")?.execute(params![
+        id,
+        Outcome::Canceled.number(),
+        signed(now),
+        detail
+    ])?;
+    prune(tx, number)
+}
+
+/// The host itself has refused a tick: it is delivered again after a second, then two, and so on, and this has not counted. Returns when; none if it is
+/// not any more, because its trigger was disabled meanwhile or a later tick waits as well.
+pub(super) fn hold(tx: &Transaction<'_>, id: i64, number: TriggerNumber, ended: &End) -> Result<Option<UnixMs>, Error> {
+    if !is_wanted(tx, id, number)? {
+        cancel_run(tx, id, number, ended.now, ended.detail.as_deref())?;
+        return Ok(None);
     }
-    Ok(())
+    let sql = "SELECT scheduled, held, attempts = 0 AND manual = 0 FROM runs WHERE id = ?1";
+    let (scheduled, mut held, unseen): (i64, u32, bool) =
+        tx.prepare_cached(sql)?.query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    if unseen {
+        // Times that could not be delivered make one tick, that of the last of them, as those do that were missed. It goes on waiting as long as they did.
+        let sql = "SELECT id, scheduled, held FROM runs WHERE trigger = ?1 AND due IS NOT NULL AND held > 0 AND attempts = 0 AND manual = 0";
+        let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        let others: Vec<(i64, i64, u32)> = tx.prepare_cached(sql)?.query_map([number.0], row)?.collect::<Result<_, _>>()?;
+        let replaced = Some("a later tick has taken its place");
+        for (other, time, times) in others {
+            if time > scheduled {
+                cancel_run(tx, id, number, ended.now, replaced)?;
+                return Ok(None);
+            }
+            cancel_run(tx, other, number, ended.now, replaced)?;
+            held = held.max(times);
+        }
+    }
+    let wait = (1_000_u64 << held.min(16)).min(CRON_HOLD_SECONDS_MAX.saturating_mul(1_000));
+    let due = ended.now.saturating_add(wait);
+    tx.prepare_cached("UPDATE runs SET due = ?2, taken = 0, held = ?3, detail = ?4 WHERE id = ?1")?.execute(params![
+        id,
+        signed(due),
+        held.saturating_add(1),
+        ended.detail
+    ])?;
+    Ok(Some(due))
+}
+
+/// What the host has refused is due at once.
+pub(super) fn retry_held(tx: &Transaction<'_>, now: UnixMs) -> Result<usize, Error> {
+    Ok(tx.execute("UPDATE runs SET due = ?1 WHERE held > 0 AND due > ?1", [signed(now)])?)
+}
+
+/// All triggers, and whose they are.
+pub(super) fn all(connection: &Connection) -> Result<Vec<(Service, TriggerNumber)>, Error> {
+    let mut select = connection.prepare_cached("SELECT service, number FROM triggers WHERE dropped = 0")?;
+    Ok(select.query_map([], |row| Ok((Service(row.get(0)?), TriggerNumber(row.get(1)?))))?.collect::<Result<_, _>>()?)
+}
+
+/// The highest number that a trigger has ever had.
+pub(super) fn highest(connection: &Connection) -> Result<i64, Error> {
+    Ok(connection.query_row("SELECT coalesce(max(number), 0) FROM triggers", [], |row| row.get(0))?)
 }
 
 /// The next time at which something is due.

@@ -20,6 +20,8 @@ CREATE TABLE runs (
     due INTEGER,
     taken INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0,
+    -- How often in a row the host itself has refused to deliver it.
+    held INTEGER NOT NULL DEFAULT 0,
     outcome INTEGER NOT NULL DEFAULT 0,
     started INTEGER,
     ended INTEGER,
@@ -29,3 +31,4 @@ CREATE UNIQUE INDEX runs_tick ON runs (trigger, scheduled) WHERE manual = 0;
 CREATE INDEX runs_of_trigger ON runs (trigger, id);
 CREATE INDEX runs_due ON runs (due) WHERE due IS NOT NULL;
 CREATE INDEX runs_taken ON runs (taken) WHERE taken = 1;
+CREATE INDEX runs_held ON runs (due) WHERE held > 0 AND due IS NOT NULL;

@@ -7,6 +7,8 @@ mod measured;
 mod model;
 mod ticking;
 
+use std::time::Duration;
+
 use tempfile::TempDir;
 
 use super::*;

@@ -72,13 +72,17 @@ async fn what_the_host_refuses_does_not_count() {
     let (_folder, clock, crons) = fresh().await;
     crons.create(SERVICE, NIGHTLY, "nightly", "0 13 * * *").await.unwrap();
     advance_to(&clock, START - 30_000 + 3_600_000);
-    for _ in 0..10 {
+    for round in 0..10 {
         drop(one(&crons).await);
         assert_eq!(crons.next_due().await.unwrap(), Some(0));
         crons.changed().await;
-        one(&crons).await.hold(MINUTE).await.unwrap();
+        let before = clock.now_unix_ms();
+        let due = one(&crons).await.hold(Some("no".into())).await.unwrap().unwrap();
+        let wait = (1_000 << round.min(10)).min(60_000);
+        assert!((before + wait..before + wait + 900).contains(&due), "{round}: {}", due - before);
+        assert_eq!(crons.history(NIGHTLY).await.unwrap()[0].detail.as_deref(), Some("no"));
         assert!(none(&crons).await);
-        clock.advance(MINUTE);
+        advance_to(&clock, due);
     }
     let tick = one(&crons).await;
     assert_eq!(tick.attempt(), 1);
@@ -147,8 +151,67 @@ async fn a_tick_that_is_held_while_its_trigger_is_paused_is_canceled() {
     clock.advance(MINUTE);
     let tick = one(&crons).await;
     crons.enable(NIGHTLY, false).await.unwrap();
-    tick.hold(MINUTE).await.unwrap();
+    assert_eq!(tick.hold(None).await.unwrap(), None);
     assert_eq!((crons.next_due().await.unwrap(), crons.history(NIGHTLY).await.unwrap()[0].outcome), (None, Outcome::Canceled));
+}
+
+#[tokio::test]
+async fn what_was_held_is_due_at_once_when_what_held_it_may_be_over() {
+    let (_folder, clock, crons) = fresh().await;
+    let run = crons.create(SERVICE, NIGHTLY, "nightly", "0 0 * * *").await.map(|trigger| crons.run_now(trigger.number)).unwrap().await.unwrap();
+    for _ in 0..8 {
+        let due = one(&crons).await.hold(None).await.unwrap().unwrap();
+        advance_to(&clock, due);
+    }
+    let due = one(&crons).await.hold(None).await.unwrap().unwrap();
+    assert!(due > clock.now_unix_ms() + 50_000);
+    crons.changed().await;
+    crons.retry_held().await.unwrap();
+    crons.changed().await;
+    let tick = one(&crons).await;
+    assert_eq!((tick.run(), tick.attempt()), (run, 1));
+    // A failure is no refusal: its wait is not cut short.
+    tick.failed(None).await.unwrap();
+    crons.retry_held().await.unwrap();
+    assert!(none(&crons).await);
+}
+
+#[tokio::test]
+async fn of_ticks_that_nobody_takes_the_last_stays() {
+    let (_folder, clock, crons) = fresh().await;
+    crons.create(SERVICE, NIGHTLY, "nightly", "* * * * *").await.unwrap();
+    let mut waits = Vec::new();
+    for _ in 0..150 {
+        clock.advance(MINUTE);
+        for tick in crons.due(10).await.unwrap() {
+            let now = clock.now_unix_ms();
+            waits.extend(tick.hold(None).await.unwrap().map(|due| due.saturating_sub(now) / 1_000));
+        }
+    }
+    assert!(waits.is_sorted() && waits.ends_with(&[60, 60, 60]), "a later tick waits as long as those before it: {waits:?}");
+    let history = crons.history(NIGHTLY).await.unwrap();
+    let waiting: Vec<_> = history.iter().filter(|run| run.outcome == Outcome::Waiting).collect();
+    assert!(waiting.len() == 1 && waiting[0].id == history[0].id, "{waiting:?}");
+    assert_eq!((history[1].outcome, history[1].detail.as_deref()), (Outcome::Canceled, Some("a later tick has taken its place")));
+    let rows = |connection: &database::rusqlite::Connection| {
+        Ok::<_, Error>(connection.query_row("SELECT count(*) FROM runs", [], |row| row.get::<_, i64>(0))?)
+    };
+    assert!(crons.0.database.read(rows).await.unwrap() <= 101);
+    clock.advance(MINUTE);
+    let ticks = crons.due(10).await.unwrap();
+    assert!(ticks.len() <= 2 && ticks.iter().all(|tick| tick.attempt() == 1));
+}
+
+#[tokio::test]
+async fn a_trigger_that_is_made_again_as_it_is_misses_nothing() {
+    let (_folder, clock, crons) = fresh().await;
+    let made = crons.create(SERVICE, NIGHTLY, "nightly", "* * * * *").await.unwrap();
+    clock.advance(MINUTE);
+    assert_eq!(crons.create(SERVICE, NIGHTLY, "nightly", "* * * * *").await.unwrap(), made);
+    assert_eq!(one(&crons).await.scheduled_ms(), made.next_ms.unwrap());
+    assert_eq!((crons.all().await.unwrap(), crons.highest().await.unwrap()), (vec![(SERVICE, NIGHTLY)], NIGHTLY.0));
+    crons.drop_trigger(SERVICE, TriggerNumber(9)).await.unwrap();
+    assert_eq!((crons.all().await.unwrap(), crons.highest().await.unwrap()), (vec![(SERVICE, NIGHTLY)], 9));
 }
 
 #[tokio::test]
