@@ -38,6 +38,8 @@ enum Command {
     Sqlite(KindArguments),
     /// KV: in a worker, over the API, and the store itself beside a plain table.
     Kv(KvArguments),
+    /// Cron: an operator's host with thousands of triggers, many of them due in the same minute.
+    Cron(CronArguments),
     /// Objects: in a worker, over the API, and at their URLs.
     Objects(ObjectsArguments),
     /// Serves the native hyper hello until it is ended: the ceiling that the others are compared with.
@@ -173,6 +175,23 @@ pub struct KvArguments {
     pub json: Option<PathBuf>,
 }
 
+/// How cron is measured.
+#[derive(Args, Clone)]
+pub struct CronArguments {
+    /// Triggers of the host.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=40_000))]
+    pub triggers: u64,
+    /// Those of them that are due in the same minute.
+    #[arg(long, default_value_t = 1_000)]
+    pub together: u64,
+    /// Times that they are.
+    #[arg(long, default_value_t = 5)]
+    pub rounds: u32,
+    /// Raw results, one JSON object a line; `target/bench/cron-<time>.jsonl` when absent.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
 /// How objects are measured.
 #[derive(Args, Clone)]
 pub struct ObjectsArguments {
@@ -226,6 +245,11 @@ pub fn run() -> anyhow::Result<()> {
             let mut report = Report::begin();
             kinds::kv::run(&arguments, &mut report)?;
             report.finish("kv")
+        }
+        Command::Cron(arguments) => {
+            let mut report = Report::begin();
+            kinds::cron::run(&arguments, &mut report)?;
+            report.finish("cron")
         }
         Command::Objects(arguments) => {
             let mut report = Report::begin();

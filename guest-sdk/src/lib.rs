@@ -18,6 +18,7 @@
 //! - [`Env`] reads environment variables and calls bound services; [`fetch`] calls absolute URLs.
 //! - [`sqlite`] runs SQL in the service's databases: typed rows, batches, transactions, results of any size.
 //! - [`kv()`] reads and writes the KV namespaces of the worker's service.
+//! - [`cron`] has what cron triggers send, and [`Router::cron`] answers it.
 //! - [`objects()`] stores files of any size and reads them, in pieces where they are large.
 //! - [`Error`] carries a status; `?` works on the usual errors, whose text goes to the log and not to the client.
 //! - [`log`] writes to the service's log.
@@ -34,6 +35,7 @@ extern crate self as tovuk;
 #[doc(hidden)]
 pub mod bindings;
 mod call_error;
+pub mod cron;
 mod data_error;
 mod env;
 mod error;

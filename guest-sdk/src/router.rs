@@ -5,6 +5,7 @@
 
 use percent_encoding::percent_decode_str;
 
+use crate::cron::{self, Tick};
 use crate::{Error, Request, Response, Result};
 
 type Action<'a> = Box<dyn Fn(Request) -> Result<Response> + 'a>;
@@ -12,6 +13,8 @@ type Action<'a> = Box<dyn Fn(Request) -> Result<Response> + 'a>;
 struct Route<'a> {
     /// `None` matches every method.
     method: Option<&'static str>,
+    /// What the path begins with, before the pattern.
+    prefix: &'static str,
     pattern: &'static str,
     // A box around a function or a closure that captures nothing does not allocate.
     action: Action<'a>,
@@ -99,8 +102,17 @@ impl<'a> Router<'a> {
         self.add(None, pattern, action)
     }
 
+    /// Answers ticks of the service's cron trigger of this name; `{name}` stands for any. Success is 204, and a tick that fails is delivered again after one,
+    /// two and four minutes.
+    #[must_use]
+    pub fn cron(mut self, trigger: &'static str, action: impl Fn(Tick) -> Result<()> + 'a) -> Self {
+        let action = move |request: Request| action(Tick::of(&request)?).map(|()| Response::empty(204));
+        self.routes.push(Route { method: Some("POST"), prefix: cron::PREFIX, pattern: trigger, action: Box::new(action) });
+        self
+    }
+
     fn add(mut self, method: Option<&'static str>, pattern: &'static str, action: impl Fn(Request) -> Result<Response> + 'a) -> Self {
-        self.routes.push(Route { method, pattern, action: Box::new(action) });
+        self.routes.push(Route { method, prefix: "", pattern, action: Box::new(action) });
         self
     }
 
@@ -110,7 +122,7 @@ impl<'a> Router<'a> {
     /// What the route returned; 404 when no route has the path.
     pub fn run(&self, mut request: Request) -> Result<Response> {
         let wanted = request.method();
-        let on_path = || self.routes.iter().filter(|route| matches(route.pattern, request.path()));
+        let on_path = || self.routes.iter().filter(|route| route.matches(request.path()));
         let found = on_path()
             .find(|route| route.method.is_none_or(|method| method == wanted))
             .or_else(|| on_path().find(|route| wanted == "HEAD" && route.method == Some("GET")));
@@ -122,7 +134,7 @@ impl<'a> Router<'a> {
             let body = format!("{{\"error\":{}}}", serde_json::Value::from(format!("{wanted} is not allowed here; allowed: {allowed}")));
             return Ok(Response::empty(405).with_header("allow", allowed).with_header("content-type", "application/json").with_body(body));
         };
-        let params = params(route.pattern, request.path())?;
+        let params = params(route.pattern, request.path().strip_prefix(route.prefix).unwrap_or_default())?;
         request.set_params(params);
         (route.action)(request)
     }
@@ -130,7 +142,7 @@ impl<'a> Router<'a> {
 
 impl std::fmt::Debug for Router<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.routes.iter().map(|route| (route.method.unwrap_or("*"), route.pattern))).finish()
+        f.debug_list().entries(self.routes.iter().map(|route| (route.method.unwrap_or("*"), route.prefix, route.pattern))).finish()
     }
 }
 
@@ -180,8 +192,10 @@ fn split_segment(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn matches(pattern: &'static str, path: &str) -> bool {
-    walk(pattern, path, |_, _| {})
+impl Route<'_> {
+    fn matches(&self, path: &str) -> bool {
+        path.strip_prefix(self.prefix).is_some_and(|rest| walk(self.pattern, rest, |_, _| {}))
+    }
 }
 
 fn params(pattern: &'static str, path: &str) -> Result<Vec<(String, String)>> {
@@ -235,6 +249,29 @@ mod tests {
         assert_eq!(body("PATCH", "/users"), "patched");
         assert_eq!(body("GET", "/files/a/b/"), "a/b/");
         assert_eq!(body("BREW", "/any"), "BREW");
+    }
+
+    #[test]
+    fn ticks_go_to_the_trigger_of_their_name() {
+        let seen = std::cell::RefCell::new(Vec::new());
+        let routes = Router::new()
+            .cron("nightly", |tick| {
+                seen.borrow_mut().push(tick);
+                Ok(())
+            })
+            .cron("fails", |_| Err(Error::internal("no")))
+            .get("/nightly", |_| Ok(Response::text("a page")));
+        let status = |request: Request| routes.run(request).map_or_else(|error| error.status(), |response| response.status());
+        let tick = |name: &str| Tick::new(name, "0 0 * * *", 7);
+        assert_eq!(status(tick("nightly").to_request().unwrap()), 204);
+        assert_eq!((status(tick("fails").to_request().unwrap()), status(tick("other").to_request().unwrap())), (500, 404));
+        assert_eq!((status(Request::get("/.tovuk/cron/nightly")), status(Request::post("/.tovuk/cron/nightly"))), (405, 400));
+        assert_eq!((status(Request::get("/nightly")), status(Request::post("/nightly"))), (200, 405));
+        assert_eq!(*seen.borrow(), [tick("nightly")]);
+        assert_eq!(
+            (tick("nightly").cron_expression(), tick("nightly").scheduled()),
+            ("0 0 * * *", std::time::UNIX_EPOCH + std::time::Duration::from_millis(7))
+        );
     }
 
     #[test]

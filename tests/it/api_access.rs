@@ -37,6 +37,7 @@ impl World {
         host.ok_as(&alice, "POST", "/v1/services/shop/state/namespaces", Some(json!({"className": "AlicesRoom"}))).await;
         let value = "/v1/services/shop/state/namespaces/AlicesRoom/objects/alices-object/values/alices-key";
         host.ok_as(&alice, "PUT", value, Some(json!({"value": "alices-value"}))).await;
+        host.ok_as(&alice, "POST", "/v1/services/shop/cron", Some(json!({"name": "alices-cron", "cronExpression": "0 0 1 1 *"}))).await;
         host.ok_as(&alice, "POST", "/v1/services/shop/sqlite/databases", Some(json!({"name": "ALICES_DB"}))).await;
         host.ok_as(&alice, "POST", "/v1/services/shop/sqlite/ALICES_DB/backups", None).await;
         let read = host.ok_as(&alice, "POST", "/v1/tokens", Some(json!({"name": "alices-token", "scope": "read"}))).await;
@@ -60,6 +61,7 @@ impl World {
             ("key", "alices-key".to_owned()),
             ("class", "AlicesRoom".to_owned()),
             ("object", "alices-object".to_owned()),
+            ("trigger", "alices-cron".to_owned()),
             ("database", "ALICES_DB".to_owned()),
             ("backup", "sqlite_backup_1".to_owned()),
         ];
@@ -82,6 +84,8 @@ impl World {
             "env.set" => json!({"name": "A", "value": "b"}),
             "binding.create" => json!({"bindingName": "A", "targetService": "auth"}),
             "domain.add" => json!({"domain": "other.example.com"}),
+            "cron.create" => json!({"name": "OTHER", "cronExpression": "0 0 1 1 *"}),
+            "cron.update" => json!({"enabled": true}),
             "kv.create" => json!({"name": "OTHER"}),
             "sqlite.create" => json!({"name": "OTHER"}),
             "sqlite.query" => json!({"sql": "select 1"}),

@@ -101,6 +101,32 @@ async fn js_hello() {
     dev.program.any_line(&["  2 js → js", "GET /called-by-itself 200"]).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nightly() {
+    // What an earlier run has left.
+    let _ = std::fs::remove_dir_all(repository().join("examples/nightly/.tovuk"));
+    let dev = example("nightly", &[]).await;
+    let here = |arguments: &[&str]| {
+        let mut command = tovuk(TOVUK, arguments);
+        command.current_dir(repository().join("examples/nightly"));
+        tokio::task::block_in_place(|| ran(command)).ok()
+    };
+    let reports = async |count: usize| loop {
+        let reports = dev.get("nightly", "/reports").await.json();
+        if reports.as_object().unwrap().len() == count {
+            return reports;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(dev.get("nightly", "/").await.text(), "visit 1\n");
+    here(&["clock", "advance", "24h"]);
+    let (time, count) = reports(1).await.as_object().unwrap().iter().next().map(|(time, count)| (time.clone(), count.clone())).unwrap();
+    assert!(time.ends_with("T00:00:00Z") && count == 1, "{time} {count}");
+    assert_eq!(dev.get("nightly", "/").await.text(), "visit 2\n");
+    here(&["cron", "run", "nightly", "--service", "nightly"]);
+    assert!(reports(2).await.as_object().unwrap().values().any(|count| count == 2));
+}
+
 #[tokio::test]
 async fn sessions() {
     let dev = example("sessions", &[]).await;

@@ -4,6 +4,7 @@
 mod api_access;
 mod api_accounts;
 mod api_bindings;
+mod api_cron;
 mod api_deploys;
 mod api_domains;
 mod api_env;
@@ -26,6 +27,7 @@ mod cli_deploy;
 mod cli_kv;
 mod cli_serve;
 mod cli_storage;
+mod cron;
 mod density;
 mod deploy_load;
 mod deploys;

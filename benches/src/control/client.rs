@@ -81,7 +81,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    async fn open(address: SocketAddr, host: String, token: Option<&str>) -> anyhow::Result<Self> {
+    /// A connection to a listener, as whoever has the token.
+    pub async fn open(address: SocketAddr, host: String, token: Option<&str>) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;

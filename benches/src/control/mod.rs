@@ -183,10 +183,15 @@ async fn deploys(arguments: &ControlArguments, host: &Served, rows: &mut Rows) -
 /// Deploys and waits until it is live; how long that took, and the build.
 /// `health` is asked before, where the worker answers to a path without a body.
 pub(crate) async fn deploy(api: &mut Connection, name: &str, component: &[u8], health: Option<&str>) -> anyhow::Result<(f64, String)> {
-    let mut config = json!({"routes": ["/*"]});
-    if let Some(health) = health {
-        config["health"] = json!(health);
-    }
+    let config = match health {
+        Some(health) => json!({"routes": ["/*"], "health": health}),
+        None => json!({"routes": ["/*"]}),
+    };
+    deploy_as(api, name, component, config).await
+}
+
+/// The same with this table of the project file.
+pub(crate) async fn deploy_as(api: &mut Connection, name: &str, component: &[u8], config: Value) -> anyhow::Result<(f64, String)> {
     let body = json!({"service": name, "config": config, "component_base64": STANDARD.encode(component)});
     let body = Bytes::from(body.to_string());
     let started = Instant::now();

@@ -135,7 +135,7 @@ impl Held {
             powers: powers.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
             secrets: names("/env"),
             bindings: names("/resources/serviceBindings"),
-            data: [(Kind::Sqlite, "/resources/sqliteDatabases"), (Kind::Kv, "/resources/kvNamespaces")]
+            data: [(Kind::Sqlite, "/resources/sqliteDatabases"), (Kind::Kv, "/resources/kvNamespaces"), (Kind::Cron, "/resources/cronTriggers")]
                 .into_iter()
                 .flat_map(|(kind, pointer)| names(pointer).into_iter().map(move |name| (kind, name)))
                 .collect(),

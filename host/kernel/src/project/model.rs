@@ -335,7 +335,8 @@ impl Service {
         let databases = self.sqlite.keys().map(|name| (resource::Kind::Sqlite, name.as_str()));
         let namespaces = self.kv.iter().map(|name| (resource::Kind::Kv, name.as_str()));
         let classes = self.state.iter().map(|name| (resource::Kind::State, name.as_str()));
-        databases.chain(namespaces).chain(classes)
+        let triggers = self.crons.keys().map(|name| (resource::Kind::Cron, name.as_str()));
+        databases.chain(namespaces).chain(classes).chain(triggers)
     }
 
     /// Whether the service has a public address.

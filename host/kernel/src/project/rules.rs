@@ -224,7 +224,7 @@ fn check_queues(service: &Service, path: &str, report: &mut Report<'_>) {
 }
 
 fn check_crons(service: &Service, path: &str, report: &mut Report<'_>) {
-    let strange = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '*' | '/' | ',' | '-' | '#' | '?' | '+'));
+    let strange = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '*' | '/' | ',' | '-' | '#'));
     for (name, expression) in &service.crons {
         let path = join(&join(path, "crons"), name);
         let fields: Vec<&str> = expression.split_whitespace().collect();

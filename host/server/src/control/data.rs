@@ -1,6 +1,7 @@
 //! What the rows of the control database and the stores of data owe each other: rows come before data and go before it, so what a host that dies leaves
 //! half done is completed later, at the latest after its next start.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -23,12 +24,13 @@ impl Control {
     /// restored alone, no number of data that is there is given out again: a new owner must not find another one's.
     pub(super) async fn settle_data(&self) -> Result<(), Refusal> {
         let (databases, namespaces) = (self.sqlite().highest().await?.cast_signed(), self.kv().highest().await?);
-        let services = self.objects().highest_service().await?;
-        let classes = self.state().highest().await?;
+        let (services, classes) = (self.objects().highest_service().await?, self.state().highest().await?);
+        let triggers = self.crons().highest().await?;
         self.write(move |conn| {
             store::resources::skip_numbers(conn, Kind::State.as_str(), classes)?;
             store::resources::skip_numbers(conn, Kind::Sqlite.as_str(), databases)?;
             store::resources::skip_numbers(conn, Kind::Kv.as_str(), namespaces)?;
+            store::resources::skip_numbers(conn, Kind::Cron.as_str(), triggers)?;
             Ok(store::services::skip_numbers(conn, services)?)
         })
         .await?;
@@ -36,6 +38,27 @@ impl Control {
         for number in self.sqlite().missing(numbers.into_iter().map(i64::cast_unsigned).collect()).await? {
             tracing::warn!("the database sqlite_{number} has no file: an empty one is made");
             self.sqlite().create(number).await?;
+        }
+        self.settle_crons().await
+    }
+
+    /// Takes rows of cron triggers back that were committed before the host ended and have no trigger: whoever asked for them was not answered, and a
+    /// deploy that declares them makes them again. Triggers without a row go.
+    async fn settle_crons(&self) -> Result<(), Refusal> {
+        let triggers: HashMap<_, _> = self.crons().all().await?.into_iter().map(|(service, number)| (number.0, service)).collect();
+        let known: HashSet<i64> = triggers.keys().copied().collect();
+        let rows = self.write(move |conn| {
+            let rows = store::resources::numbers(conn, Kind::Cron)?;
+            for &number in rows.iter().filter(|number| !known.contains(number)) {
+                tracing::warn!("the cron trigger cron_{number} was never made: its row is taken back");
+                store::resources::delete(conn, Kind::Cron, number)?;
+            }
+            Ok(rows)
+        });
+        let rows: HashSet<i64> = rows.await?.into_iter().collect();
+        for (number, service) in triggers.into_iter().filter(|(number, _)| !rows.contains(number)) {
+            tracing::warn!("the cron trigger cron_{number} has no row: it is removed");
+            self.crons().drop_trigger(service, cron::TriggerNumber(number)).await?;
         }
         Ok(())
     }

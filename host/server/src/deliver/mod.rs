@@ -5,6 +5,7 @@
 //! and tells the store how it went. What is taken and never told is taken again, so whatever ends a dispatcher loses nothing.
 
 mod alarms;
+mod crons;
 
 use std::future::Future;
 
@@ -153,4 +154,5 @@ async fn answered(runtime: &Runtime, started: Started) -> Delivered {
 /// Begins to bring what is due. Ends with [`Control::begin_to_stop`].
 pub(crate) fn start(control: &Control) {
     control.deliveries().spawn(alarms::run(control.clone()));
+    control.deliveries().spawn(crons::run(control.clone()));
 }

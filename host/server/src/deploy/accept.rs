@@ -8,7 +8,7 @@ use tovuk_kernel::project::{self, Capabilities, Parsed};
 
 use super::migrations::{self, Migrations};
 use super::uploads::{self, Upload};
-use crate::control::operations::{bindings, note, resources, services, sqlite};
+use crate::control::operations::{bindings, cron, note, resources, services, sqlite};
 use crate::control::store::deploys::{Build, Deploy, NewDeploy};
 use crate::control::store::services::Service;
 use crate::control::store::{self, deploys, env};
@@ -82,7 +82,9 @@ pub(crate) fn declared(config: &Value, service: Option<&str>) -> Result<Declared
             None => refusal,
         }
     })?;
-    one(parsed, kept).ok_or_else(|| invalid("the configuration declares no service".to_owned()))
+    let declared = one(parsed, kept).ok_or_else(|| invalid("the configuration declares no service".to_owned()))?;
+    cron::check(&declared.service)?;
+    Ok(declared)
 }
 
 /// The configuration of a deploy that was accepted before.
@@ -236,15 +238,18 @@ async fn record(
             };
             let (deploy, build) = deploys::create(conn, &new)?;
             note(conn, &caller, "deploy.create", Some(service.id), &format!("deploy_{}", deploy.id), now)?;
-            Ok((service.clone(), Ok((Accepted { service, deploy, build }, made))))
+            Ok((service.clone(), Ok((Accepted { service, deploy, build }, made, declared))))
         })
         .await?;
     control.live().register(&service);
     drop(air);
-    let (accepted, made) = accepted?;
+    let (accepted, made, declared) = accepted?;
     if let Err(refusal) = sqlite::make(control, &made).await {
         // The build tries again, and fails if it cannot.
         tracing::warn!("a database of {} has no file yet: {refusal}", accepted.service.name);
+    }
+    if let Err(refusal) = cron::make(control, accepted.service.id, &made, &declared.service).await {
+        tracing::warn!("a cron trigger of {} is not there yet: {refusal}", accepted.service.name);
     }
     Ok(accepted)
 }

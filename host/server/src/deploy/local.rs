@@ -16,7 +16,7 @@ use super::log::BuildLog;
 use super::migrations::{self, Migrations};
 use super::run::{self, Output};
 use crate::control::operations::bindings::ensure;
-use crate::control::operations::{resources, sqlite};
+use crate::control::operations::{cron, resources, sqlite};
 use crate::control::store::accounts::Account;
 use crate::control::store::deploys::{self, LOCAL, NewDeploy};
 use crate::control::store::services::Service;
@@ -84,6 +84,7 @@ pub async fn declare(control: &Control, services: &BTreeMap<String, project::Ser
     for Counted { service, declared, is_up, is_local } in census {
         match declared {
             Some(declared) => {
+                cron::apply(control, &service, &declared).await?;
                 control.live().register(&service);
                 if !is_up {
                     control.live().announce(&service, &declared);

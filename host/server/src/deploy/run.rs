@@ -19,7 +19,7 @@ use super::kept::Kept;
 use super::live::{Ready, Version};
 use super::log::BuildLog;
 use super::{accept, migrations, powers, uploads};
-use crate::control::operations::sqlite;
+use crate::control::operations::{cron, sqlite};
 use crate::control::store;
 use crate::control::store::deploys::{self, BuildStatus, Deploy, Product, Promotion};
 use crate::control::store::services;
@@ -158,6 +158,8 @@ async fn promote(control: &Control, id: i64, attempted: Attempted, log: &BuildLo
     let place = version.declared.place(&control.urls().service(&version.service.slug));
     let (kind, capabilities) = (version.declared.service.kind(), version.declared.service.capabilities());
     let folder = output.assets.as_deref().map(|digest| uploads::assets_folder(&control.config().data, digest));
+    // Before it is live, so that it is done once more where the host ends between the two.
+    cron::apply(control, &service, &version.declared.service).await?;
     let ready = control.live().assemble(version, output.artifact, folder)?;
     let now = control.now_ms();
     let promotion = control

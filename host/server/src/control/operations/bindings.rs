@@ -72,6 +72,8 @@ impl Handler for Create {
                 response.next_actions = restart_hint(&service.name, service.live_deploy_id);
                 Ok(response)
             })
+            .await?
+            .complete(&control)
             .await
     }
 }
@@ -141,6 +143,8 @@ impl Handler for Delete {
                 response.next_actions = restart_hint(&service.name, service.live_deploy_id);
                 Ok(response)
             })
+            .await?
+            .complete(&control)
             .await
     }
 }

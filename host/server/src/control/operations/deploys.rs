@@ -145,6 +145,7 @@ impl Request for Create {
         .body_bytes_max(DEPLOY_BODY_BYTES_MAX)
         .errors(&[
             &codes::INVALID_CONFIG,
+            &codes::CRON_EXPRESSION_INVALID,
             &codes::INVALID_NAME,
             &codes::SECRET_MISSING,
             &codes::SERVICE_LIMIT,

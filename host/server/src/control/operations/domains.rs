@@ -258,6 +258,6 @@ impl Handler for Delete {
             control.live().set_domains(&air, &service, hosts);
             control.live().forget_domain(&name);
         }
-        Ok(deleted)
+        Ok(Deleted { resources: deleted.resources.complete(&control).await?, ..deleted })
     }
 }

@@ -160,7 +160,7 @@ impl Handler for Delete {
             })
             .await?;
         let env = secrets.into_iter().map(Secret::from).collect();
-        Ok(Deleted { env, resources })
+        Ok(Deleted { env, resources: resources.complete(&control).await? })
     }
 }
 

@@ -6,6 +6,7 @@ pub mod bindings;
 pub mod builds;
 pub mod catalog;
 pub mod clock;
+pub mod cron;
 pub mod deploys;
 pub mod domains;
 pub mod env;
@@ -53,6 +54,7 @@ pub(super) fn all() -> Vec<Registered> {
     table![env::List, env::Set, env::Delete, bindings::Create, bindings::Delete];
     table![domains::List, domains::Add, domains::Verify, domains::Delete];
     table![kv::Create, kv::Delete, kv::Keys, kv::Get, kv::Put, kv::DeleteKey, kv_bulk::BulkGet, kv_bulk::BulkPut, kv_bulk::BulkDelete];
+    table![cron::Create, cron::Update, cron::Show, cron::History, cron::Run, cron::Delete];
     table![clock::Show, clock::Advance];
     table![storage::List, storage::UploadUrl, storage::Complete, storage::DownloadUrl, storage::Delete];
     table![storage_parts::Create, storage_parts::Complete, storage_parts::Abort];

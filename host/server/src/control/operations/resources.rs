@@ -8,8 +8,8 @@ use tovuk_kernel::project::BOUND_RESOURCES_MAX;
 use tovuk_kernel::resource::Kind;
 use tovuk_kernel::{codes, project};
 
-use super::services::ResourcesResponse;
-use super::{note, timestamp};
+use super::services::{Resources, ResourcesResponse};
+use super::{cron, note, timestamp};
 use crate::control::data::STILL_REMOVING;
 use crate::control::store::bindings;
 use crate::control::store::resources::{self, Resource};
@@ -34,6 +34,21 @@ pub struct ResourceEntry {
 impl From<Resource> for ResourceEntry {
     fn from(resource: Resource) -> Self {
         Self { id: resource.id(), env: resource.kind.variable(&resource.name), created_at: timestamp(resource.created_ms), name: resource.name }
+    }
+}
+
+impl Resources {
+    /// With what only the stores of data know.
+    pub(super) async fn complete(mut self, control: &Control) -> Result<Self, Refusal> {
+        cron::complete(control, &mut self.cron_triggers).await?;
+        Ok(self)
+    }
+}
+
+impl ResourcesResponse {
+    /// With what only the stores of data know.
+    pub(super) async fn complete(self, control: &Control) -> Result<Self, Refusal> {
+        Ok(Self { resources: self.resources.complete(control).await?, ..self })
     }
 }
 
@@ -86,7 +101,8 @@ pub(super) async fn make(control: &Control, caller: Caller, operation: &'static 
         note(conn, &caller, operation, Some(service.id), &name, now)?;
         Ok(Made { resources: ResourcesResponse::changed(conn, &service)?, resource, service })
     });
-    work.await
+    let made: Made = work.await?;
+    Ok(Made { resources: made.resources.complete(control).await?, ..made })
 }
 
 /// Takes back what was made, because its store would not have it.
@@ -112,7 +128,7 @@ pub(super) async fn remove(
         note(conn, &caller, operation, Some(service.id), &resource.name, now)?;
         ResourcesResponse::changed(conn, &service)
     });
-    let mut resources = work.await?;
+    let mut resources = work.await?.complete(control).await?;
     if !control.remove_data().await {
         resources.next_actions.push(STILL_REMOVING.to_owned());
     }

@@ -14,6 +14,7 @@ use tovuk_kernel::project::{Capabilities, Kind};
 use tovuk_kernel::resource;
 use tovuk_resources::bindings::INTERNAL_DOMAIN;
 
+use super::cron::TriggerEntry;
 use super::env::restart_hint;
 use super::resources::{ResourceEntry, entries};
 use super::snapshot::Snapshot;
@@ -264,7 +265,7 @@ pub struct Resources {
     /// Queues.
     pub queues: Vec<ResourceEntry>,
     /// Cron triggers.
-    pub cron_triggers: Vec<ResourceEntry>,
+    pub cron_triggers: Vec<TriggerEntry>,
     /// State namespaces.
     pub state_namespaces: Vec<ResourceEntry>,
     /// Service bindings.
@@ -288,7 +289,7 @@ impl Resources {
             sqlite_databases: entries(conn, service.id, resource::Kind::Sqlite)?,
             kv_namespaces: entries(conn, service.id, resource::Kind::Kv)?,
             queues: entries(conn, service.id, resource::Kind::Queue)?,
-            cron_triggers: entries(conn, service.id, resource::Kind::Cron)?,
+            cron_triggers: entries(conn, service.id, resource::Kind::Cron)?.into_iter().map(TriggerEntry::from).collect(),
             state_namespaces: entries(conn, service.id, resource::Kind::State)?,
             service_bindings: bindings::list(conn, service.id)?.into_iter().map(entry).collect(),
             ..Self::default()
@@ -330,6 +331,7 @@ impl Request for ResourcesOf {
         .access(Access::Runtime)
         .commands(&[
             Command::new("binding list").default().examples(&["tovuk binding list --service shop"]),
+            Command::new("cron list").default().examples(&["tovuk cron list --service shop"]),
             Command::new("kv list").default().examples(&["tovuk kv list --service shop"]),
             Command::new("sqlite list").default().examples(&["tovuk sqlite list --service shop"]),
             Command::new("state list").default().examples(&["tovuk state list --service shop"]),
@@ -340,7 +342,7 @@ impl Request for ResourcesOf {
 impl Handler for ResourcesOf {
     async fn run(self, control: Control, caller: Caller) -> Result<ResourcesResponse, Refusal> {
         let service = control.service(&caller, &self.service).await?;
-        control.read(move |conn| ResourcesResponse::of(conn, &service)).await
+        control.read(move |conn| ResourcesResponse::of(conn, &service)).await?.complete(&control).await
     }
 }
 

@@ -105,6 +105,7 @@ impl Snapshot {
             Ok((service.live_deploy_id, snapshot))
         };
         let (live, mut snapshot) = control.read(read).await?;
+        snapshot.resources = snapshot.resources.complete(control).await?;
         snapshot.account_usage = snapshot.account_usage.with_objects(control, account).await?;
         if let Some(live) = live {
             control.builds().settled(live).await;
