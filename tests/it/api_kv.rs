@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use serde_json::{Value, json};
+use tovuk_resources::database::rusqlite::Connection;
 use tovuk_tests::{Client, Operator};
 
 use crate::TOVUK;
@@ -157,4 +158,41 @@ async fn a_worker_is_told_its_namespaces_and_uses_them_with_its_token() {
     host.ok("POST", "/v1/services/other/kv/namespaces", Some(json!({"name": "CACHE"}))).await;
     let foreign = host.get("shop", "/call?path=/v1/services/service_2/kv/CACHE/keys").await.json();
     assert_eq!(foreign["status"], 404, "{foreign}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_has_no_more_than_it_may_whoever_writes() {
+    let host = Operator::start(TOVUK).await;
+    let made = host.ok("POST", "/v1/operator/accounts", Some(json!({"handle": "ada", "plan": "free"}))).await;
+    let ada = made["token"].as_str().unwrap().to_owned();
+    for name in ["shop", "blog"] {
+        host.ok_as(&ada, "POST", "/v1/services", Some(json!({"name": name}))).await;
+        host.ok_as(&ada, "POST", &format!("/v1/services/{name}/kv/namespaces"), Some(json!({"name": "CACHE"}))).await;
+    }
+    let other = "/v1/services/blog/kv/CACHE";
+    host.ok_as(&ada, "PUT", &format!("{other}/values/k"), Some(json!({"value": "x"}))).await;
+    host.deploy(&ada, "shop", "kv", json!({"routes": ["/*"], "limits": {"cpu_ms": 20_000}})).await;
+    // The other service has all but 10 bytes of what a free account may have.
+    let file = host.data.join("kv/02.db");
+    let host = host
+        .restart_with(|_| {
+            let connection = Connection::open(file).unwrap();
+            assert_eq!(connection.execute("UPDATE namespaces SET bytes = 999999990 WHERE number = 2", []).unwrap(), 1);
+        })
+        .await;
+    host.ok_as(&ada, "PUT", &format!("{CACHE}/values/k"), Some(json!({"value": "123456789"}))).await;
+    let more = json!({"value": "1234567890"});
+    let refused = host.api("PUT", &format!("{CACHE}/values/k"), Some(&ada), Some(more)).await;
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (409, "kv_storage_full"));
+    assert!(refused.text().contains("1000000001 bytes") && refused.text().contains("1000000000"), "{}", refused.text());
+    let bulk = json!({"entries": [{"key": "a", "value": "x"}]});
+    assert_eq!(host.refused(&ada, "PUT", &format!("{CACHE}/bulk"), Some(bulk)).await, "kv_storage_full");
+    for step in [json!({"op": "put", "key": "n", "value": "v"}), json!({"op": "increment", "key": "n", "delta": 1})] {
+        let address = host.host.public_address();
+        let url = format!("http://shop.localhost:{}/", address.port());
+        let answer = host.at("POST", &url, &[], json!([step]).to_string()).await;
+        assert!(answer.text().contains("kv_storage_full"), "{}", answer.text());
+    }
+    host.ok_as(&ada, "DELETE", "/v1/services/blog/kv/namespaces/CACHE", None).await;
+    host.ok_as(&ada, "PUT", &format!("{CACHE}/values/k"), Some(json!({"value": "x".repeat(10_000)}))).await;
 }

@@ -306,3 +306,33 @@ async fn the_documents_commands_run_verbatim() {
     assert!(migrate("empty").refused().failure()["message"].as_str().unwrap().contains("no file *.sql"));
     assert_eq!(host.line("tovuk sqlite delete --service service_1 DB --json").ok().json()["sqliteDatabases"], json!([]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_has_no_more_than_it_may_in_all_its_databases() {
+    let host = Operator::start(TOVUK).await;
+    let made = host.ok("POST", "/v1/operator/accounts", Some(json!({"handle": "ada", "plan": "free"}))).await;
+    let ada = made["token"].as_str().unwrap().to_owned();
+    for name in ["shop", "blog"] {
+        host.ok_as(&ada, "POST", "/v1/services", Some(json!({"name": name}))).await;
+        host.ok_as(&ada, "POST", &format!("/v1/services/{name}/sqlite/databases"), Some(json!({"name": "DB"}))).await;
+    }
+    let ask = |sql: &str| json!({"sql": sql});
+    host.ok_as(&ada, "POST", &format!("{DB}/query"), Some(ask("create table t (body text)"))).await;
+    // The other database has all but 100 KB of what a free account may have. Nobody opens it.
+    let (file, filled) = (host.data.join("sqlite/2.db"), 5_000_000_000 - 100_000);
+    let host = host.restart_with(|_| std::fs::File::options().write(true).open(file).unwrap().set_len(filled).unwrap()).await;
+    let grow = ask("insert into t values (hex(randomblob(10000)))");
+    let mut writes = 0;
+    let refused = loop {
+        let reply = host.api("POST", &format!("{DB}/query"), Some(&ada), Some(grow.clone())).await;
+        if !reply.status.is_success() {
+            break reply;
+        }
+        writes += 1;
+    };
+    assert!((1..5).contains(&writes), "{writes}");
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (409, "sqlite_storage_full"));
+    assert!(refused.text().contains("of the account may have 5000000000 bytes"), "{}", refused.text());
+    host.ok_as(&ada, "DELETE", "/v1/services/blog/sqlite/databases/DB", None).await;
+    host.ok_as(&ada, "POST", &format!("{DB}/query"), Some(grow)).await;
+}

@@ -164,6 +164,13 @@ pub const fn object_storage_account_bytes(plan: Plan) -> u64 {
         Plan::Pro => 10_000_000_000_000,
     }
 }
+/// Keys, values and metadata of all KV namespaces of one account together, in bytes.
+pub const fn kv_account_bytes(plan: Plan) -> u64 {
+    match plan {
+        Plan::Free => 1_000_000_000,
+        Plan::Pro => 1_000_000_000_000,
+    }
+}
 /// Largest SQLite database, in bytes, without its backups.
 pub const fn sqlite_database_bytes(plan: Plan) -> u64 {
     match plan {
@@ -174,6 +181,13 @@ pub const fn sqlite_database_bytes(plan: Plan) -> u64 {
 /// A SQLite database and its backups together, in bytes: one more backup has to fit. A restore is not refused; snapshots of earlier ones make room.
 pub const fn sqlite_storage_bytes(plan: Plan) -> u64 {
     3 * sqlite_database_bytes(plan)
+}
+/// All SQLite databases and backups of one account together, in bytes. A restore is not refused.
+pub const fn sqlite_account_bytes(plan: Plan) -> u64 {
+    match plan {
+        Plan::Free => 5_000_000_000,
+        Plan::Pro => 1_000_000_000_000,
+    }
 }
 /// Steps of SQLite's virtual machine that one query or batch may take.
 pub const fn sqlite_vm_steps(plan: Plan) -> u64 {
@@ -207,7 +221,7 @@ pub struct PlanLimit {
 }
 
 /// The limits that differ between plans and that no project file sets.
-pub const BY_PLAN: [PlanLimit; 9] = [
+pub const BY_PLAN: [PlanLimit; 11] = [
     PlanLimit { name: "component_gzip_bytes", figure: component_gzip_bytes, doc: "Largest component, in bytes compressed with gzip." },
     PlanLimit { name: "services_max", figure: services_max, doc: "Services that one account may have." },
     PlanLimit { name: "custom_domains_max", figure: custom_domains_max, doc: "Custom domains that one service may have." },
@@ -216,11 +230,21 @@ pub const BY_PLAN: [PlanLimit; 9] = [
         figure: object_storage_account_bytes,
         doc: "Objects of all services of one account together, open uploads included, in bytes.",
     },
+    PlanLimit {
+        name: "kv_account_bytes",
+        figure: kv_account_bytes,
+        doc: "Keys, values and metadata of all KV namespaces of one account together, in bytes. What has expired counts until it is swept.",
+    },
     PlanLimit { name: "sqlite_database_bytes", figure: sqlite_database_bytes, doc: "Largest SQLite database, in bytes, without its backups." },
     PlanLimit {
         name: "sqlite_storage_bytes",
         figure: sqlite_storage_bytes,
         doc: "A SQLite database and its backups together, in bytes: one more backup has to fit. A restore is not refused; snapshots of earlier ones make room.",
+    },
+    PlanLimit {
+        name: "sqlite_account_bytes",
+        figure: sqlite_account_bytes,
+        doc: "All SQLite databases and backups of one account together, in bytes. A restore is not refused.",
     },
     PlanLimit { name: "sqlite_vm_steps", figure: sqlite_vm_steps, doc: "Steps of SQLite's virtual machine that one query or batch may take." },
     PlanLimit { name: "state_object_bytes", figure: state_object_bytes, doc: "Values of one State object with their keys, in bytes." },

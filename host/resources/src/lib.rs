@@ -8,6 +8,7 @@ pub mod database;
 #[cfg(test)]
 mod killing;
 pub mod kv;
+mod ledger;
 pub mod objects;
 pub mod queue;
 mod shares;

@@ -79,12 +79,23 @@ pub enum Error {
         /// How many they may have.
         bytes_max: usize,
     },
+    /// The account would have more than it may.
+    #[error("with this all KV namespaces of the account would have {bytes} bytes together, and they may have {bytes_max}; nothing was written")]
+    AccountFull {
+        /// What they would have.
+        bytes: u64,
+        /// What they may have.
+        bytes_max: u64,
+    },
     /// What is to be added to is no number, or too large a one.
     #[error("the value of `{key}` is no decimal number, or the sum has more than 64 bits")]
     Number {
         /// The beginning of its key.
         key: String,
     },
+    /// There is no memory for what would be read.
+    #[error("the host has no memory left for these values; try again shortly, or ask for fewer at a time")]
+    Busy,
     /// A page of a list has too many keys, or none.
     #[error("`limit` must be 1 to {KV_PAGE_KEYS_MAX}")]
     Limit,
@@ -115,8 +126,10 @@ impl Error {
             Self::TooSoon { .. } => &codes::KV_EXPIRATION_TOO_SOON,
             Self::TooLate { .. } | Self::Limit | Self::Number { .. } => &codes::INVALID_REQUEST,
             Self::BulkKeys { .. } | Self::BulkBytes { .. } => &codes::KV_BULK_TOO_LARGE,
+            Self::AccountFull { .. } => &codes::KV_STORAGE_FULL,
             Self::Cursor(_) => &codes::INVALID_CURSOR,
             Self::Dropped => &codes::RESOURCE_NOT_FOUND,
+            Self::Busy => &codes::HOST_BUSY,
             Self::Database(_) => &codes::STORAGE_FAILED,
         }
     }

@@ -30,11 +30,13 @@ use tovuk_kernel::limits::{KV_BULK_BYTES_MAX, KV_BULK_READ_KEYS_MAX, KV_BULK_WRI
 
 pub use error::Error;
 pub use list::Pages;
-pub use types::{Deleted, Entry, List, Listed, Namespace, Page, Put, Usage, Written};
+pub use types::{Deleted, Entry, List, Listed, Memory, Namespace, Page, Put, Usage, Written};
 pub use update::Tag;
 
+use crate::database::rusqlite::Transaction;
 use crate::database::shards::Shards;
 use crate::database::{self, Counts, Database};
+use crate::ledger::Ledger;
 use crate::shares::Shares;
 use cache::Cache;
 use store::Change;
@@ -75,18 +77,35 @@ impl Default for Options {
     }
 }
 
-/// The open store. Clones share it, and work for the same account.
+/// The open store. Clones share it, work for the same account and count in the same memory.
 #[derive(Clone)]
 pub struct Kv {
     store: Arc<Store>,
     sweeper: Arc<Sweeper>,
     account: Option<Account>,
+    memory: Option<Arc<dyn Memory>>,
 }
 
 /// For whom a handle works.
 #[derive(Clone, Copy)]
 struct Account {
     number: i64,
+    /// What all its namespaces may have together.
+    bytes_max: u64,
+}
+
+impl Account {
+    /// Counts a change of one of its namespaces, unless that would be too much. What nobody writes for an account has no such limit.
+    fn count(account: Option<Self>, ledger: &Ledger, tx: &Transaction<'_>, namespace: Namespace, change: Change) -> Result<Usage, Error> {
+        let usage = store::count(tx, namespace, change)?;
+        let Some(Self { number, bytes_max }) = account else {
+            ledger.set(namespace.0, usage.bytes);
+            return Ok(usage);
+        };
+        ledger.own(namespace.0, number);
+        ledger.grow(namespace.0, usage.bytes, bytes_max).map_err(|bytes| Error::AccountFull { bytes, bytes_max })?;
+        Ok(usage)
+    }
 }
 
 /// What the sweeper shares with the operations.
@@ -97,6 +116,8 @@ struct Store {
     options: Options,
     /// What each account may have on its way to the writers, in KiB.
     shares: Shares,
+    /// What each account has. Changed where the writers are, before the commit.
+    ledger: Arc<Ledger>,
     /// Told when a namespace was dropped.
     dropped: Notify,
 }
@@ -121,15 +142,34 @@ impl Kv {
         let shards = Shards::open(folder, SHARDS, store::MIGRATIONS, figures()).await?;
         let cache = Cache::new(options.cache_bytes);
         let shares = Shares::new(KV_WRITING_ACCOUNT_KIB_MAX);
-        let store = Arc::new(Store { shards, cache, clock, options, shares, dropped: Notify::new() });
+        let store = Arc::new(Store { shards, cache, clock, options, shares, ledger: Arc::default(), dropped: Notify::new() });
         let sweeper = Arc::new(Sweeper(tokio::spawn(sweep::run(store.clone())).abort_handle()));
-        Ok(Self { store, sweeper, account: None })
+        Ok(Self { store, sweeper, account: None, memory: None })
     }
 
-    /// The same store, for an account. What is written through this handle has a share with everything else that the account writes, so that others do not
-    /// wait behind all of it.
-    pub fn for_account(&self, account: i64) -> Self {
-        Self { account: Some(Account { number: account }), ..self.clone() }
+    /// The same store, for a call whose answer has memory counted. Values that are read from disk through this handle count there before they are read, and
+    /// are not read when there is none. What is hot has its memory already.
+    pub fn counted_in(&self, memory: Arc<dyn Memory>) -> Self {
+        Self { memory: Some(memory), ..self.clone() }
+    }
+
+    /// Says which account has which namespace, for the start of the host: what a namespace has counts for its account from then on.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub async fn own(&self, owners: Vec<(Namespace, i64)>) -> Result<(), Error> {
+        owners.iter().for_each(|(namespace, account)| self.store.ledger.own(namespace.0, *account));
+        for database in self.store.shards.all() {
+            let all = database.read(store::usages).await?;
+            all.into_iter().for_each(|(number, bytes)| self.store.ledger.set(number, bytes));
+        }
+        Ok(())
+    }
+
+    /// The same store, for an account, whose namespaces may have so many bytes together. What is written through this handle has a share with everything else
+    /// that the account writes, so that others do not wait behind all of it.
+    pub fn for_account(&self, account: i64, bytes_max: u64) -> Self {
+        Self { account: Some(Account { number: account, bytes_max }), ..self.clone() }
     }
 
     /// Waits until the account may have so much more on its way. It is on its way until this is dropped.
@@ -202,14 +242,14 @@ impl Kv {
         let puts = puts.into_iter().map(|put| check_put(put, now_ms)).collect::<Result<Vec<_>, _>>()?;
         let bytes = check_bulk_bytes(puts.iter().map(types::Checked::bytes), bytes_max)?;
         let turn = self.turn(puts.len(), bytes).await;
-        let cache = self.store.cache.clone();
+        let (cache, ledger, account) = (self.store.cache.clone(), self.store.ledger.clone(), self.account);
         let work = self.store.shards.of(namespace.0).await?.write(move |tx| {
             let writing = cache.writing(puts.iter().map(|put| (namespace, put.key.as_str())));
             let mut change = Change::default();
             for put in &puts {
                 change.add(store::put(tx, namespace, put)?);
             }
-            let usage = store::count(tx, namespace, change)?;
+            let usage = Account::count(account, &ledger, tx, namespace, change)?;
             Ok::<_, Error>((Written { keys: u64::try_from(puts.len()).unwrap_or(u64::MAX), bytes, usage }, (writing, turn)))
         });
         let (written, underway) = work.await?;
@@ -227,7 +267,8 @@ impl Kv {
     pub async fn bulk_delete(&self, namespace: Namespace, keys: Vec<String>) -> Result<Deleted, Error> {
         check_bulk(keys.len(), KV_BULK_WRITE_KEYS_MAX)?;
         keys.iter().try_for_each(|key| check_key(key))?;
-        let (cache, now_ms) = (self.store.cache.clone(), self.store.clock.now_unix_ms());
+        let (cache, ledger, account) = (self.store.cache.clone(), self.store.ledger.clone(), self.account);
+        let now_ms = self.store.clock.now_unix_ms();
         let Some(database) = self.store.shards.existing(namespace.0) else {
             return Ok(Deleted { keys: u64::try_from(keys.len()).unwrap_or(u64::MAX), existed: 0, usage: Usage::default() });
         };
@@ -240,7 +281,7 @@ impl Kv {
                 change.add(removed);
                 existed += u64::from(was_there);
             }
-            let usage = store::count(tx, namespace, change)?;
+            let usage = Account::count(account, &ledger, tx, namespace, change)?;
             Ok::<_, Error>((Deleted { keys: u64::try_from(keys.len()).unwrap_or(u64::MAX), existed, usage }, (writing, turn)))
         });
         let (deleted, underway) = work.await?;
@@ -251,10 +292,11 @@ impl Kv {
     /// Drops a namespace with all that it holds, and says how much that was. Afterwards every operation on it fails with [`Error::Dropped`],
     /// but for this one. Its entries are removed and their space is given back in the background, also after the next start.
     pub async fn drop_namespace(&self, namespace: Namespace) -> Result<Usage, Error> {
-        let cache = self.store.cache.clone();
+        let (cache, ledger) = (self.store.cache.clone(), self.store.ledger.clone());
         let work = self.store.shards.of(namespace.0).await?.write(move |tx| {
             let writing = cache.dropping(namespace);
             let usage = store::drop_namespace(tx, namespace)?;
+            ledger.remove(namespace.0);
             Ok::<_, Error>((usage, writing))
         });
         let (usage, writing) = work.await?;
@@ -290,9 +332,9 @@ impl Kv {
     async fn read(&self, namespace: Namespace, keys: Vec<String>, bytes_max: usize) -> Result<Vec<Option<Arc<Entry>>>, Error> {
         let Some(database) = self.store.shards.existing(namespace.0) else { return Ok(vec![None; keys.len()]) };
         let tickets: Vec<_> = keys.iter().map(|key| self.store.cache.ticket(namespace, key)).collect();
-        let cache = self.store.cache.clone();
+        let (cache, memory) = (self.store.cache.clone(), self.memory.clone());
         let entries = database.read(move |connection| {
-            let entries = store::get(connection, namespace, &keys, bytes_max)?;
+            let entries = store::get(connection, namespace, &keys, bytes_max, memory.as_deref())?;
             for ((key, entry), ticket) in keys.iter().zip(&entries).zip(tickets) {
                 if let Some(ticket) = ticket {
                     cache.fill(ticket, namespace, key, entry.clone());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use tovuk_kernel::clock::UnixMs;
 
-use super::types::{Checked, is_live};
+use super::types::{Checked, Memory, is_live};
 use super::{Entry, Error, Listed, Namespace, Usage};
 use crate::database::rusqlite;
 
@@ -145,6 +145,12 @@ pub(super) fn highest(connection: &Connection) -> Result<i64, Error> {
     Ok(connection.query_row("SELECT coalesce(max(number), 0) FROM namespaces", [], |row| row.get(0))?)
 }
 
+/// The numbers of namespaces, and how many bytes each has. Dropped ones have none.
+pub(super) fn usages(connection: &Connection) -> Result<Vec<(i64, u64)>, Error> {
+    let mut select = connection.prepare("SELECT number, bytes FROM namespaces")?;
+    Ok(select.query_map([], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?.collect::<Result<_, _>>()?)
+}
+
 /// What a namespace holds.
 pub(super) fn usage(connection: &Connection, namespace: Namespace) -> Result<Usage, Error> {
     Ok(row_of(connection, namespace)?.unwrap_or_default())
@@ -199,9 +205,15 @@ pub(super) fn find(connection: &Connection, namespace: Namespace, key: &str) -> 
     Ok(select.query_row(params![namespace.0, key.as_bytes()], read).optional()?)
 }
 
-/// What is stored under each of these keys, in their order. It may have expired. Fails when the values have more bytes together, before it reads the one
-/// that is too much.
-pub(super) fn get(connection: &Connection, namespace: Namespace, keys: &[String], bytes_max: usize) -> Result<Vec<Option<Arc<Entry>>>, Error> {
+/// What is stored under each of these keys, in their order. It may have expired. Fails when the values have more bytes together, or there is no memory for
+/// them, before it reads the one that is too much.
+pub(super) fn get(
+    connection: &Connection,
+    namespace: Namespace,
+    keys: &[String],
+    bytes_max: usize,
+    memory: Option<&dyn Memory>,
+) -> Result<Vec<Option<Arc<Entry>>>, Error> {
     row_of(connection, namespace)?;
     let (mut entries, mut bytes) = (Vec::with_capacity(keys.len()), 0_usize);
     for key in keys {
@@ -209,6 +221,11 @@ pub(super) fn get(connection: &Connection, namespace: Namespace, keys: &[String]
         bytes = bytes.saturating_add(found.as_ref().map_or(0, |found| found.bytes));
         if bytes > bytes_max {
             return Err(Error::BulkBytes { bytes_max });
+        }
+        if let (Some(found), Some(memory)) = (&found, memory)
+            && !memory.take(u64::try_from(found.bytes).unwrap_or(u64::MAX))
+        {
+            return Err(Error::Busy);
         }
         entries.push(found.map(|found| found.read(connection).map(Arc::new)).transpose()?);
     }
@@ -295,21 +312,23 @@ pub(super) fn to_sweep(connection: &Connection, rows_max: usize, now_ms: UnixMs)
     Ok(select.query_map(params![parameter, signed(rows_max)], Swept::read)?.collect::<Result<_, _>>()?)
 }
 
-/// Removes entries that were found in the same transaction.
-pub(super) fn sweep(tx: &Transaction<'_>, entries: &[Swept]) -> Result<(), Error> {
+/// Removes entries that were found in the same transaction, and says what their namespaces hold after it, without those that were dropped.
+pub(super) fn sweep(tx: &Transaction<'_>, entries: &[Swept]) -> Result<Vec<(Namespace, Usage)>, Error> {
     let mut changes = std::collections::HashMap::<Namespace, Change>::new();
     for entry in entries {
         remove(tx, entry.namespace, entry.key.as_bytes(), &entry.old)?;
         changes.entry(entry.namespace).or_default().add(Change { keys: -1, bytes: -entry.old.size });
     }
+    let mut usages = Vec::new();
     for (namespace, change) in changes {
         match count(tx, namespace, change) {
+            Ok(usage) => usages.push((namespace, usage)),
             // It is counted as empty already.
-            Ok(_) | Err(Error::Dropped) => {}
+            Err(Error::Dropped) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(usages)
 }
 
 /// Takes dropped namespaces off the list that have no entries left. Returns whether there was one.

@@ -35,7 +35,7 @@ pub(super) async fn sweep(store: &Store) -> Result<(), Error> {
 
 /// Removes some entries. Returns whether there may be more.
 async fn entries(store: &Store, database: &Database) -> Result<bool, Error> {
-    let (cache, now_ms) = (store.cache.clone(), store.clock.now_unix_ms());
+    let (cache, ledger, now_ms) = (store.cache.clone(), store.ledger.clone(), store.clock.now_unix_ms());
     let work = database.write(move |tx| {
         let mut entries = store::to_sweep(tx, STEP_ENTRIES, now_ms)?;
         let mut bytes = 0;
@@ -47,7 +47,9 @@ async fn entries(store: &Store, database: &Database) -> Result<bool, Error> {
         entries.truncate(fitting);
         // What is cached has expired as well; but a clock that was set back must not make it come alive.
         let writing = cache.writing(entries.iter().map(|entry| (entry.namespace, entry.key.as_str())));
-        store::sweep(tx, &entries)?;
+        for (namespace, usage) in store::sweep(tx, &entries)? {
+            ledger.set(namespace.0, usage.bytes);
+        }
         let more = !entries.is_empty() || store::forget_swept(tx)?;
         Ok::<_, Error>((more, writing))
     });

@@ -8,7 +8,7 @@ use tovuk_kernel::limits::{KV_NUMBER_BYTES_MAX, KV_VALUE_BYTES_MAX};
 use super::error::shown;
 use super::store::Change;
 use super::types::{Checked, check_key, is_live};
-use super::{Entry, Error, Kv, Namespace, store};
+use super::{Account, Entry, Error, Kv, Namespace, store};
 
 /// What a key held at some moment, in few bytes: equal when the values were. Absence has one too.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Kv {
     pub async fn increment(&self, namespace: Namespace, key: &str, delta: i64) -> Result<i64, Error> {
         let name = shown(key);
         let too_long = Error::Number { key: name.clone() };
-        let added = self.update(namespace, key, KV_NUMBER_BYTES_MAX, move |entry| {
+        let added = self.update(namespace, key, (0, KV_NUMBER_BYTES_MAX), move |entry| {
             let before = match entry {
                 None => Some(0),
                 Some(entry) => std::str::from_utf8(&entry.value).ok().and_then(|text| text.parse::<i64>().ok()),
@@ -40,7 +40,7 @@ impl Kv {
     /// Replaces a value if the key still holds what had that tag; otherwise nothing is written and the answer is the tag of what it holds. Metadata and
     /// expiration stay.
     pub async fn swap(&self, namespace: Namespace, key: &str, expected: Tag, value: Bytes) -> Result<Result<(), Tag>, Error> {
-        self.update(namespace, key, KV_VALUE_BYTES_MAX, move |entry| {
+        self.update(namespace, key, (value.len(), KV_VALUE_BYTES_MAX), move |entry| {
             let found = Tag::of(entry);
             Ok(if found == expected { (Ok(()), Some(value)) } else { (Err(found), None) })
         })
@@ -48,15 +48,17 @@ impl Kv {
     }
 
     /// Asks `change` what to make of what is there, and writes the value that it returns, if any. Its answer is given once that is on disk. Fails when
-    /// what is there is longer than `bytes_max`, without reading it: all writes of the shard wait meanwhile.
-    async fn update<T, F>(&self, namespace: Namespace, key: &str, bytes_max: usize, change: F) -> Result<T, Error>
+    /// what is there is longer than `bytes_max`, without reading it: all writes of the shard wait meanwhile. `bytes` is how long the new value is at the most,
+    /// where that is much.
+    async fn update<T, F>(&self, namespace: Namespace, key: &str, (bytes, bytes_max): (usize, usize), change: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce(Option<&Entry>) -> Result<(T, Option<Bytes>), Error> + Send + 'static,
     {
         check_key(key)?;
-        let turn = self.turn(1, 0).await;
+        let turn = self.turn(1, bytes as u64).await;
         let (cache, clock, key) = (self.store.cache.clone(), self.store.clock.clone(), key.to_owned());
+        let (ledger, account) = (self.store.ledger.clone(), self.account);
         let work = self.store.shards.of(namespace.0).await?.write(move |tx| {
             // Fails where the namespace was dropped.
             store::usage(tx, namespace)?;
@@ -74,7 +76,7 @@ impl Kv {
             let metadata = found.as_ref().and_then(|entry| entry.metadata.as_deref()).map(str::to_owned);
             let expiration = found.and_then(|entry| entry.expiration).and_then(|expiration| i64::try_from(expiration).ok());
             let change: Change = store::put(tx, namespace, &Checked { key, value, metadata, expiration })?;
-            store::count(tx, namespace, change)?;
+            Account::count(account, &ledger, tx, namespace, change)?;
             Ok::<_, Error>((answer, (Some(writing), turn)))
         });
         let (answer, underway) = work.await?;

@@ -137,7 +137,11 @@ fn create(slot: &Slot, link: &mut Link, number: u64, created_unix_ms: UnixMs, al
     let kept = others.iter().take(SQLITE_BACKUPS_KEPT.saturating_sub(1)).fold(0_u64, |sum, backup| sum.saturating_add(backup.bytes));
     let room = |bytes: u64| {
         let needed = kept.saturating_add(bytes.saturating_mul(2));
-        if needed > allowance.storage_bytes { Err(Error::BackupsFull { needed, allowed: allowance.storage_bytes }) } else { Ok(()) }
+        if needed > allowance.storage_bytes {
+            return Err(Error::BackupsFull { needed, allowed: allowance.storage_bytes });
+        }
+        let goes = slot.backup_bytes().saturating_sub(kept);
+        if bytes.saturating_sub(goes) > slot.account_room(&allowance) { Err(Error::AccountFull(allowance.account_bytes)) } else { Ok(()) }
     };
     let copied = copy(slot, link, &unfinished, room).and_then(|()| {
         File::open(&unfinished)?.sync_all()?;

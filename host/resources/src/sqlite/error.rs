@@ -50,6 +50,9 @@ pub enum Error {
     /// The database is as large as it may be.
     #[error("the database is full: it may have {0} bytes; nothing was written")]
     StorageFull(u64),
+    /// All databases and backups of the account are as large as they may be together.
+    #[error("all databases and backups of the account may have {0} bytes together; nothing was written")]
+    AccountFull(u64),
     /// The database and its backups are as large as they may be.
     #[error("with one more backup the database and its backups would have {needed} bytes, and they may have {allowed}; delete a backup first")]
     BackupsFull {
@@ -107,7 +110,7 @@ impl Error {
             Self::Constraint(_) => &codes::SQLITE_CONSTRAINT,
             Self::Forbidden(_) => &codes::SQLITE_FORBIDDEN,
             Self::Budget(_) => &codes::SQLITE_BUDGET_EXCEEDED,
-            Self::StorageFull(_) | Self::BackupsFull { .. } => &codes::SQLITE_STORAGE_FULL,
+            Self::StorageFull(_) | Self::AccountFull(_) | Self::BackupsFull { .. } => &codes::SQLITE_STORAGE_FULL,
             Self::Busy => &codes::SQLITE_BUSY,
             Self::Ended(_) => &codes::SQLITE_TRANSACTION_ENDED,
             Self::Migration(_) => &codes::SQLITE_MIGRATION_REFUSED,

@@ -106,7 +106,7 @@ impl Group<'_> {
     /// Runs one job. Fails when that ended the transaction, with those whose changes are gone with it.
     fn one(&mut self, job: Job) -> Result<(), Vec<Job>> {
         let alone = self.done.is_empty();
-        let began = self.link.bound(job.allowance.database_bytes).and_then(|()| self.begin(alone));
+        let began = self.slot.bound(self.link, &job.allowance).and_then(|()| self.begin(alone));
         if let Err(error) = began {
             answer(job, Err(error.into()));
             return if self.link.connection().is_autocommit() { Err(self.again()) } else { Ok(()) };
@@ -163,7 +163,7 @@ impl Group<'_> {
         if raw::deferred_constraints(self.link.connection()) {
             return Err(Error::Constraint("FOREIGN KEY constraint failed".into()));
         }
-        let storage_bytes = self.slot.storage(self.link)?;
+        let storage_bytes = self.slot.count(self.link)?;
         Ok(Outcome { results, counts: run.counts, storage_bytes, duration_ms: run.duration_ms(), next_actions: run.advice })
     }
 

@@ -243,6 +243,11 @@ impl Link {
         Ok(())
     }
 
+    /// Whether the file was bounded below so many bytes.
+    pub fn is_bounded_below(&self, bytes: u64) -> bool {
+        self.pages_max != 0 && self.pages_max < bytes / self.page_size
+    }
+
     /// A statement, taken out of those that are kept or prepared anew. None when there is none in the text.
     pub fn take(&mut self, sql: &str) -> rusqlite::Result<Option<Statement>> {
         self.monitor.take_refused();

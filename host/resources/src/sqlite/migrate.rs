@@ -17,7 +17,7 @@ use super::error::{Budget, Error};
 use super::hold::Gone;
 use super::link::Link;
 use super::raw;
-use super::run::Run;
+use super::run::{Run, full};
 use super::session::commit_failed;
 use super::slot::{Slot, Waiting};
 use super::types::{Allowance, Counts, Migrated, Migration};
@@ -89,7 +89,8 @@ impl Applying {
             let mut link = self.slot.writer(&mut self.place)?;
             self.gone.watch(&link.monitor);
             self.slot.stopping.watch(&link.monitor);
-            let result = work(&self, &mut link);
+            // What is ours in it, as the list of those that were applied, has no more room than what is the tenant's.
+            let result = work(&self, &mut link).map_err(|error| if matches!(error, Error::DiskFull) { full(&link, &self.allowance) } else { error });
             self.gone.end();
             self.slot.stopping.end();
             self.slot.give_writer(&mut self.place, link);
@@ -108,7 +109,7 @@ impl Applying {
 
     /// Those that are to be applied.
     fn prepare(&self, link: &mut Link, migrations: Vec<Migration>) -> Result<Vec<Migration>, Error> {
-        link.bound(self.allowance.database_bytes)?;
+        self.slot.bound(link, &self.allowance)?;
         link.run(TABLE).map_err(|error| commit_failed(&self.slot, error))?;
         pending(&link.host(applied)?, migrations)
     }

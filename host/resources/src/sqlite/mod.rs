@@ -57,6 +57,7 @@ use run::Run;
 use slot::Slot;
 use watchdog::Watchdog;
 
+use crate::ledger::Ledger;
 use crate::shares::Shares;
 
 /// Only the host's user may look into the folders.
@@ -71,7 +72,9 @@ pub struct Sqlites(Arc<Inner>, Caller);
 struct Caller {
     /// Who pays for CPU time.
     payer: Option<Arc<dyn Payer>>,
-    /// The threads that the account may have at a time.
+    /// The account.
+    account: Option<i64>,
+    /// The threads that it may have at a time.
     share: Option<Arc<Semaphore>>,
 }
 
@@ -85,6 +88,8 @@ struct Inner {
     threads: Arc<Semaphore>,
     /// What of them each account may have that works now.
     shares: Shares,
+    /// What accounts have.
+    ledger: Arc<Ledger>,
     watchdog: Watchdog,
     /// Counts uses, to know which was last.
     uses: AtomicU64,
@@ -115,6 +120,7 @@ impl Sqlites {
             deleted: Mutex::default(),
             threads,
             shares: Shares::new(limits::SQLITE_RUNNING_ACCOUNT_MAX),
+            ledger: Arc::default(),
             watchdog,
             uses: AtomicU64::new(0),
             open_max,
@@ -125,13 +131,13 @@ impl Sqlites {
 
     /// The same databases, for somebody who pays for the CPU time of what is asked for through this handle.
     pub fn paid_by(&self, payer: Arc<dyn Payer>) -> Self {
-        Self(self.0.clone(), Caller { payer: Some(payer), share: self.1.share.clone() })
+        Self(self.0.clone(), Caller { payer: Some(payer), ..self.1.clone() })
     }
 
     /// The same databases, for an account: what is asked for through this handle has a share of the threads with everything else that the account asks for,
     /// so that one that asks without end does not keep others waiting.
     pub fn for_account(&self, account: i64) -> Self {
-        Self(self.0.clone(), Caller { payer: self.1.payer.clone(), share: Some(self.0.shares.of(account)) })
+        Self(self.0.clone(), Caller { payer: self.1.payer.clone(), account: Some(account), share: Some(self.0.shares.of(account)) })
     }
 
     /// Makes an empty database. One that is there stays as it is, so that this can be repeated; one that was deleted does not come back.
@@ -152,6 +158,21 @@ impl Sqlites {
         self.blocking(move || {
             let entries = backup::entries(&folder)?.into_iter().chain(backup::entries(&folder.join("backups"))?);
             Ok(entries.filter_map(|entry| entry.file_name().to_str()?.split('.').next()?.parse().ok()).max().unwrap_or(0))
+        })
+        .await
+    }
+
+    /// Says which account has which database, for the start of the host: what a database has counts for its account from then on.
+    pub async fn own(&self, owners: Vec<(u64, i64)>) -> Result<(), Error> {
+        let (folder, ledger) = (self.0.folder.clone(), self.0.ledger.clone());
+        self.blocking(move || {
+            for (number, account) in owners {
+                ledger.own(number.cast_signed(), account);
+                let file = fs::metadata(folder.join(format!("{number}.db"))).map_or(0, |metadata| metadata.len());
+                let backups = backup::list(&folder.join("backups").join(number.to_string()))?;
+                ledger.set(number.cast_signed(), backups.iter().fold(file, |sum, backup| sum.saturating_add(backup.bytes)));
+            }
+            Ok(())
         })
         .await
     }
@@ -180,6 +201,7 @@ impl Sqlites {
         });
         let removed = removed.await?;
         self.slots().remove(&number);
+        self.0.ledger.remove(number.cast_signed());
         Ok(removed)
     }
 
@@ -229,7 +251,7 @@ impl Sqlites {
         let _guard = gone.guard();
         slot.queue().push_back(Job { statements, allowance, answer, gone, payer: self.1.payer.clone() });
         // Not in the caller's future: if that goes away, others may have joined the group. Each pays for its own part.
-        let store = Self(self.0.clone(), Caller { payer: None, share: self.1.share.clone() });
+        let store = Self(self.0.clone(), Caller { payer: None, ..self.1.clone() });
         tokio::spawn(async move { store.lead(&slot).await });
         answered.await.unwrap_or_else(|_| Err(Error::host(&"the query was lost")))
     }
@@ -336,13 +358,16 @@ impl Sqlites {
         let mut slots = self.slots();
         let slot = slots.entry(number).or_insert_with(|| {
             let path = self.0.folder.join(format!("{number}.db"));
-            let slot = Slot::new(path, self.0.folder.join("backups").join(number.to_string()));
+            let slot = Slot::new(number, path, self.0.folder.join("backups").join(number.to_string()), self.0.ledger.clone());
             if self.deleted().contains(&number) {
                 slot.end();
             }
             Arc::new(slot)
         });
         slot.used.store(now, Ordering::Relaxed);
+        if let Some(account) = self.1.account {
+            slot.own(account);
+        }
         let slot = slot.clone();
         if !slot.is_open() {
             self.make_room(&mut slots);

@@ -232,14 +232,20 @@ impl Run {
                 Some(Cause::Time | Cause::Gone) | None => Budget::Time(self.allowance.query_ms),
             }),
             Some(ErrorCode::OutOfMemory) if heap::refused() => Error::Budget(Budget::Heap(self.allowance.heap_bytes)),
-            Some(ErrorCode::DiskFull) => match disk_free(link) {
-                Some(free) if free < DISK_FREE_BYTES => Error::DiskFull,
-                _ => Error::StorageFull(self.allowance.database_bytes),
-            },
+            Some(ErrorCode::DiskFull) => full(link, &self.allowance),
             _ if refused.is_some() => Error::forbidden(refused.unwrap_or_default()),
             Some(ErrorCode::CannotOpen) => Error::host(&error),
             _ => error.into(),
         }
+    }
+}
+
+/// What SQLite means when it says that there is no room: the disk has none, or the database may not grow.
+pub(super) fn full(link: &Link, allowance: &Allowance) -> Error {
+    match disk_free(link) {
+        Some(free) if free < DISK_FREE_BYTES => Error::DiskFull,
+        _ if link.is_bounded_below(allowance.database_bytes) => Error::AccountFull(allowance.account_bytes),
+        _ => Error::StorageFull(allowance.database_bytes),
     }
 }
 

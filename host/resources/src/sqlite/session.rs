@@ -29,9 +29,9 @@ impl Sqlites {
         let runtime = Handle::current();
         let lease = self.blocking(move || {
             let link = slot.writer(&mut place)?;
-            let mut lease = Lease::new(slot, link, Place::Writer(place), runtime, waiting);
+            let mut lease = Lease::new(slot.clone(), link, Place::Writer(place), runtime, waiting);
             let link = lease.link()?;
-            link.bound(allowance.database_bytes)?;
+            slot.bound(link, &allowance)?;
             link.run("BEGIN IMMEDIATE")?;
             Ok(lease)
         });
@@ -61,7 +61,7 @@ impl Transaction {
                 let answer = run.statement(link, &statement);
                 link.monitor.end();
                 let results = vec![answer?];
-                let storage_bytes = slot.storage(link)?;
+                let storage_bytes = slot.count(link)?;
                 Ok(Outcome { results, counts: run.counts, storage_bytes, duration_ms: run.duration_ms(), next_actions: run.advice })
             });
             let over = lease.link().map_or(true, |link| link.connection().is_autocommit());

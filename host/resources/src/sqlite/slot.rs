@@ -14,6 +14,8 @@ use super::error::Error;
 use super::group::Job;
 use super::hold::Gone;
 use super::link::{Link, Role};
+use super::types::Allowance;
+use crate::ledger::Ledger;
 
 /// A database, open or not.
 pub(super) struct Slot {
@@ -42,6 +44,11 @@ pub(super) struct Slot {
     links: AtomicUsize,
     /// Bytes of its backups; `u64::MAX` until they were counted.
     backup_bytes: AtomicU64,
+    /// Bytes of the database, as its writer has seen them last; `u64::MAX` while it has none.
+    database_bytes: AtomicU64,
+    number: i64,
+    /// What accounts have.
+    ledger: Arc<Ledger>,
 }
 
 /// The whole file, with nobody else in it.
@@ -68,7 +75,7 @@ fn all_readers() -> u32 {
 }
 
 impl Slot {
-    pub fn new(path: PathBuf, backups: PathBuf) -> Self {
+    pub fn new(number: u64, path: PathBuf, backups: PathBuf, ledger: Arc<Ledger>) -> Self {
         Self {
             path,
             backups,
@@ -84,6 +91,9 @@ impl Slot {
             used: AtomicU64::new(0),
             links: AtomicUsize::new(0),
             backup_bytes: AtomicU64::new(u64::MAX),
+            database_bytes: AtomicU64::new(u64::MAX),
+            number: number.cast_signed(),
+            ledger,
         }
     }
 
@@ -148,6 +158,10 @@ impl Slot {
     /// Takes back the connection that writes.
     pub fn give_writer(&self, place: &mut Option<Link>, mut link: Link) {
         if link.settle() {
+            // What was rolled back counts no more.
+            if let Err(error) = self.count(&link) {
+                tracing::warn!(%error, "a tenant's database could not be counted");
+            }
             *place = Some(link);
         } else {
             self.lose(link);
@@ -167,6 +181,7 @@ impl Slot {
             self.lose(link);
         }
         self.links.store(0, Ordering::Relaxed);
+        self.database_bytes.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// Waits until nobody else is in the file.
@@ -210,7 +225,40 @@ impl Slot {
     pub fn count_backups(&self) -> u64 {
         let bytes = backup::list(&self.backups).map_or(0, |backups| backups.iter().map(|backup| backup.bytes).sum());
         self.backup_bytes.store(bytes, Ordering::Relaxed);
+        let database = match self.database_bytes.load(Ordering::Relaxed) {
+            u64::MAX => std::fs::metadata(&self.path).map_or(0, |metadata| metadata.len()),
+            bytes => bytes,
+        };
+        self.ledger.set(self.number, database.saturating_add(bytes));
         bytes
+    }
+
+    /// Says whose it is.
+    pub fn own(&self, account: i64) {
+        if self.check().is_ok() {
+            self.ledger.own(self.number, account);
+        }
+    }
+
+    /// What the account may have besides what it has, in bytes.
+    pub fn account_room(&self, allowance: &Allowance) -> u64 {
+        self.ledger.room(self.number, allowance.account_bytes).unwrap_or(u64::MAX)
+    }
+
+    /// Bounds how large the file may become, for the connection that writes. Databases of one account that grow at the same time have the same room, each for
+    /// the statements that run: as many as the account has threads.
+    pub fn bound(&self, link: &mut Link, allowance: &Allowance) -> rusqlite::Result<()> {
+        let most = link.bytes()?.saturating_add(self.account_room(allowance));
+        link.bound(allowance.database_bytes.min(most))
+    }
+
+    /// The same as [`storage`](Self::storage) for the connection that writes: it counts for the account.
+    pub fn count(&self, link: &Link) -> Result<u64, Error> {
+        let bytes = link.bytes()?;
+        self.database_bytes.store(bytes, Ordering::Relaxed);
+        let storage = bytes.saturating_add(self.backup_bytes());
+        self.ledger.set(self.number, storage);
+        Ok(storage)
     }
 
     /// The database and its backups, in bytes.

@@ -34,6 +34,8 @@ pub struct Allowance {
     pub database_bytes: u64,
     /// The database and its backups together, in bytes.
     pub storage_bytes: u64,
+    /// All databases and backups of the account together, in bytes.
+    pub account_bytes: u64,
     /// Steps of the virtual machine of one query or batch.
     pub vm_steps: u64,
     /// Time that one query or batch may run, in ms.
@@ -52,6 +54,7 @@ impl Allowance {
         Self {
             database_bytes: limits::sqlite_database_bytes(plan),
             storage_bytes: limits::sqlite_storage_bytes(plan),
+            account_bytes: limits::sqlite_account_bytes(plan),
             vm_steps: limits::sqlite_vm_steps(plan),
             query_ms: limits::SQLITE_QUERY_MS_MAX,
             migrate_ms: limits::SQLITE_MIGRATE_MS_MAX,

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use tovuk_kernel::codes;
-use tovuk_kernel::limits::KV_CALL_BYTES_MAX;
+use tovuk_kernel::limits::{KV_CALL_BYTES_MAX, kv_account_bytes};
 use tovuk_kernel::resource::Kind;
 use tovuk_resources::kv::{self, Kv, Namespace};
 use wasmtime::component::Linker;
@@ -19,7 +19,8 @@ use crate::instance::Data;
 impl Data {
     /// The store, for the worker's account.
     pub(super) fn kv(&self) -> Result<Kv, types::Error> {
-        Ok(self.stores()?.kv.for_account(self.grants().owner.account))
+        let owner = self.grants().owner;
+        Ok(self.stores()?.kv.for_account(owner.account, kv_account_bytes(owner.plan)))
     }
 
     /// The namespace that the guest names.

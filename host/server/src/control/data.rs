@@ -20,7 +20,7 @@ const AT_A_TIME: usize = 4;
 pub(crate) const STILL_REMOVING: &str = "What was deleted cannot be reached any more; its data is still being removed.";
 
 impl Control {
-    /// Makes the files of databases whose rows were committed before the host ended. Where the control database is older than the data, as after it was
+    /// Makes the files of databases whose rows were committed before the host ended, and says whose data is whose. Where the control database is older than the data, as after it was
     /// restored alone, no number of data that is there is given out again: a new owner must not find another one's.
     pub(super) async fn settle_data(&self) -> Result<(), Refusal> {
         let (databases, namespaces) = (self.sqlite().highest().await?.cast_signed(), self.kv().highest().await?);
@@ -34,6 +34,10 @@ impl Control {
             Ok(store::services::skip_numbers(conn, services)?)
         })
         .await?;
+        let owners = async |kind| self.read(move |conn| Ok(store::resources::owners(conn, kind)?)).await;
+        let (databases, namespaces) = (owners(Kind::Sqlite).await?, owners(Kind::Kv).await?);
+        self.sqlite().own(databases.into_iter().map(|(number, account)| (number.cast_unsigned(), account)).collect()).await?;
+        self.kv().own(namespaces.into_iter().map(|(number, account)| (kv::Namespace(number), account)).collect()).await?;
         let numbers = self.read(|conn| Ok(store::resources::numbers(conn, Kind::Sqlite)?)).await?;
         for number in self.sqlite().missing(numbers.into_iter().map(i64::cast_unsigned).collect()).await? {
             tracing::warn!("the database sqlite_{number} has no file: an empty one is made");

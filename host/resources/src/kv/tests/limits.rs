@@ -109,3 +109,47 @@ async fn lists_have_1_to_1_000_keys_and_know_their_cursors() {
     }
     assert_eq!(kv.list(NAMESPACE, list(None, Some(&cursor), "other")).await.unwrap_err().code().code, "invalid_cursor");
 }
+
+#[tokio::test]
+async fn an_account_has_no_more_than_it_may_in_all_its_namespaces_together() {
+    let (folder, clock, kv) = fresh().await;
+    let (first, second, others) = (Namespace(1), Namespace(2), Namespace(3));
+    let (ada, bob) = (kv.for_account(1, 1_000), kv.for_account(2, 1_000));
+    let sized = |key: &str, bytes: usize| entry(key, vec![1; bytes - key.len()]);
+    ada.put(first, sized("a", 600)).await.unwrap();
+    ada.put(second, sized("b", 400)).await.unwrap();
+    let full = async |put: Put| ada.put(second, put).await.unwrap_err();
+    assert_eq!(full(sized("c", 1)).await.code().code, "kv_storage_full");
+    assert!(full(sized("c", 1)).await.to_string().contains("1001 bytes"), "{}", full(sized("c", 1)).await);
+    assert_eq!(ada.increment(second, "n", 1).await.unwrap_err().code().code, "kv_storage_full");
+    assert_eq!(value_in(&ada, second, "n").await, None, "nothing was written");
+    bob.put(others, sized("a", 1_000)).await.unwrap();
+    // What is replaced makes room for what replaces it.
+    ada.bulk_put(second, vec![sized("b", 300), sized("c", 100)]).await.unwrap();
+    assert_eq!(ada.bulk_put(second, vec![sized("b", 301), sized("d", 1)]).await.unwrap_err().code().code, "kv_storage_full");
+    // Deleted and expired keys make room, and so does a namespace.
+    ada.delete(second, "c").await.unwrap();
+    ada.put(second, Put { ttl_seconds: Some(60), ..sized("c", 100) }).await.unwrap();
+    assert!(matches!(full(sized("d", 100)).await, Error::AccountFull { bytes: 1_100, bytes_max: 1_000 }));
+    clock.advance(Duration::from_secs(62));
+    sweep::sweep(&kv.store).await.unwrap();
+    ada.put(second, sized("d", 100)).await.unwrap();
+    // Another plan is larger at once, and a smaller one takes nothing away.
+    kv.for_account(1, 1_001).put(second, sized("e", 1)).await.unwrap();
+    ada.put(second, sized("d", 99)).await.unwrap();
+    assert!(ada.put(second, sized("d", 101)).await.is_err());
+    kv.close().await.unwrap();
+
+    // What there is counts after a start as well.
+    let kv = open(&folder, &clock).await;
+    kv.own(vec![(first, 1), (second, 1), (others, 2)]).await.unwrap();
+    let ada = kv.for_account(1, 1_000);
+    assert!(matches!(ada.put(Namespace(4), sized("a", 1)).await.unwrap_err(), Error::AccountFull { bytes: 1_001, .. }));
+    kv.drop_namespace(first).await.unwrap();
+    ada.put(Namespace(4), sized("a", 600)).await.unwrap();
+    assert!(ada.put(Namespace(4), sized("b", 1)).await.is_err());
+}
+
+async fn value_in(kv: &Kv, namespace: Namespace, key: &str) -> Option<bytes::Bytes> {
+    kv.get(namespace, key).await.unwrap().map(|entry| entry.value.clone())
+}

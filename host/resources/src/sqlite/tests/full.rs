@@ -31,6 +31,71 @@ async fn a_database_at_its_limit_refuses_and_goes_on_when_rows_are_deleted() {
     assert_eq!(fixture.value("pragma integrity_check").await, text("ok"));
 }
 
+#[tokio::test]
+async fn an_account_has_no_more_than_it_may_in_all_its_databases_and_backups() {
+    let fixture = Fixture::with_notes(10).await;
+    let other = NUMBER + 1;
+    fixture.store.create(other).await.unwrap();
+    let ada = fixture.store.for_account(1);
+    let small = Allowance { account_bytes: 300 << 10, ..free() };
+    let grow = "insert into notes (body) values (hex(randomblob(2000)))";
+    let all = async || ada.storage(NUMBER).await.unwrap() + ada.storage(other).await.unwrap();
+    ada.query(other, small, sql_only("create table notes (id integer primary key, body text)")).await.unwrap();
+    let mut writes = 0;
+    let error = loop {
+        match ada.query([NUMBER, other][writes % 2], small, sql_only(grow)).await {
+            Ok(_) => writes += 1,
+            Err(error) => break error,
+        }
+        assert!(all().await <= small.account_bytes);
+    };
+    assert!(matches!(error, Error::AccountFull(bytes) if bytes == small.account_bytes), "{error}");
+    assert_eq!(error.code().code, "sqlite_storage_full");
+    assert!(writes > 40, "{writes} before it was full");
+    // By no other way: a batch, a transaction, a migration, a backup.
+    let batch = vec![sql_only("insert into notes (body) values (hex(zeroblob(20000)))"); 2];
+    assert!(matches!(ada.batch(other, small, batch).await, Err(Error::AccountFull(_))));
+    let transaction = ada.begin(other, small).await.unwrap();
+    assert!(matches!(transaction.query(sql_only("insert into notes (body) values (hex(zeroblob(20000)))")).await, Err(Error::AccountFull(_))));
+    drop(transaction);
+    let migration = Migration { name: "1".into(), sql: "create table more as select hex(zeroblob(20000))".into() };
+    assert_eq!(ada.migrate(other, small, vec![migration]).await.unwrap_err().code().code, "sqlite_storage_full");
+    assert!(matches!(ada.backup(other, 1, small).await, Err(Error::AccountFull(_))));
+    // Another account has its own, another plan is larger at once.
+    fixture.store.create(other + 1).await.unwrap();
+    fixture.store.for_account(2).query(other + 1, small, sql_only("create table t (id)")).await.unwrap();
+    ada.backup(other, 1, free()).await.unwrap();
+    assert!(matches!(ada.query(NUMBER, small, sql_only(grow)).await, Err(Error::AccountFull(_))));
+
+    // What there is counts after a start as well, and what goes makes room.
+    ada.close().await;
+    let store = Sqlites::open(fixture.folder.path(), Clock::advanceable()).unwrap();
+    store.own(vec![(NUMBER, 1), (other, 1), (other + 1, 2)]).await.unwrap();
+    let ada = store.for_account(1);
+    assert!(matches!(ada.query(NUMBER, small, sql_only(grow)).await, Err(Error::AccountFull(_))));
+    ada.delete_backup(other, 1).await.unwrap();
+    ada.delete(other).await.unwrap();
+    for _ in 0..20 {
+        ada.query(NUMBER, small, sql_only(grow)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_rolled_back_does_not_count_for_the_account() {
+    let fixture = Fixture::with_notes(10).await;
+    let ada = fixture.store.for_account(1);
+    let small = Allowance { account_bytes: 300 << 10, ..free() };
+    let grow = "insert into notes (body) values (hex(zeroblob(50000)))";
+    for _ in 0..5 {
+        let transaction = ada.begin(NUMBER, small).await.unwrap();
+        transaction.query(sql_only(grow)).await.unwrap();
+        transaction.rollback().await.unwrap();
+        let failing = [grow, "insert into nothing values (1)"].map(sql_only).to_vec();
+        assert!(matches!(ada.batch(NUMBER, small, failing).await, Err(Error::Query(_))));
+    }
+    ada.query(NUMBER, small, sql_only(grow)).await.unwrap();
+}
+
 /// A file system of its own, unmounted at the end.
 struct Tmpfs(TempDir);
 

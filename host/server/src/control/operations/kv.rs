@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tovuk_kernel::codes::{self, Code};
-use tovuk_kernel::limits::API_KV_BODY_BYTES_MAX;
+use tovuk_kernel::limits::{API_KV_BODY_BYTES_MAX, kv_account_bytes};
 use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, PAGE_ARGUMENTS, Request};
 use tovuk_kernel::resource::Kind;
 use tovuk_resources::kv;
@@ -14,6 +14,7 @@ use super::kv_values::{Encoding, Entry, EntryToPut, shown};
 use super::resources::{self, ResourceEntry};
 use super::services::ResourcesResponse;
 use crate::control::handler::Handler;
+use crate::control::store::accounts;
 use crate::control::{Caller, Control, Refusal, service_for};
 
 /// Makes a namespace.
@@ -89,10 +90,11 @@ pub(super) async fn namespace(control: &Control, caller: &Caller, service: &str,
     let (caller, service) = (caller.clone(), service.to_owned());
     let found = control.read(move |conn| {
         let service = service_for(conn, &caller, &service)?;
-        Ok((service.account_id, resources::find(conn, &service, Kind::Kv, &name)?.number))
+        let plan = accounts::get(conn, service.account_id)?.map(|account| account.plan).unwrap_or_default();
+        Ok((service.account_id, plan, resources::find(conn, &service, Kind::Kv, &name)?.number))
     });
-    let (account, number) = found.await?;
-    Ok((control.kv().for_account(account), kv::Namespace(number)))
+    let (account, plan, number) = found.await?;
+    Ok((control.kv().for_account(account, kv_account_bytes(plan)), kv::Namespace(number)))
 }
 
 const KEY_ERRORS: &[&Code] = &[&codes::RESOURCE_NOT_FOUND, &codes::KV_KEY_INVALID, &codes::KV_KEY_NOT_FOUND];
@@ -103,6 +105,7 @@ pub(super) const PUT_ERRORS: &[&Code] = &[
     &codes::KV_METADATA_INVALID,
     &codes::KV_EXPIRATION_TOO_SOON,
     &codes::KV_BULK_TOO_LARGE,
+    &codes::KV_STORAGE_FULL,
 ];
 pub(super) const NAMESPACE: Argument = Argument::positional("namespace", "The namespace, by name or id");
 const KEY: Argument = Argument::positional("key", "The key");

@@ -91,6 +91,12 @@ pub fn numbers(conn: &Connection, kind: Kind) -> rusqlite::Result<Vec<i64>> {
     conn.prepare_cached("select number from resources where kind = ?1")?.query_map([kind.as_str()], |row| row.get(0))?.collect()
 }
 
+/// The numbers of all resources of one kind, each with the account whose service has it.
+pub fn owners(conn: &Connection, kind: Kind) -> rusqlite::Result<Vec<(i64, i64)>> {
+    let sql = "select r.number, s.account_id from resources r join services s on s.id = r.service_id where r.kind = ?1";
+    conn.prepare_cached(sql)?.query_map([kind.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
 /// Gives a service a resource.
 pub fn create(conn: &Connection, service_id: i64, kind: Kind, name: &str, now_ms: i64) -> rusqlite::Result<Resource> {
     let number = next_number(conn, kind.as_str())?;
