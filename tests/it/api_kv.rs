@@ -196,3 +196,48 @@ async fn an_account_has_no_more_than_it_may_whoever_writes() {
     host.ok_as(&ada, "DELETE", "/v1/services/blog/kv/namespaces/CACHE", None).await;
     host.ok_as(&ada, "PUT", &format!("{CACHE}/values/k"), Some(json!({"value": "x".repeat(10_000)}))).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_count_as_host_memory_until_the_client_has_them() {
+    let host = Operator::with(TOVUK, |config| config.guest_memory_bytes = Some(40 << 20)).await;
+    host.ok("POST", "/v1/services", Some(json!({"name": "shop"}))).await;
+    host.ok("POST", "/v1/services/shop/kv/namespaces", Some(json!({"name": "CACHE"}))).await;
+    put(&host, "a", json!({"value": "x".repeat(6 << 20)})).await;
+    put(&host, "large", json!({"value": "x".repeat(24 << 20)})).await;
+    // The value, then the answer that is made of it, then the values.
+    let busy = [
+        ("GET", format!("{CACHE}/values/large"), None),
+        ("POST", format!("{CACHE}/bulk"), Some(json!({"keys": ["a", "a", "a", "a"]}))),
+        ("POST", format!("{CACHE}/bulk"), Some(json!({"keys": ["large", "large"]}))),
+    ];
+    for (method, path, body) in busy {
+        let refused = host.ask(method, &path, body).await;
+        assert_eq!((refused.status.as_u16(), refused.code().as_str()), (503, "host_busy"));
+        // It was given back, or the next would not fit.
+        let read = host.ok("GET", &format!("{CACHE}/values/a"), None).await;
+        assert_eq!(read["value"].as_str().unwrap().len(), 6 << 20);
+    }
+    // What is small is answered whatever guests take.
+    put(&host, "small", json!({"value": "x"})).await;
+    assert_eq!(host.ok("POST", &format!("{CACHE}/bulk"), Some(json!({"keys": ["small"]}))).await["values"][0]["value"], "x");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_long_keys_ends_where_it_is_large_enough_and_goes_on_from_there() {
+    let host = with_namespace().await;
+    let metadata = "m".repeat(1_022);
+    let key = |number: usize| format!("{number:05}{}", "\u{1}".repeat(507));
+    for part in 0..2 {
+        let entries: Vec<_> = (0..5_500).map(|entry| json!({"key": key(part * 5_500 + entry), "value": "", "metadata": metadata})).collect();
+        host.ok("PUT", &format!("{CACHE}/bulk"), Some(json!({"entries": entries}))).await;
+    }
+    let first = host.ask("GET", &format!("{CACHE}/keys"), None).await;
+    let (bytes, first) = (first.body.len(), first.json());
+    assert!((32 << 20..38 << 20).contains(&bytes), "{bytes}");
+    assert_eq!(first["has_more"], true);
+    let rest = host.ok("GET", &format!("{CACHE}/keys?cursor={}", first["next_cursor"].as_str().unwrap()), None).await;
+    assert_eq!(rest["has_more"], false);
+    let names: Vec<_> = [&first, &rest].into_iter().flat_map(|page| page["keys"].as_array().unwrap()).map(|key| &key["name"]).collect();
+    assert_eq!(names.len(), 11_000);
+    assert!(names.iter().enumerate().all(|(number, name)| **name == key(number)));
+}

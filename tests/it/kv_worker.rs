@@ -276,6 +276,12 @@ async fn a_host_without_room_or_without_stores_says_so() {
     let refused = host.post("shop", "/", step(15 << 20)).await.json();
     assert_eq!((&refused[0]["error"], &refused[0]["retryable"]), (&json!("host_busy"), &json!(true)));
     assert_eq!(host.post("shop", "/", step(1_000)).await.json(), json!([null]));
+    // What is read counts before it is read.
+    let large = kv::Put { key: "large".to_owned(), value: vec![b'x'; 23 << 20].into(), ..kv::Put::default() };
+    stores.kv.put(Namespace(1), large).await.unwrap();
+    let reads = json!([{"op": "get", "key": "large"}, {"op": "get_many", "keys": ["k", "large"]}, {"op": "get", "key": "k"}]);
+    let read = host.post("shop", "/", reads.to_string()).await.json();
+    assert_eq!((&read[0]["error"], &read[1]["error"], read[2].get("error")), (&json!("host_busy"), &json!("host_busy"), None), "{read}");
     host.memory_is_free().await;
     stores.close().await;
     let closed = host.post("shop", "/", step(1_000)).await.json();

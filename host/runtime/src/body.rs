@@ -42,7 +42,7 @@ impl Body {
             Self::Full(_) => return Err(CollectError::TooLarge),
             Self::Stream(stream) => stream,
         };
-        let mut reservation = memory.reserve();
+        let reservation = memory.reserve();
         // One buffer: frames kept apart cost many times their bytes when they are small.
         let mut whole = BytesMut::new();
         while let Some(frame) = stream.frame().await {

@@ -99,8 +99,8 @@ fn failed(caller: &Invocation, failure: Failure) -> Result<Response<Body>, CallE
 }
 
 /// A response of the host itself.
-pub fn json(status: u16, body: Vec<u8>) -> Response<Body> {
-    let mut response = Response::new(Body::from(bytes::Bytes::from(body)));
+pub fn json(status: u16, body: impl Into<bytes::Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.into()));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     response

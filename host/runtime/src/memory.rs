@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tovuk_resources::kv::Memory;
 use wasmtime::ResourceLimiter;
 
 use crate::engine::{CORE_INSTANCES_PER_COMPONENT_MAX, MEMORIES_PER_COMPONENT_MAX, TABLE_ELEMENTS_MAX, TABLES_PER_COMPONENT_MAX};
 
 /// The memory that all guests share. Clones share one count.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct HostMemory(Arc<Shared>);
 
+#[derive(Debug)]
 struct Shared {
     budget_bytes: u64,
     used_bytes: AtomicU64,
@@ -47,8 +49,8 @@ impl HostMemory {
     }
 
     /// Takes host memory for a body that is held whole. Bodies count in the same budget as guests, since they fill the same machine.
-    pub(crate) fn reserve(&self) -> Reservation {
-        Reservation { host: self.clone(), bytes: 0 }
+    pub fn reserve(&self) -> Reservation {
+        Reservation { host: self.clone(), bytes: AtomicU64::new(0) }
     }
 
     fn add(&self, bytes: u64) {
@@ -69,18 +71,19 @@ impl HostMemory {
     }
 }
 
-/// Memory that a buffered body has, given back when the body goes.
-pub(crate) struct Reservation {
+/// Memory that a buffered body has, or an answer that is put together, given back when it goes.
+#[derive(Debug)]
+pub struct Reservation {
     host: HostMemory,
-    bytes: u64,
+    bytes: AtomicU64,
 }
 
 impl Reservation {
     /// Takes more, if the budget has it.
-    pub fn grow(&mut self, bytes: u64) -> bool {
+    pub fn grow(&self, bytes: u64) -> bool {
         let granted = self.host.try_add(bytes);
         if granted {
-            self.bytes += bytes;
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
         granted
     }
@@ -93,7 +96,13 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.host.release(self.bytes);
+        self.host.release(*self.bytes.get_mut());
+    }
+}
+
+impl Memory for Reservation {
+    fn take(&self, bytes: u64) -> bool {
+        self.grow(bytes)
     }
 }
 
@@ -223,7 +232,7 @@ mod tests {
     #[test]
     fn a_held_body_gives_its_memory_back_with_its_last_clone() {
         let host = HostMemory::new(100);
-        let mut reservation = host.reserve();
+        let reservation = host.reserve();
         assert!(reservation.grow(60) && !reservation.grow(60));
         let body = reservation.hold(Bytes::from_static(b"body"));
         let part = body.slice(1..);

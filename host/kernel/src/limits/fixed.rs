@@ -37,6 +37,8 @@ pub const API_BODIES_MIB_MAX: u32 = 512;
 pub const API_BODIES_ACCOUNT_MIB_MAX: u32 = 256;
 /// Largest body of an operation that needs no token, in bytes.
 pub const API_PUBLIC_BODY_BYTES_MAX: u64 = 64 << 10;
+/// Up to this an answer of the API needs no share of the host's memory, in bytes: so an operator is heard whatever guests use up.
+pub const API_ANSWER_BYTES_FREE: usize = 1 << 20;
 /// How fast the body of an API request has to arrive on the whole, in bytes/s, after a first minute: memory is held for it meanwhile.
 pub const API_BODY_BYTES_PER_SECOND_MIN: u64 = 128 << 10;
 /// Longest wait for the end of a build, in s: shorter than what clients and proxies wait for an answer.
@@ -135,6 +137,8 @@ pub const KV_EXPIRATION_UNIX_MAX: u64 = 253_402_300_799;
 pub const KV_PAGE_KEYS_MAX: usize = 1_000;
 /// Keys of a KV list that is not asked for in pages.
 pub const KV_LIST_KEYS_MAX: usize = 100_000;
+/// Size from which such a list ends earlier, in bytes. What follows is asked for by its cursor.
+pub const KV_LIST_BYTES_MAX: usize = 32 << 20;
 /// Keys of one bulk read of KV.
 pub const KV_BULK_READ_KEYS_MAX: usize = 100;
 /// Keys of one bulk write or bulk removal of KV.

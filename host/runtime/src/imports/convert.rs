@@ -48,7 +48,7 @@ pub(crate) fn response(response: lean::Response, invocation: &Invocation) -> Res
     let mut body = Bytes::from(response.body);
     if body.len() >= COUNTED_BODY_BYTES_MIN {
         // A slow reader keeps it long after the instance and its slot are gone.
-        let mut reservation = invocation.runtime.memory().reserve();
+        let reservation = invocation.runtime.memory().reserve();
         if !reservation.grow(body.len() as u64) {
             return Err(Failure::refused(&codes::HOST_BUSY, "the host has no memory for the response body now"));
         }

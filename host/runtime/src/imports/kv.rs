@@ -1,7 +1,9 @@
 //! `tovuk:kv/store`: the namespaces of the worker's service. The store checks every limit; here names become numbers and bytes change hands.
 //!
 //! A worker's bulk call has fewer bytes than a request to the API, because all of it crosses the boundary at once: [`KV_CALL_BYTES_MAX`]. What waits
-//! to be written counts as host memory until it is on disk, also when the worker has gone meanwhile.
+//! to be written counts as host memory until it is on disk, also when the worker has gone meanwhile; values that are read count until the guest has them.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tovuk_kernel::codes;
@@ -23,6 +25,11 @@ impl Data {
         Ok(self.stores()?.kv.for_account(owner.account, kv_account_bytes(owner.plan)))
     }
 
+    /// The same, for a call that reads values: they count as host memory for as long as this handle is held.
+    pub(super) fn kv_to_read(&self) -> Result<Kv, types::Error> {
+        Ok(self.kv()?.counted_in(Arc::new(self.invocation.runtime.memory().reserve())))
+    }
+
     /// The namespace that the guest names.
     fn namespace(&self, name: &str) -> Result<Namespace, types::Error> {
         self.resource(Kind::Kv, name).map(Namespace)
@@ -30,7 +37,7 @@ impl Data {
 
     /// A value or an object on its way into its store, which counts as host memory until it is there.
     pub(super) fn held(&self, value: Vec<u8>) -> Result<Bytes, types::Error> {
-        let mut reservation = self.invocation.runtime.memory().reserve();
+        let reservation = self.invocation.runtime.memory().reserve();
         if !reservation.grow(value.len() as u64) {
             return Err(error(&codes::HOST_BUSY, "the host has no memory left for these bytes; try again shortly".to_owned()));
         }
@@ -53,21 +60,27 @@ pub(super) fn refused(refused: kv::Error) -> types::Error {
     error(code, refused.to_string())
 }
 
-fn entry_of(entry: &kv::Entry) -> store::Entry {
-    store::Entry { value: entry.value.to_vec(), metadata: entry.metadata.as_deref().map(str::to_owned), expiration: entry.expiration }
+/// The bytes of a value. They are copied where they are hot, and others have them too.
+pub(super) fn value_of(entry: Arc<kv::Entry>) -> Vec<u8> {
+    Arc::unwrap_or_clone(entry).value.into()
+}
+
+fn entry_of(entry: Arc<kv::Entry>) -> store::Entry {
+    let (metadata, expiration) = (entry.metadata.as_deref().map(str::to_owned), entry.expiration);
+    store::Entry { value: value_of(entry), metadata, expiration }
 }
 
 impl store::Host for Data {
     async fn get(&mut self, namespace: String, key: String) -> Result<Option<store::Entry>, types::Error> {
-        let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
+        let (kv, namespace) = (self.kv_to_read()?, self.namespace(&namespace)?);
         let found = kv.get(namespace, &key).await.map_err(refused)?;
-        Ok(found.as_deref().map(entry_of))
+        Ok(found.map(entry_of))
     }
 
     async fn get_many(&mut self, namespace: String, keys: Vec<String>) -> Result<Vec<Option<store::Entry>>, types::Error> {
-        let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
+        let (kv, namespace) = (self.kv_to_read()?, self.namespace(&namespace)?);
         let found = kv.bulk_get_within(namespace, keys, KV_CALL_BYTES_MAX).await.map_err(refused)?;
-        Ok(found.into_iter().map(|entry| entry.as_deref().map(entry_of)).collect())
+        Ok(found.into_iter().map(|entry| entry.map(entry_of)).collect())
     }
 
     async fn put(&mut self, namespace: String, item: store::Item) -> Result<(), types::Error> {

@@ -220,7 +220,7 @@ impl HostReader for Data {
                 Some(Err(why)) => return Err(reader.failed.insert(failed(why)).clone()),
             }
             // What waits here for the guest counts as its own memory does. When there is none left the piece stays, and the same call may succeed later.
-            let mut held = memory.reserve();
+            let held = memory.reserve();
             if !held.grow(reader.rest.len() as u64) {
                 return Err(error(&codes::HOST_BUSY, "the host has no memory for the object's bytes now".to_owned()));
             }
@@ -251,7 +251,7 @@ impl HostWriter for Data {
             return Ok(());
         }
         // They wait here and for the store, so they count. Without memory for them the writer stays as it is, and the same call may succeed later.
-        let mut held = memory.reserve();
+        let held = memory.reserve();
         if !held.grow(bytes.len() as u64) {
             return Err(error(&codes::HOST_BUSY, "the host has no memory for the object's bytes now".to_owned()));
         }

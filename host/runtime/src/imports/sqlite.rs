@@ -69,7 +69,7 @@ struct Database {
 impl Data {
     /// Whoever pays for statements, with the memory that they have.
     fn given(&self, statements: &[Statement]) -> Result<Arc<Given>, Error> {
-        let mut memory = self.invocation.runtime.memory().reserve();
+        let memory = self.invocation.runtime.memory().reserve();
         if !memory.grow(statements.iter().fold(0, |sum: u64, statement| sum.saturating_add(bytes(statement)))) {
             return Err(error(&codes::HOST_BUSY, "the host has no memory left for these statements; try again shortly".to_owned()));
         }

@@ -47,6 +47,17 @@ pub(super) fn bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX:
     list.deserialize_seq(Bounded::<T, MAX>(PhantomData))
 }
 
+/// Each character of JSON, and whether it is part of a string.
+pub(super) fn with_strings(json: &str) -> impl Iterator<Item = (char, bool)> {
+    let (mut in_string, mut escaped) = (false, false);
+    json.chars().map(move |char| {
+        let is_part = in_string || char == '"';
+        in_string ^= char == '"' && !escaped;
+        escaped = in_string && char == '\\' && !escaped;
+        (char, is_part)
+    })
+}
+
 struct Whole<T> {
     fields: Fields,
     target: PhantomData<T>,

@@ -2,7 +2,7 @@
 
 use wasmtime::component::{Linker, Resource};
 
-use super::{Bucket, Cas, Fault, Tag};
+use super::{Bucket, Cas, Fault, Tag, value_of};
 use crate::imports::Whole;
 use crate::instance::Data;
 
@@ -108,10 +108,10 @@ impl Data {
 
     /// What the key holds now. The handle goes on from there, so that a swap compares with what the guest has last been shown.
     async fn cas_current(&mut self, cas: Resource<Cas>) -> Result<Option<Vec<u8>>, Fault> {
-        let (kv, handle) = (self.kv()?, self.table.get(&cas)?);
+        let (kv, handle) = (self.kv_to_read()?, self.table.get(&cas)?);
         let entry = kv.get(handle.namespace, &handle.key).await?;
         self.table.get_mut(&cas)?.seen = Tag::of(entry.as_deref());
-        Ok(entry.map(|entry| entry.value.to_vec()))
+        Ok(entry.map(value_of))
     }
 
     /// Swaps, or gives a handle that knows what the key holds instead.

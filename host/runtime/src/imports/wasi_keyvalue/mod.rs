@@ -13,7 +13,7 @@ use tovuk_kernel::resource::Kind;
 use tovuk_resources::kv::{self, Kv, Namespace, Tag};
 use wasmtime::component::{Linker, Resource, ResourceTableError};
 
-use super::kv::refused;
+use super::kv::{refused, value_of};
 use crate::data_bindings::tovuk::data::types;
 use crate::instance::Data;
 
@@ -73,12 +73,12 @@ impl Data {
 
     /// The store, and the namespace of an open bucket.
     fn bucket(&self, bucket: &Resource<Bucket>) -> Result<(Kv, Namespace), Fault> {
-        Ok((self.kv()?, self.table.get(bucket)?.namespace))
+        Ok((self.kv_to_read()?, self.table.get(bucket)?.namespace))
     }
 
     async fn bucket_get(&mut self, bucket: Resource<Bucket>, key: String) -> Result<Option<Vec<u8>>, Fault> {
         let (kv, namespace) = self.bucket(&bucket)?;
-        Ok(kv.get(namespace, &key).await?.map(|entry| entry.value.to_vec()))
+        Ok(kv.get(namespace, &key).await?.map(value_of))
     }
 
     async fn bucket_exists(&mut self, bucket: Resource<Bucket>, key: String) -> Result<bool, Fault> {
@@ -107,7 +107,7 @@ impl Data {
     async fn bucket_get_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Result<Vec<Option<(String, Vec<u8>)>>, Fault> {
         let (kv, namespace) = self.bucket(&bucket)?;
         let found = kv.bulk_get_within(namespace, keys.clone(), KV_CALL_BYTES_MAX).await?;
-        Ok(keys.into_iter().zip(found).map(|(key, entry)| entry.map(|entry| (key, entry.value.to_vec()))).collect())
+        Ok(keys.into_iter().zip(found).map(|(key, entry)| entry.map(|entry| (key, value_of(entry)))).collect())
     }
 
     /// A page of keys, with the cursor of the next.

@@ -1,14 +1,17 @@
 //! KV namespaces of a service, and what is in them. The store checks every limit; here names become numbers, and JSON becomes bytes.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tovuk_kernel::codes::{self, Code};
-use tovuk_kernel::limits::{API_KV_BODY_BYTES_MAX, kv_account_bytes};
+use tovuk_kernel::limits::{API_KV_BODY_BYTES_MAX, KV_LIST_BYTES_MAX, kv_account_bytes};
 use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, PAGE_ARGUMENTS, Request};
 use tovuk_kernel::resource::Kind;
 use tovuk_resources::kv;
+use tovuk_runtime::memory::Reservation;
 
 use super::kv_values::{Encoding, Entry, EntryToPut, shown};
 use super::resources::{self, ResourceEntry};
@@ -208,10 +211,13 @@ impl Request for Get {
 }
 
 impl Handler for Get {
+    const COUNTS_ANSWER: bool = true;
+
     async fn run(self, control: Control, caller: Caller) -> Result<Entry, Refusal> {
         let (kv, namespace) = namespace(&control, &caller, &self.service, self.namespace).await?;
-        let entry = kv.get(namespace, &self.key).await?.ok_or_else(|| no_key(&self.key))?;
-        Ok(Entry::of(self.key, &entry))
+        let memory = Arc::new(control.runtime().memory().reserve());
+        let entry = kv.counted_in(memory.clone()).get(namespace, &self.key).await?.ok_or_else(|| no_key(&self.key))?;
+        Ok(Entry::of(self.key, &entry, &memory))
     }
 }
 
@@ -273,7 +279,7 @@ pub struct Keys {
     /// What the keys begin with.
     #[serde(default)]
     pub prefix: String,
-    /// Most keys to return, 1 to 1,000. Without it the answer has all keys, up to 100,000.
+    /// Most keys to return, 1 to 1,000. Without it the answer has all keys, up to 100,000 or 32 MiB.
     pub limit: Option<u32>,
     /// Where to go on.
     pub cursor: Option<String>,
@@ -310,6 +316,8 @@ pub struct KeysPage {
     pub has_more: bool,
     /// Where to go on.
     pub next_cursor: Option<String>,
+    #[serde(skip)]
+    memory: Option<Reservation>,
 }
 
 impl Request for Keys {
@@ -323,22 +331,51 @@ impl Request for Keys {
 }
 
 impl Handler for Keys {
+    const COUNTS_ANSWER: bool = true;
+
     async fn run(self, control: Control, caller: Caller) -> Result<KeysPage, Refusal> {
         let (kv, namespace) = namespace(&control, &caller, &self.service, self.namespace).await?;
-        let mut answer = KeysPage { keys: Vec::new(), has_more: false, next_cursor: None };
-        let mut add = |page: kv::Page| {
-            answer.keys.extend(page.keys.into_iter().map(KeyEntry::from));
-            (answer.has_more, answer.next_cursor) = (page.has_more, page.next_cursor);
-        };
+        let mut answer = KeysPage { keys: Vec::new(), has_more: false, next_cursor: None, memory: None };
         if let Some(limit) = self.limit {
             let limit = Some(usize::try_from(limit).unwrap_or(usize::MAX));
-            add(kv.list(namespace, kv::List { prefix: self.prefix, limit, cursor: self.cursor }).await?);
-        } else {
-            let mut pages = kv.pages(namespace, self.prefix, self.cursor);
-            while let Some(page) = pages.next().await {
-                add(page?);
-            }
+            answer.add(kv.list(namespace, kv::List { prefix: self.prefix, limit, cursor: self.cursor }).await?);
+            return Ok(answer);
         }
+        let (memory, mut bytes) = (control.runtime().memory().reserve(), 0);
+        let mut pages = kv.pages(namespace, self.prefix, self.cursor);
+        while bytes < KV_LIST_BYTES_MAX
+            && let Some(page) = pages.next().await
+        {
+            let more = answer.add(page?);
+            // The first page is always given: it is small.
+            if bytes > 0 && !memory.grow(more as u64) {
+                return Err(kv::Error::Busy.into());
+            }
+            bytes += more;
+        }
+        answer.memory = Some(memory);
         Ok(answer)
+    }
+}
+
+impl KeysPage {
+    /// Adds a page, and says about how many bytes of the answer it is.
+    fn add(&mut self, page: kv::Page) -> usize {
+        let before = self.keys.len();
+        self.keys.extend(page.keys.into_iter().map(KeyEntry::from));
+        (self.has_more, self.next_cursor) = (page.has_more, page.next_cursor);
+        self.keys.iter().skip(before).map(KeyEntry::bytes).sum()
+    }
+}
+
+impl KeyEntry {
+    /// What it takes in an answer, or in memory if that is more.
+    fn bytes(&self) -> usize {
+        let escaped = |byte: u8| match byte {
+            0..=0x1f => 6,
+            b'"' | b'\\' => 2,
+            _ => 1,
+        };
+        size_of::<Self>() + self.name.bytes().map(escaped).sum::<usize>() + self.metadata.as_ref().map_or(0, |metadata| metadata.get().len())
     }
 }

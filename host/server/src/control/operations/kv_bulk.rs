@@ -1,5 +1,7 @@
 //! Many keys of a KV namespace in one request: each request happens wholly or not at all.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tovuk_kernel::codes;
@@ -21,7 +23,7 @@ pub struct BulkGet {
     pub service: String,
     /// The namespace, by name or id.
     pub namespace: String,
-    /// At most 100 keys.
+    /// At most 100 keys, whose values have at most 100 MB together.
     pub keys: Vec<String>,
 }
 
@@ -46,13 +48,16 @@ impl Request for BulkGet {
 }
 
 impl Handler for BulkGet {
+    const COUNTS_ANSWER: bool = true;
+
     async fn run(self, control: Control, caller: Caller) -> Result<Values, Refusal> {
         let (kv, namespace) = namespace(&control, &caller, &self.service, self.namespace).await?;
-        let found = kv.bulk_get(namespace, self.keys.clone()).await?;
+        let memory = Arc::new(control.runtime().memory().reserve());
+        let found = kv.counted_in(memory.clone()).bulk_get(namespace, self.keys.clone()).await?;
         let mut answer = Values { values: Vec::new(), missing: Vec::new() };
         for (key, entry) in self.keys.into_iter().zip(found) {
             match entry {
-                Some(entry) => answer.values.push(Entry::of(key, &entry)),
+                Some(entry) => answer.values.push(Entry::of(key, &entry, &memory)),
                 None => answer.missing.push(key),
             }
         }

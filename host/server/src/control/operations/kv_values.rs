@@ -1,16 +1,20 @@
 //! Values of KV and State between JSON and bytes, as requests and answers have them.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
+use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use tovuk_kernel::codes;
 use tovuk_resources::kv;
+use tovuk_runtime::memory::Reservation;
 
 use crate::control::Refusal;
+use crate::control::decode::with_strings;
 
 /// How a value is written in JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -32,13 +36,13 @@ pub struct EntryToPut {
     pub key: String,
     /// The value: text, or with `encoding` bytes in base64. Any other JSON is stored as its text.
     // It stays as the request wrote it: a tree of it would take many times the memory that was counted.
-    #[schemars(with = "Value")]
+    #[schemars(with = "serde_json::Value")]
     pub value: Box<RawValue>,
     /// How the value is written; `text` when absent.
     #[serde(default)]
     pub encoding: Encoding,
     /// JSON of at most 1,024 bytes that lists show.
-    #[schemars(with = "Option<Value>")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub metadata: Option<Box<RawValue>>,
     /// When it expires, in seconds of Unix time, at least 30 s ahead.
     pub expiration: Option<u64>,
@@ -79,14 +83,7 @@ pub(super) fn text_of(value: &[u8]) -> (String, Encoding) {
 
 /// JSON without the space between its parts, and otherwise as it was given: a tree of it would round long numbers.
 fn compact(json: &RawValue) -> String {
-    let (mut in_string, mut escaped) = (false, false);
-    let keep = |char: &char| {
-        let keeps = in_string || !char.is_ascii_whitespace();
-        in_string ^= *char == '"' && !escaped;
-        escaped = in_string && *char == '\\' && !escaped;
-        keeps
-    };
-    json.get().chars().filter(keep).collect()
+    with_strings(json.get()).filter(|(char, in_string)| *in_string || !char.is_ascii_whitespace()).map(|(char, _)| char).collect()
 }
 
 /// Metadata as answers have it.
@@ -101,19 +98,38 @@ pub struct Entry {
     /// The key.
     pub key: String,
     /// The value.
-    pub value: String,
+    #[schemars(with = "String")]
+    pub value: Value,
     /// How it is written: `base64` where it is no text.
     pub encoding: Encoding,
     /// Its metadata.
-    #[schemars(with = "Option<Value>")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub metadata: Option<Box<RawValue>>,
     /// When it expires, in seconds of Unix time.
     pub expiration: Option<u64>,
 }
 
+/// A value, which becomes text when the answer is written and not before: a copy of it would not have been counted.
+#[derive(Debug)]
+pub struct Value {
+    bytes: Bytes,
+    _memory: Arc<Reservation>,
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(&self.bytes) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => serializer.collect_str(&Base64Display::new(&self.bytes, &STANDARD)),
+        }
+    }
+}
+
 impl Entry {
-    pub(super) fn of(key: String, entry: &kv::Entry) -> Self {
-        let (value, encoding) = text_of(&entry.value);
+    /// What was read, with the memory that was counted for it.
+    pub(super) fn of(key: String, entry: &kv::Entry, memory: &Arc<Reservation>) -> Self {
+        let encoding = if std::str::from_utf8(&entry.value).is_ok() { Encoding::Text } else { Encoding::Base64 };
+        let value = Value { bytes: entry.value.clone(), _memory: memory.clone() };
         Self { key, value, encoding, metadata: shown(entry.metadata.as_deref()), expiration: entry.expiration }
     }
 }
