@@ -336,3 +336,21 @@ async fn an_account_has_no_more_than_it_may_in_all_its_databases() {
     host.ok_as(&ada, "DELETE", "/v1/services/blog/sqlite/databases/DB", None).await;
     host.ok_as(&ada, "POST", &format!("{DB}/query"), Some(grow)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parameters_that_would_take_more_memory_than_there_is_are_refused_before_they_are_read() {
+    let host = Operator::with(TOVUK, |config| config.guest_memory_bytes = Some(32 << 20)).await;
+    host.ok("POST", "/v1/services", Some(json!({"name": "shop"}))).await;
+    host.ok("POST", "/v1/services/shop/sqlite/databases", Some(json!({"name": "DB"}))).await;
+    let of = |count: usize| json!(vec![1; count]);
+    let batch = |statements: usize| json!({"statements": vec![json!({"sql": "select 1", "params": of(30_000)}); statements]});
+    assert_eq!(refused(&host, batch(20)).await, "host_busy");
+    assert_eq!(refused(&host, json!({"sql": "select 1", "params": of(32_767)})).await, "invalid_request");
+    let many = json!({"statements": vec![json!({"sql": ""}); 20_000]});
+    assert_eq!(refused(&host, many).await, "sqlite_query_failed");
+    // What was taken was given back.
+    for _ in 0..20 {
+        let read = query(&host, &format!("select {}", vec!["?"; 500].join(",")), of(500)).await;
+        assert_eq!(read["columns"].as_array().unwrap().len(), 500);
+    }
+}

@@ -24,6 +24,7 @@ pub mod sqlite_backups;
 pub mod state;
 pub mod state_alarms;
 pub mod state_values;
+mod sqlite_params;
 pub mod storage;
 mod storage_parts;
 pub mod tokens;

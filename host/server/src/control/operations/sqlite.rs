@@ -6,15 +6,17 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::limits::{API_SQLITE_BODY_BYTES_MAX, Plan};
 use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, Request};
 use tovuk_kernel::resource::Kind;
-use tovuk_resources::sqlite::{self, Allowance, Flat, Params, Sqlites, Statement};
+use tovuk_resources::sqlite::{self, Allowance, Flat, Sqlites};
 
 use super::note;
 use super::resources::{self, ResourceEntry};
 use super::services::ResourcesResponse;
+use super::sqlite_params::{StatementEntry, Statements};
 use crate::control::handler::Handler;
 use crate::control::store::resources::{self as rows, Resource};
 use crate::control::store::{accounts, services};
@@ -146,18 +148,6 @@ impl Handler for Delete {
     }
 }
 
-/// One statement of a batch.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(rename = "SqliteStatement")]
-pub struct StatementEntry {
-    /// The SQL: exactly one statement.
-    pub sql: String,
-    /// Its parameters: an array for `?`, an object for `:name`. A blob is `{"base64": "..."}`, an integer beyond 2^53 `{"integer": "..."}`.
-    #[serde(default)]
-    #[schemars(with = "Option<Value>")]
-    pub params: Params,
-}
-
 /// Runs SQL: either one statement, or several in one transaction.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Query {
@@ -169,10 +159,9 @@ pub struct Query {
     pub sql: Option<String>,
     /// Its parameters: an array for `?`, an object for `:name`. A blob is `{"base64": "..."}`, an integer beyond 2^53 `{"integer": "..."}`.
     #[schemars(with = "Option<Value>")]
-    #[serde(default)]
-    pub params: Params,
+    pub params: Option<Box<RawValue>>,
     /// In place of `sql`: up to 1,000 statements that are run in one transaction, all or none.
-    pub statements: Option<Vec<StatementEntry>>,
+    pub statements: Option<Statements>,
 }
 
 /// What SQL answered, and what it cost.
@@ -273,16 +262,18 @@ impl Handler for Query {
         let invalid = |text: &str| Refusal::new(&codes::INVALID_REQUEST, text);
         let database = Database::find(&control, &caller, self.service, self.database).await?;
         let (store, number, allowance) = (database.store(&control), database.number(), database.allowance());
+        // It is given back when the statements are gone.
+        let memory = control.runtime().memory().reserve();
         match (self.sql, self.statements) {
             (Some(sql), None) => {
-                let statement = Statement { sql, params: self.params };
+                let statement = StatementEntry { sql, params: self.params }.read(&memory)?;
                 Ok(Answered(Flat::Query(store.query(number, allowance, statement).await?)))
             }
             (None, Some(statements)) => {
-                if self.params != Params::default() {
+                if self.params.is_some_and(|params| params.get() != "[]") {
                     return Err(invalid("`params` belong to `sql`; each of the `statements` has its own"));
                 }
-                let statements = statements.into_iter().map(|StatementEntry { sql, params }| Statement { sql, params }).collect();
+                let statements = statements.0.into_iter().map(|statement| statement.read(&memory)).collect::<Result<Vec<_>, _>>()?;
                 Ok(Answered(Flat::Batch(store.batch(number, allowance, statements).await?)))
             }
             _ => Err(invalid("send either `sql` or `statements`")),
