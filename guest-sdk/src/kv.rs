@@ -80,7 +80,7 @@ impl<'a> Kv<'a> {
     /// Writes a value of up to 25 MiB that stays until it is removed. What was there before is replaced, with its metadata and its expiration.
     ///
     /// # Errors
-    /// As [`get`](Self::get), and `kv_value_too_large`.
+    /// As [`get`](Self::get), and `kv_value_too_large`, and `kv_storage_full` when the account has as much as it may.
     pub fn put(&self, key: impl Into<String>, value: impl Into<Vec<u8>>) -> Result<(), DataError> {
         self.put_item(Item::new(key, value))
     }
