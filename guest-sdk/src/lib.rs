@@ -19,6 +19,7 @@
 //! - [`sqlite`] runs SQL in the service's databases: typed rows, batches, transactions, results of any size.
 //! - [`kv()`] reads and writes the KV namespaces of the worker's service.
 //! - [`cron`] has what cron triggers send, and [`Router::cron`] answers it.
+//! - [`queue()`] sends messages to the queues of the worker's service, and [`Router::queue`] answers what they deliver.
 //! - [`objects()`] stores files of any size and reads them, in pieces where they are large.
 //! - [`Error`] carries a status; `?` works on the usual errors, whose text goes to the log and not to the client.
 //! - [`log`] writes to the service's log.
@@ -45,6 +46,7 @@ mod host;
 pub mod kv;
 mod logger;
 pub mod objects;
+pub mod queue;
 mod request;
 mod response;
 mod router;
@@ -61,6 +63,7 @@ pub use headers::Headers;
 pub use kv::kv;
 pub use log;
 pub use objects::objects;
+pub use queue::queue;
 pub use request::Request;
 pub use response::Response;
 pub use router::Router;

@@ -6,6 +6,7 @@
 use percent_encoding::percent_decode_str;
 
 use crate::cron::{self, Tick};
+use crate::queue::{self, Batch};
 use crate::{Error, Request, Response, Result};
 
 type Action<'a> = Box<dyn Fn(Request) -> Result<Response> + 'a>;
@@ -108,6 +109,19 @@ impl<'a> Router<'a> {
     pub fn cron(mut self, trigger: &'static str, action: impl Fn(Tick) -> Result<()> + 'a) -> Self {
         let action = move |request: Request| action(Tick::of(&request)?).map(|()| Response::empty(204));
         self.routes.push(Route { method: Some("POST"), prefix: cron::PREFIX, pattern: trigger, action: Box::new(action) });
+        self
+    }
+
+    /// Answers batches of the service's queue of this name; `{name}` stands for any. When it succeeds, the messages are done, but for those that it has
+    /// asked to have again; when it fails, those that it has not settled come again.
+    #[must_use]
+    pub fn queue(mut self, queue: &'static str, action: impl Fn(&Batch) -> Result<()> + 'a) -> Self {
+        let action = move |request: Request| {
+            let batch = Batch::of(&request)?;
+            let result = action(&batch);
+            batch.answer(result)
+        };
+        self.routes.push(Route { method: Some("POST"), prefix: queue::PREFIX, pattern: queue, action: Box::new(action) });
         self
     }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) use self::kv::Namespace;
 use crate::objects::memory::Stored;
+use crate::queue::memory::Queues;
 use crate::{CallError, DataError, Env, Handler, Request, Response, Result, sqlite};
 
 type Database = Rc<dyn Fn(&sqlite::Statement) -> Result<sqlite::Answer, DataError>>;
@@ -57,6 +58,7 @@ pub struct TestEnv {
     kv: Rc<RefCell<kv::Namespaces>>,
     advanced: Rc<Cell<Duration>>,
     objects: Stored,
+    queues: Rc<RefCell<Queues>>,
 }
 
 impl TestEnv {
@@ -116,7 +118,27 @@ impl TestEnv {
         self
     }
 
-    /// Lets time pass for what expires. The worker's own clock is the machine's.
+    /// Makes a queue, which is kept in memory. What is sent to it waits until [`deliver`](Self::deliver).
+    #[must_use]
+    pub fn queue(self, name: &str) -> Self {
+        self.queues.borrow_mut().make(name);
+        self
+    }
+
+    /// Runs a handler with a batch of all that can be delivered from a queue, and takes away what it says is done.
+    pub fn deliver<Args>(&self, handler: impl Handler<Args>, queue: &str) -> Response {
+        let event = self.queues.borrow_mut().event(queue, self.now());
+        let response = self.run(handler, event);
+        self.queues.borrow_mut().settle(queue, &response, self.now());
+        response
+    }
+
+    /// The bodies of what waits in a queue, in the order in which it was sent.
+    pub fn queued(&self, queue: &str) -> Vec<Vec<u8>> {
+        self.queues.borrow().bodies(queue)
+    }
+
+    /// Lets time pass for what expires or waits. The worker's own clock is the machine's.
     pub fn advance(&self, by: Duration) {
         self.advanced.set(self.advanced.get() + by);
     }
@@ -216,6 +238,10 @@ impl TestEnv {
 
     pub(crate) fn with_kv<T>(&self, namespace: &str, ask: impl FnOnce(Namespace<'_>) -> Result<T, DataError>) -> Result<T, DataError> {
         ask(self.kv.borrow_mut().find(namespace, self.now())?)
+    }
+
+    pub(crate) fn with_queues<T>(&self, ask: impl FnOnce(&mut Queues, u64) -> Result<T, DataError>) -> Result<T, DataError> {
+        ask(&mut self.queues.borrow_mut(), self.now())
     }
 
     fn record(&self, target: &str, request: &Request) {

@@ -8,6 +8,7 @@ mod environment;
 mod kv;
 mod lean;
 pub(crate) mod objects;
+mod queue;
 pub(crate) mod sqlite;
 pub(crate) mod stdio;
 pub(crate) mod wasi_http;
@@ -42,5 +43,6 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<Data>> {
     kv::add_to_linker(&mut linker)?;
     wasi_keyvalue::add_to_linker(&mut linker)?;
     objects::add_to_linker(&mut linker)?;
+    queue::add_to_linker(&mut linker)?;
     Ok(linker)
 }

@@ -20,6 +20,9 @@ pub fn of(imports: &[String], service: &Service) -> Vec<String> {
     if imports_any(&["tovuk:sqlite/database"]) {
         powers.extend(service.sqlite.keys().map(|database| format!("the SQLite database {database}")));
     }
+    if imports_any(&["tovuk:queue/producer"]) {
+        powers.extend(service.queues.keys().map(|queue| format!("sending to the queue {queue}")));
+    }
     if imports_any(&["wasi:cli/environment", "wasi:config/store"]) {
         powers.extend(service.secrets.iter().map(|secret| format!("the secret {secret}")));
     }
@@ -50,6 +53,8 @@ mod tests {
         assert_eq!(of(&imports(&["tovuk:objects/store@0.1.0"]), &Service::default()), ["objects of the service"]);
         let databases = [("DB".to_owned(), Default::default())].into();
         assert_eq!(of(&imports(&["tovuk:sqlite/database@0.1.0"]), &Service { sqlite: databases, ..Service::default() }), ["the SQLite database DB"]);
+        let queues = [("jobs".to_owned(), Default::default())].into();
+        assert_eq!(of(&imports(&["tovuk:queue/producer@0.1.0"]), &Service { queues, ..Service::default() }), ["sending to the queue jobs"]);
         assert!(of(&imports(&["wasi:io/streams@0.2.6"]), &service).is_empty());
     }
 }

@@ -1,0 +1,70 @@
+//! `tovuk:queue/producer`: the queues of the worker's service. The store checks every limit; here names become numbers and bytes change hands. Bodies count as
+//! host memory until they are on disk, also when the worker has gone meanwhile.
+
+use tovuk_kernel::resource::Kind;
+use tovuk_resources::queue::{self, Encoding, Queue, Queues};
+use wasmtime::component::Linker;
+
+use super::Whole;
+use super::data::error;
+use crate::data_bindings::tovuk::data::types;
+use crate::data_bindings::tovuk::queue::producer;
+use crate::instance::Data;
+
+impl Data {
+    /// The store, and the queue that the guest names.
+    fn queue(&self, name: &str) -> Result<(&Queues, Queue), types::Error> {
+        let queues = self.stores().map(|stores| &stores.queues)?;
+        Ok((queues, self.resource(Kind::Queue, name).map(Queue)?))
+    }
+
+    fn send_of(&self, message: producer::Message) -> Result<queue::Send, types::Error> {
+        let (bytes, encoding) = match message.body {
+            producer::Body::Text(text) => (text.into_bytes(), Encoding::Text),
+            producer::Body::Bytes(bytes) => (bytes, Encoding::Base64),
+        };
+        Ok(queue::Send { body: self.held(bytes)?, encoding, delay_seconds: message.delay })
+    }
+
+    async fn send_all(&mut self, queue: &str, messages: Vec<producer::Message>) -> Result<Vec<String>, types::Error> {
+        let (queues, queue) = self.queue(queue)?;
+        let sends = messages.into_iter().map(|message| self.send_of(message)).collect::<Result<Vec<_>, _>>()?;
+        let sent = queues.send(queue, sends).await.map_err(refused)?;
+        Ok(sent.ids.iter().map(ToString::to_string).collect())
+    }
+}
+
+/// What the guest is told. Why a file could not be read or written is for the operator.
+fn refused(refused: queue::Error) -> types::Error {
+    let code = refused.code();
+    if let queue::Error::Database(error) = &refused {
+        tracing::error!("a queue failed: {error}");
+        return self::error(code, code.message.to_owned());
+    }
+    error(code, refused.to_string())
+}
+
+impl producer::Host for Data {
+    async fn send(&mut self, queue: String, message: producer::Message) -> Result<String, types::Error> {
+        Ok(self.send_all(&queue, vec![message]).await?.pop().unwrap_or_default())
+    }
+
+    async fn send_batch(&mut self, queue: String, messages: Vec<producer::Message>) -> Result<Vec<String>, types::Error> {
+        self.send_all(&queue, messages).await
+    }
+
+    async fn count(&mut self, queue: String) -> Result<producer::Metrics, types::Error> {
+        let (queues, queue) = self.queue(&queue)?;
+        let counted = queues.metrics(queue).await.map_err(refused)?;
+        Ok(producer::Metrics {
+            backlog_count: counted.backlog.messages,
+            backlog_bytes: counted.backlog.bytes,
+            oldest_message_age_ms: counted.oldest_age_ms,
+            in_flight: counted.in_flight,
+        })
+    }
+}
+
+pub(super) fn add_to_linker(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
+    producer::add_to_linker::<Data, Whole>(linker, |data| data)
+}
