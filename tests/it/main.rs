@@ -57,6 +57,7 @@ mod pages;
 mod project_data;
 mod refused;
 mod restored;
+mod simulation;
 mod source_builds;
 mod sqlite_durable;
 mod streaming;

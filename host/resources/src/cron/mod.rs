@@ -60,8 +60,16 @@ impl Crons {
     /// # Errors
     /// When the file cannot be used.
     pub async fn open(path: &Path, clock: Clock) -> Result<Self, Error> {
-        let path = path.to_owned();
-        let opening = tokio::task::spawn_blocking(move || Database::open(&path, rows::MIGRATIONS, database::Options::new(APPLICATION_ID)));
+        Self::open_with(path, clock, None).await
+    }
+
+    /// The same with a moment at which the store dies, for tests.
+    ///
+    /// # Errors
+    /// When the file cannot be used.
+    pub async fn open_with(path: &Path, clock: Clock, fuse: Option<database::Fuse>) -> Result<Self, Error> {
+        let (path, options) = (path.to_owned(), database::Options { fuse, ..database::Options::new(APPLICATION_ID) });
+        let opening = tokio::task::spawn_blocking(move || Database::open(&path, rows::MIGRATIONS, options));
         // Opening does not panic; what is left is a runtime that is shutting down.
         let database = opening.await.unwrap_or(Err(database::Error::Closed))?;
         database.write(rows::recover).await?;

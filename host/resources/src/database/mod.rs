@@ -14,6 +14,7 @@
 
 mod error;
 mod file;
+mod fuse;
 mod readers;
 pub mod shards;
 mod writer;
@@ -31,6 +32,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use error::Error;
 pub(crate) use error::poisons;
+pub use fuse::Fuse;
+pub(crate) use fuse::lives;
 pub use rusqlite;
 
 use readers::Readers;
@@ -59,6 +62,8 @@ pub struct Options {
     pub statements_max: usize,
     /// Pages of the write-ahead log after which they are copied into the file.
     pub checkpoint_pages: i64,
+    /// When the store dies. For tests.
+    pub fuse: Option<Fuse>,
 }
 
 impl Options {
@@ -75,6 +80,7 @@ impl Options {
             reader_cache_kib: 2_048,
             statements_max: 128,
             checkpoint_pages: 1_000,
+            fuse: None,
         }
     }
 }

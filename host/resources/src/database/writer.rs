@@ -11,6 +11,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::poisons;
+use super::fuse::{Fuse, lives};
 use super::{Counters, Error, Options};
 
 /// Times the usual length of the log at which readers are waited for, so that it can start from its beginning again. Until then they never are.
@@ -139,6 +140,10 @@ impl Writer {
             first.answer(Err(poison.clone()));
             return None;
         }
+        if self.options.fuse.as_ref().is_some_and(Fuse::is_out) {
+            first.answer(Err(Error::Closed));
+            return None;
+        }
         let (mut jobs, mut after) = (Vec::new(), None);
         let committed = self.transaction(first, &mut jobs, &mut after);
         if committed.is_ok() {
@@ -177,7 +182,11 @@ impl Writer {
                 }
             }
         }
-        transaction.commit().map_err(|error| self.failed(error))
+        if !lives(self.options.fuse.as_ref()) {
+            return Err(Error::Closed);
+        }
+        transaction.commit().map_err(|error| self.failed(error))?;
+        if lives(self.options.fuse.as_ref()) { Ok(()) } else { Err(Error::Closed) }
     }
 
     /// The error of a commit or a checkpoint, which may be the last.

@@ -61,11 +61,13 @@ const APPLICATION_ID: [u8; 4] = *b"tvqu";
 pub struct Options {
     /// How often expired messages are removed.
     pub sweep_every: Duration,
+    /// When the store dies. For tests.
+    pub fuse: Option<database::Fuse>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { sweep_every: Duration::from_secs(10) }
+        Self { sweep_every: Duration::from_secs(10), fuse: None }
     }
 }
 
@@ -124,6 +126,7 @@ impl Queues {
             writer_cache_kib: 4_096,
             reader_cache_kib: 1_024,
             checkpoint_pages: 4_000,
+            fuse: options.fuse.clone(),
             ..database::Options::new(APPLICATION_ID)
         };
         let shards = Shards::open(folder, SHARDS, rows::MIGRATIONS, figures).await?;

@@ -14,7 +14,7 @@ use tovuk_kernel::clock::UnixMs;
 
 use super::{Error, Namespace, rows};
 use crate::database::shards::Shards;
-use crate::database::{Database, Options, rusqlite};
+use crate::database::{Database, Fuse, Options, rusqlite};
 
 /// Into how many files namespaces are spread. Never to be changed: it says which file a namespace is in.
 const SHARDS: u8 = 8;
@@ -83,8 +83,8 @@ impl Shard {
 
 impl Catalogue {
     /// Opens the shards that are in the folder, which is created if need be.
-    pub async fn open(folder: &Path) -> Result<Self, Error> {
-        let options = Options { queue_max: 8_192, group_jobs_max: 4_096, checkpoint_pages: 2_000, ..Options::new(APPLICATION_ID) };
+    pub async fn open(folder: &Path, fuse: Option<Fuse>) -> Result<Self, Error> {
+        let options = Options { queue_max: 8_192, group_jobs_max: 4_096, checkpoint_pages: 2_000, fuse, ..Options::new(APPLICATION_ID) };
         let catalogue = Self {
             files: Shards::open(folder, SHARDS, MIGRATIONS, options).await?,
             shards: (0..SHARDS).map(|_| OnceCell::new()).collect(),

@@ -168,9 +168,15 @@ fn store(handle: &Handle, group: &Group) -> Result<(), Error> {
         let batch = Batch { namespace, object: &object.id.object, changes: &group.changes, counts: group.counts, alarm: note };
         let file = file.as_mut().ok_or_else(Error::closed)?;
         debug_assert_eq!(file.incarnation, incarnation, "a file is written as long as it is the object's");
+        if !database::lives(handle.shared.options.fuse.as_ref()) {
+            return Err(Error::closed());
+        }
         file.commit(&batch).map_err(|error| if database::poisons(&error) { poisoned(&error) } else { error.into() })?;
         // From here on that is what there is, whatever becomes of the alarm.
         handle.memory().durable = group.counts;
+        if !database::lives(handle.shared.options.fuse.as_ref()) {
+            return Err(Error::closed());
+        }
     }
     let Some(due) = group.alarm else { return Ok(()) };
     let (id, account) = (object.id.clone(), object.account);

@@ -47,6 +47,7 @@ pub use pages::{KeyPages, ObjectPages};
 pub use session::{Committing, Session};
 pub use types::{Answer, Change, Counts, Holds, List, Listed, ListedObject, Namespace, Page, Schedule, Swapped, Target, Usage, Written};
 
+use crate::database;
 use drive::Call;
 use memory::What;
 use objects::{Handle, Id, Shared};
@@ -64,11 +65,13 @@ pub struct Options {
     pub object_bytes: fn(Plan) -> u64,
     /// What all objects of an account may hold, in bytes.
     pub account_bytes: fn(Plan) -> u64,
+    /// When the store dies. For tests.
+    pub fuse: Option<database::Fuse>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { open_max: 256, threads: 32, object_bytes: limits::state_object_bytes, account_bytes: limits::state_account_bytes }
+        Self { open_max: 256, threads: 32, object_bytes: limits::state_object_bytes, account_bytes: limits::state_account_bytes, fuse: None }
     }
 }
 

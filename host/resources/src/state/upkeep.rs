@@ -25,7 +25,7 @@ const RETRY: Duration = Duration::from_secs(60);
 
 /// Opens everything, and brings the catalogue up to date.
 pub(super) async fn open(folder: &Path, clock: Clock, options: Options) -> Result<Shared, Error> {
-    let catalogue = Catalogue::open(folder).await?;
+    let catalogue = Catalogue::open(folder, options.fuse.clone()).await?;
     let ledger = Ledger::default();
     for shard in catalogue.all() {
         recover(folder, shard).await?;
