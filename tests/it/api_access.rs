@@ -38,6 +38,7 @@ impl World {
         let value = "/v1/services/shop/state/namespaces/AlicesRoom/objects/alices-object/values/alices-key";
         host.ok_as(&alice, "PUT", value, Some(json!({"value": "alices-value"}))).await;
         host.ok_as(&alice, "POST", "/v1/services/shop/cron", Some(json!({"name": "alices-cron", "cronExpression": "0 0 1 1 *"}))).await;
+        host.ok_as(&alice, "POST", "/v1/services/shop/queues", Some(json!({"name": "ALICES_QUEUE", "consumer": "pull"}))).await;
         host.ok_as(&alice, "POST", "/v1/services/shop/sqlite/databases", Some(json!({"name": "ALICES_DB"}))).await;
         host.ok_as(&alice, "POST", "/v1/services/shop/sqlite/ALICES_DB/backups", None).await;
         let read = host.ok_as(&alice, "POST", "/v1/tokens", Some(json!({"name": "alices-token", "scope": "read"}))).await;
@@ -62,6 +63,7 @@ impl World {
             ("class", "AlicesRoom".to_owned()),
             ("object", "alices-object".to_owned()),
             ("trigger", "alices-cron".to_owned()),
+            ("queue", "ALICES_QUEUE".to_owned()),
             ("database", "ALICES_DB".to_owned()),
             ("backup", "sqlite_backup_1".to_owned()),
         ];
@@ -87,6 +89,11 @@ impl World {
             "cron.create" => json!({"name": "OTHER", "cronExpression": "0 0 1 1 *"}),
             "cron.update" => json!({"enabled": true}),
             "kv.create" => json!({"name": "OTHER"}),
+            "kv.create" | "queue.create" => json!({"name": "OTHER"}),
+            "queue.update" => json!({"maxRetries": 1}),
+            "queue.send" => json!({"body": "x"}),
+            "queue.send_batch" => json!({"messages": [{"body": "x"}]}),
+            "queue.ack" => json!({"acks": ["1-1-0123456789abcdef"]}),
             "sqlite.create" => json!({"name": "OTHER"}),
             "sqlite.query" => json!({"sql": "select 1"}),
             "sqlite.migrate" => json!({"migrations": []}),

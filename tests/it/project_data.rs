@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use tovuk_tests::{Dev, Operator, Project, Serve, component};
+use tovuk_tests::{Dev, Operator, Project, Serve, component, ran, tovuk};
 
 use crate::TOVUK;
 
@@ -113,8 +113,7 @@ async fn a_deploy_that_migrates_ends_with_the_host_and_is_begun_again() {
     assert_eq!(host.built(&token, &build).await["status"], "canceled");
 }
 
-const PROJECT: &str =
-    "[services.app]\ncomponent = \"w.wasm\"\nroutes = [\"/*\"]\nkv = [\"CACHE\"]\nsqlite = { DB = { migrations = \"migrations\" } }\n";
+const PROJECT: &str = "[services.app]\ncomponent = \"w.wasm\"\nroutes = [\"/*\"]\nkv = [\"CACHE\"]\nsqlite = { DB = { migrations = \"migrations\" } }\nqueues = { jobs = { max_batch_size = 7 } }\n";
 
 fn project() -> Project {
     Project::new(&[("tovuk.toml", PROJECT), ("migrations/0001_visits.sql", CREATE)]).with_guest("w.wasm", "env")
@@ -126,17 +125,27 @@ async fn the_command_says_what_it_would_make_and_sends_the_scripts() {
     let project = project();
     let path = project.path().to_str().unwrap().to_owned();
     let planned = host.cli(&["deploy", &path, "--dry-run"]).ok().stdout;
-    assert!(planned.contains("data that would be made: SQLite database DB, KV namespace CACHE"), "{planned}");
+    assert!(planned.contains("data that would be made: SQLite database DB, KV namespace CACHE, queue jobs"), "{planned}");
     host.cli(&["deploy", &path]).ok();
     let log = host.line("tovuk logs --service app --limit 100").ok().stdout;
     let log = if log.contains("applied") { log } else { host.line("tovuk logs --build job_1").ok().stdout };
     assert!(log.contains("database DB: applied 0001_visits.sql"), "{log}");
     project.write("tovuk.toml", PROJECT.replace("kv = [\"CACHE\"]\n", ""));
+    let queues = host.line("tovuk queue list --service app --json").ok().json();
+    assert_eq!((&queues["queues"][0]["name"], &queues["queues"][0]["maxBatchSize"]), (&json!("jobs"), &json!(7)));
     let told = host.cli(&["deploy", &path]).ok();
     assert!(told.stderr.contains("the KV namespace CACHE is no longer named and stays"), "{told:?}");
     project.write("migrations/0002_bad.sql", "nonsense");
     let failed = host.cli(&["deploy", &path]);
     assert!(failed.code == 1 && failed.stderr.contains("0002_bad.sql"), "{failed:?}");
+}
+
+/// What a command answers that is run in the project's folder.
+fn host_line(project: &Project, line: &str) -> Value {
+    let words: Vec<_> = line.split(' ').skip(1).collect();
+    let mut command = tovuk(TOVUK, &words);
+    command.current_dir(project.path());
+    ran(command).ok().json()
 }
 
 #[tokio::test]
@@ -148,8 +157,47 @@ async fn the_development_loop_makes_and_changes_data_as_the_file_says() {
     assert!(env.contains("TOVUK_KV_CACHE") && env.contains("TOVUK_SQLITE_DB"), "{env}");
     project.write("migrations/0002_note.sql", "alter table visits add column note text;");
     dev.line(&["app: database DB: applied 0002_note.sql"]).await;
+    let batch = || host_line(&project, "tovuk queue list --service app --json")["queues"][0]["maxBatchSize"].clone();
+    assert_eq!(batch(), 7);
+    project.write("tovuk.toml", PROJECT.replace("= 7", "= 8"));
+    while batch() != 8 {
+        tokio::task::yield_now().await;
+    }
     project.write("migrations/0003_bad.sql", "nonsense");
     dev.line(&["app", "0003_bad.sql"]).await;
     dev.line(&["the last good build still serves"]).await;
     assert!(dev.get("app", "/").await.text().contains("TOVUK_KV_CACHE"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deploy_sets_queues_as_the_file_says_and_leaves_what_it_never_said() {
+    let host = Operator::start(TOVUK).await;
+    let deploy = async |queues: Value| {
+        host.deploy(&host.token, "app", "env", json!({"routes": ["/*"], "queues": queues})).await;
+        let resources = host.ok("GET", "/v1/services/app/resources", None).await;
+        resources["queues"].as_array().unwrap().clone()
+    };
+    let shown = |queue: &Value| ["name", "maxBatchSize", "maxRetries", "deadLetterQueue", "consumer"].map(|field| queue[field].clone());
+    let made = deploy(json!({"jobs": {"max_batch_size": 20, "max_retries": 7, "dead_letter_queue": "failed"}})).await;
+    assert_eq!(shown(&made[0]), [json!("failed"), json!(10), json!(3), json!(null), json!("pull")], "it is named and not declared");
+    assert_eq!(shown(&made[1]), [json!("jobs"), json!(20), json!(7), json!("failed"), json!("worker")]);
+    // What the file says stands before what somebody has set; what it has never said stays.
+    host.ok("PUT", "/v1/services/app/queues/jobs", Some(json!({"maxBatchSize": 30, "maxConcurrency": 5, "maxRetries": 8}))).await;
+    let changed = deploy(json!({"jobs": {"max_batch_size": 21, "max_retries": 7}})).await;
+    assert_eq!(shown(&changed[1]), [json!("jobs"), json!(21), json!(7), json!(null), json!("worker")], "what it says no longer is the default");
+    assert_eq!(changed[1]["maxConcurrency"], 5);
+    let left = deploy(json!({})).await;
+    assert_eq!((left.len(), &left[1]["maxBatchSize"]), (2, &json!(21)), "what is no longer declared stays");
+    // Two that change places are no circle.
+    deploy(json!({"jobs": {"dead_letter_queue": "failed"}, "failed": {"consumer": "worker"}})).await;
+    let turned = deploy(json!({"failed": {"dead_letter_queue": "jobs"}, "jobs": {}})).await;
+    assert_eq!((&turned[0]["deadLetterQueue"], &turned[1]["deadLetterQueue"]), (&json!("jobs"), &json!(null)));
+    for (queues, says) in [
+        (json!({"jobs": {"max_batch_size": 101}}), "100"),
+        (json!({"jobs": {"retention_seconds": 59}}), "60"),
+        (json!({"jobs": {"dead_letter_queue": "jobs"}}), "its own dead-letter queue"),
+    ] {
+        let reply = host.ask("POST", "/v1/deploy", Some(body(json!({"routes": ["/*"], "queues": queues}), json!({})))).await;
+        assert!(reply.status.is_client_error() && reply.text().contains(says), "{}", reply.text());
+    }
 }

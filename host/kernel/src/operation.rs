@@ -239,6 +239,9 @@ pub enum Form {
     /// JSON of keys and values: an array of entries as it is, an object with a member of the argument's name as that, any other object as one entry for
     /// each of its members.
     Entries,
+    /// JSON of messages: an array of them, or an object with a member of the argument's name, whose other members are fields of the request. What is no
+    /// object is the body of a message, and a body that is no text is sent as its JSON.
+    Messages,
     /// A folder: its files `*.sql` in the order of their names, as `{name, sql}` each.
     Scripts,
     /// `KEY=value`: the part before the first `=` sets the argument's field, the rest sets the named one.

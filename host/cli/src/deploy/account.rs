@@ -118,6 +118,15 @@ fn differing(some: &[(Kind, String)], others: &[(Kind, String)]) -> Vec<String> 
     some.iter().filter(|data| !others.contains(data)).map(|(kind, name)| format!("{} {name}", kind.noun())).collect()
 }
 
+/// Where a service's overview has what it holds of each kind.
+const HELD: [(Kind, &str); 5] = [
+    (Kind::Sqlite, "/resources/sqliteDatabases"),
+    (Kind::Kv, "/resources/kvNamespaces"),
+    (Kind::Queue, "/resources/queues"),
+    (Kind::Cron, "/resources/cronTriggers"),
+    (Kind::State, "/resources/stateNamespaces"),
+];
+
 impl Held {
     async fn of(client: &Client, name: &str) -> Result<Self, Failure> {
         let overview = client.call(Call::get(format!("/v1/services/{}/overview", encoded(name)))).await?;
@@ -135,7 +144,7 @@ impl Held {
             powers: powers.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
             secrets: names("/env"),
             bindings: names("/resources/serviceBindings"),
-            data: [(Kind::Sqlite, "/resources/sqliteDatabases"), (Kind::Kv, "/resources/kvNamespaces"), (Kind::Cron, "/resources/cronTriggers")]
+            data: HELD
                 .into_iter()
                 .flat_map(|(kind, pointer)| names(pointer).into_iter().map(move |name| (kind, name)))
                 .collect(),

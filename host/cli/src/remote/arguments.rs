@@ -88,7 +88,7 @@ fn positional(argument: &Argument, required: bool) -> Arg {
         _ => value_name(argument.field),
     };
     let arg = Arg::new(argument.field).value_name(name).help(argument.help).required(required).allow_negative_numbers(true);
-    if matches!(argument.form, Form::Words | Form::List | Form::Keys | Form::Entries) { arg.num_args(1..) } else { arg }
+    if matches!(argument.form, Form::Words | Form::List | Form::Keys | Form::Entries | Form::Messages) { arg.num_args(1..) } else { arg }
 }
 
 /// `displayName` as `DISPLAY_NAME`.
@@ -134,7 +134,7 @@ fn fields(row: &Row, matches: &ArgMatches) -> Result<Fields, Failure> {
         if fields.contains_key(argument.field) || words.peek().is_none() {
             continue;
         }
-        let whole = matches!(argument.form, Form::Words | Form::List | Form::Keys | Form::Entries);
+        let whole = matches!(argument.form, Form::Words | Form::List | Form::Keys | Form::Entries | Form::Messages);
         let taken = if whole { words.by_ref().collect() } else { words.next().into_iter().collect() };
         set(&mut fields, argument, taken)?;
     }
@@ -180,6 +180,14 @@ fn set(fields: &mut Fields, argument: &Argument, words: Vec<String>) -> Result<(
         Form::List => Value::Array(words.into_iter().map(Value::String).collect()),
         Form::Keys => keys(argument.field, words).map_err(|text| refused(format!("{} {text}", name())))?,
         Form::Entries => entries(argument.field, &text).map_err(|text| refused(format!("{} {text}", name())))?,
+        Form::Messages => {
+            let (list, others) = messages(argument.field, &text).map_err(|text| refused(format!("{} {text}", name())))?;
+            // What a flag says stands before.
+            for (field, value) in others {
+                fields.entry(field).or_insert(value);
+            }
+            list
+        }
         Form::Scripts => scripts(&text).map_err(refused)?,
         Form::Integer => text.parse::<i64>().map(Value::from).map_err(|_| refused(format!("{} must be a whole number, and is `{text}`", name())))?,
         Form::Json => serde_json::from_str(&text).map_err(|error| refused(format!("{} must be JSON: {error}", name())))?,
@@ -234,6 +242,34 @@ fn entries(field: &str, text: &str) -> Result<Value, String> {
         }
         _ => Err("must be a list of entries or an object of keys and values".to_owned()),
     }
+}
+
+/// Messages from JSON, and what else the object that they stand in has.
+fn messages(field: &str, text: &str) -> Result<(Value, Fields), String> {
+    let (list, others) = match serde_json::from_str(text).map_err(|error| format!("must be JSON: {error}"))? {
+        Value::Object(mut object) => (object.remove(field).unwrap_or_default(), object),
+        list => (list, Fields::new()),
+    };
+    let Value::Array(list) = list else { return Err(format!("must be a list of messages, or {{\"{field}\": [...]}}")) };
+    let as_text = |value: &mut Value| {
+        if !value.is_string() {
+            *value = Value::String(value.to_string());
+        }
+    };
+    let message = |value: Value| match value {
+        Value::Object(mut message) => {
+            if let Some(body) = message.get_mut("body") {
+                as_text(body);
+                message.entry("encoding").or_insert_with(|| "text".into());
+            }
+            Value::Object(message)
+        }
+        mut body => {
+            as_text(&mut body);
+            serde_json::json!({"body": body, "encoding": "text"})
+        }
+    };
+    Ok((list.into_iter().map(message).collect(), others))
 }
 
 #[cfg(test)]
@@ -292,6 +328,22 @@ mod tests {
     fn a_value_may_have_the_sign_that_ends_its_name() {
         assert_eq!(chosen(&[&SET], "x KEY=a=b="), Ok(("x.set", json!({"name": "KEY", "value": "a=b="}))));
         assert_eq!(chosen(&[&SET], "x KEY="), Ok(("x.set", json!({"name": "KEY", "value": ""}))));
+    }
+
+    #[test]
+    fn messages_are_what_is_in_the_list() {
+        let (list, others) = messages("messages", r#"{"messages":["a",{"b":1},{"body":{"c":[2]},"delaySeconds":3},7],"delaySeconds":5}"#).unwrap();
+        let expected = json!([
+            {"body": "a", "encoding": "text"},
+            {"b": 1},
+            {"body": "{\"c\":[2]}", "encoding": "text", "delaySeconds": 3},
+            {"body": "7", "encoding": "text"},
+        ]);
+        assert_eq!((list, Value::Object(others)), (expected, json!({"delaySeconds": 5})));
+        assert_eq!(messages("messages", r#"[{"body":"AP8=","encoding":"base64"}]"#).unwrap().0, json!([{"body": "AP8=", "encoding": "base64"}]));
+        for text in ["7", "{}", "{\"messages\":7}", "["] {
+            assert!(messages("messages", text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -309,6 +309,12 @@ pub const QUEUE_PULL_MESSAGES: u32 = 5;
 pub const QUEUE_VISIBILITY_SECONDS: u32 = 30;
 /// How long a message that was pulled is hidden from others at most, in s.
 pub const QUEUE_VISIBILITY_SECONDS_MAX: u32 = 43_200;
+/// How long a message whose delivery has failed waits before it is tried again, in s. Each further failure doubles it.
+pub const QUEUE_RETRY_SECONDS: u32 = 1;
+/// How long a message whose delivery has failed waits at most, in s.
+pub const QUEUE_RETRY_SECONDS_MAX: u32 = 900;
+/// Largest body of an API request that sends a batch to a queue, in bytes: its bodies with every byte escaped, and room for the rest.
+pub const API_QUEUE_BODY_BYTES_MAX: u64 = 2 << 20;
 /// Batches of one queue that are delivered at a time.
 pub const QUEUE_CONCURRENCY_MAX: u32 = 250;
 /// Bytes that one metered queue operation writes, reads or deletes; a larger message is as many operations as it has such parts.
@@ -319,6 +325,8 @@ pub const QUEUE_PAGE_MESSAGES_MAX: usize = 1_000;
 pub const QUEUE_PAGE_BYTES_MAX: usize = 4 << 20;
 /// Messages of a list of a queue that is not asked for in pages.
 pub const QUEUE_LIST_MESSAGES_MAX: usize = 100_000;
+/// Bodies from which such a list ends earlier, in bytes. What follows is asked for by its cursor.
+pub const QUEUE_LIST_BYTES_MAX: usize = 32 << 20;
 /// Longest cron expression, in bytes.
 pub const CRON_EXPRESSION_BYTES_MAX: usize = 256;
 /// Times that a cron tick is tried again after it failed. The first time is after a minute, and each wait is twice the one before.

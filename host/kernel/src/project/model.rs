@@ -334,9 +334,10 @@ impl Service {
     pub fn data(&self) -> impl Iterator<Item = (resource::Kind, &str)> {
         let databases = self.sqlite.keys().map(|name| (resource::Kind::Sqlite, name.as_str()));
         let namespaces = self.kv.iter().map(|name| (resource::Kind::Kv, name.as_str()));
-        let classes = self.state.iter().map(|name| (resource::Kind::State, name.as_str()));
+        let queues = self.queues.keys().map(|name| (resource::Kind::Queue, name.as_str()));
         let triggers = self.crons.keys().map(|name| (resource::Kind::Cron, name.as_str()));
-        databases.chain(namespaces).chain(classes).chain(triggers)
+        let classes = self.state.iter().map(|name| (resource::Kind::State, name.as_str()));
+        databases.chain(namespaces).chain(queues).chain(triggers).chain(classes)
     }
 
     /// Whether the service has a public address.

@@ -205,7 +205,24 @@ impl Queues {
         work.await.unwrap_or(Err(Error::Database(database::Error::Closed)))
     }
 
-    /// The settings of a queue.
+    /// All queues that are not dropped, each with its service, in no order.
+    pub fn all(&self) -> Vec<(Service, Queue)> {
+        self.store.queues.read().unwrap_or_else(PoisonError::into_inner).values().map(|live| (live.service, live.queue)).collect()
+    }
+
+    /// The highest number that a queue has ever had here, dropped ones included; 0 when there is none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn highest(&self) -> Result<i64, Error> {
+        let mut highest = 0;
+        for database in self.store.shards.all() {
+            highest = highest.max(database.read(rows::highest).await?);
+        }
+        Ok(highest)
+    }
+
+    /// The settings of a queue. They are another value after each call that sets them, also one that has changed nothing.
     ///
     /// # Errors
     /// When there is no such queue.

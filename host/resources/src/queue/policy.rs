@@ -86,6 +86,11 @@ impl PolicyChange {
         *self == Self::default()
     }
 
+    /// Whether settings have what it says already.
+    pub fn is_done(&self, policy: &Policy) -> bool {
+        self.apply(policy).is_ok_and(|changed| changed == *policy)
+    }
+
     /// The settings with this change. Whether the dead-letter queue will do is for the store to say.
     pub(super) fn apply(&self, policy: &Policy) -> Result<Policy, Error> {
         let range = |name, changed: Option<u32>, now: u32, least, most| match changed {

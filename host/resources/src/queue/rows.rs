@@ -119,6 +119,11 @@ pub(super) fn all(connection: &Connection) -> Result<Vec<Stored>, Error> {
     Ok(select.query_map([], read)?.collect::<Result<_, _>>()?)
 }
 
+/// The highest number of a queue in this file, dropped ones included.
+pub(super) fn highest(connection: &Connection) -> Result<i64, Error> {
+    Ok(connection.query_row("SELECT coalesce(max(number), 0) FROM queues", [], |row| row.get(0))?)
+}
+
 /// The row of a queue. Fails when it was dropped.
 pub(super) fn get(connection: &Connection, local: i64) -> Result<Stored, Error> {
     let mut select = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM queues WHERE local = ?1"))?;

@@ -25,11 +25,12 @@ impl Control {
     pub(super) async fn settle_data(&self) -> Result<(), Refusal> {
         let (databases, namespaces) = (self.sqlite().highest().await?.cast_signed(), self.kv().highest().await?);
         let (services, classes) = (self.objects().highest_service().await?, self.state().highest().await?);
-        let triggers = self.crons().highest().await?;
+        let (queues, triggers) = (self.queues().highest().await?, self.crons().highest().await?);
         self.write(move |conn| {
             store::resources::skip_numbers(conn, Kind::State.as_str(), classes)?;
             store::resources::skip_numbers(conn, Kind::Sqlite.as_str(), databases)?;
             store::resources::skip_numbers(conn, Kind::Kv.as_str(), namespaces)?;
+            store::resources::skip_numbers(conn, Kind::Queue.as_str(), queues)?;
             store::resources::skip_numbers(conn, Kind::Cron.as_str(), triggers)?;
             Ok(store::services::skip_numbers(conn, services)?)
         })
@@ -43,11 +44,12 @@ impl Control {
             tracing::warn!("the database sqlite_{number} has no file: an empty one is made");
             self.sqlite().create(number).await?;
         }
+        self.settle_queues().await?;
         self.settle_crons().await
     }
 
     /// Takes rows of cron triggers back that were committed before the host ended and have no trigger: whoever asked for them was not answered, and a
-    /// deploy that declares them makes them again. Triggers without a row go.
+    /// deploy that declares them makes them again. Triggers without a row are those of a control database that is older than they: nobody reaches them.
     async fn settle_crons(&self) -> Result<(), Refusal> {
         let triggers: HashMap<_, _> = self.crons().all().await?.into_iter().map(|(service, number)| (number.0, service)).collect();
         let known: HashSet<i64> = triggers.keys().copied().collect();
@@ -60,9 +62,32 @@ impl Control {
             Ok(rows)
         });
         let rows: HashSet<i64> = rows.await?.into_iter().collect();
-        for (number, service) in triggers.into_iter().filter(|(number, _)| !rows.contains(number)) {
-            tracing::warn!("the cron trigger cron_{number} has no row: it is removed");
-            self.crons().drop_trigger(service, cron::TriggerNumber(number)).await?;
+        for number in triggers.keys().filter(|number| !rows.contains(number)) {
+            tracing::warn!("the cron trigger cron_{number} is unknown to the control database: it ticks for nobody");
+        }
+        Ok(())
+    }
+
+    /// Makes queues whose rows were committed before the host ended. Those without a row are kept as well: whoever starts with a control database that
+    /// is too old, or with none, must not lose what lies in them.
+    async fn settle_queues(&self) -> Result<(), Refusal> {
+        let rows = self.read(|conn| Ok(store::resources::all_of(conn, Kind::Queue)?)).await?;
+        let mut known: HashMap<i64, queue::Service> = self.queues().all().into_iter().map(|(service, queue)| (queue.0, service)).collect();
+        for (service, row) in rows {
+            if known.remove(&row.number).is_some() {
+                continue;
+            }
+            match self.queues().create(queue::Service(service), queue::Queue(row.number), queue::PolicyChange::default()).await {
+                Ok(_) => tracing::warn!("{} was not made: it is now, with the default settings unless a deploy says otherwise", row.id()),
+                Err(queue::Error::Dropped) => {
+                    tracing::warn!("{} has been deleted: so is its row", row.id());
+                    self.write(move |conn| Ok(store::resources::delete(conn, Kind::Queue, row.number)?)).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for number in known.keys() {
+            tracing::warn!("queue_{number} is unknown to the control database: nobody reaches it");
         }
         Ok(())
     }

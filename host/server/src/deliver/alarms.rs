@@ -233,8 +233,8 @@ async fn owners(control: &Control, alarms: &[DueAlarm]) -> Result<HashMap<Namesp
     let work = control.read(move |conn| {
         let mut owners = HashMap::with_capacity(namespaces.len());
         for namespace in namespaces {
-            if let Some((service, name)) = store::resources::owner_of(conn, Kind::State, namespace.0)? {
-                owners.insert(namespace, Owner { service, class: name.into() });
+            if let Some((service, row)) = store::resources::by_number(conn, Kind::State, namespace.0)? {
+                owners.insert(namespace, Owner { service, class: row.name.into() });
             }
         }
         Ok(owners)

@@ -6,6 +6,7 @@
 
 mod alarms;
 mod crons;
+pub(crate) mod queues;
 
 use std::future::Future;
 
@@ -53,11 +54,18 @@ pub(crate) struct Deliveries {
     cut: CancellationToken,
     tasks: TaskTracker,
     promoted: Notify,
+    queues: queues::Consumers,
 }
 
 impl Deliveries {
     pub fn new() -> Self {
-        Self { stopping: CancellationToken::new(), cut: CancellationToken::new(), tasks: TaskTracker::new(), promoted: Notify::new() }
+        Self {
+            stopping: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            promoted: Notify::new(),
+            queues: queues::Consumers::default(),
+        }
     }
 
     /// Runs a dispatcher, or a part of one, which ends by itself soon after [`Deliveries::stopping`].
@@ -83,6 +91,11 @@ impl Deliveries {
     /// Waits for the next version of any service that goes on the air. Counts from its first poll, or from when it is enabled.
     pub fn next_promotion(&self) -> tokio::sync::futures::Notified<'_> {
         self.promoted.notified()
+    }
+
+    /// What is done with queues.
+    pub fn queues(&self) -> &queues::Consumers {
+        &self.queues
     }
 
     /// Takes nothing more. What runs goes on.
@@ -155,4 +168,5 @@ async fn answered(runtime: &Runtime, started: Started) -> Delivered {
 pub(crate) fn start(control: &Control) {
     control.deliveries().spawn(alarms::run(control.clone()));
     control.deliveries().spawn(crons::run(control.clone()));
+    queues::start(control);
 }

@@ -8,7 +8,7 @@ use tovuk_kernel::project::{self, Capabilities, Parsed};
 
 use super::migrations::{self, Migrations};
 use super::uploads::{self, Upload};
-use crate::control::operations::{bindings, cron, note, resources, services, sqlite};
+use crate::control::operations::{bindings, cron, note, queue_settings, resources, services, sqlite};
 use crate::control::store::deploys::{Build, Deploy, NewDeploy};
 use crate::control::store::services::Service;
 use crate::control::store::{self, deploys, env};
@@ -250,6 +250,9 @@ async fn record(
     }
     if let Err(refusal) = cron::make(control, accepted.service.id, &made, &declared.service).await {
         tracing::warn!("a cron trigger of {} is not there yet: {refusal}", accepted.service.name);
+    }
+    if let Err(refusal) = queue_settings::make(control, &accepted.service, &declared.service).await {
+        tracing::warn!("a queue of {} is not there yet: {refusal}", accepted.service.name);
     }
     Ok(accepted)
 }

@@ -16,7 +16,7 @@ use super::log::BuildLog;
 use super::migrations::{self, Migrations};
 use super::run::{self, Output};
 use crate::control::operations::bindings::ensure;
-use crate::control::operations::{cron, resources, sqlite};
+use crate::control::operations::{cron, queue_settings, resources, sqlite};
 use crate::control::store::accounts::Account;
 use crate::control::store::deploys::{self, LOCAL, NewDeploy};
 use crate::control::store::services::Service;
@@ -57,11 +57,12 @@ pub async fn declare(control: &Control, services: &BTreeMap<String, project::Ser
     let _air = control.air().await;
     let census = control.write(move |conn| {
         let account = account(conn)?;
-        let mut made = Vec::new();
+        let (mut made, mut queues) = (Vec::new(), Vec::new());
         for declared in &declared {
             let service = accept::ensure_service(conn, account.id, declared, now)?;
             services::describe(conn, service.id, service.kind, &service.capabilities)?;
             made.extend(resources::ensure(conn, &service, &declared.service, now)?);
+            queues.push((service, declared.service.clone()));
         }
         services::name_slugs(conn, account.id)?;
         let mut census = Vec::new();
@@ -76,10 +77,13 @@ pub async fn declare(control: &Control, services: &BTreeMap<String, project::Ser
             }
             census.push(Counted { is_up: is_ours || (live.is_some() && !is_local), is_local, service, declared });
         }
-        Ok((census, made))
+        Ok((census, made, queues))
     });
-    let (census, made) = census.await?;
+    let (census, made, queues) = census.await?;
     sqlite::make(control, &made).await?;
+    for (service, declared) in queues {
+        queue_settings::make(control, &service, &declared).await?;
+    }
     let mut gone = Vec::new();
     for Counted { service, declared, is_up, is_local } in census {
         match declared {
@@ -132,6 +136,7 @@ pub async fn put(control: &Control, deploy: LocalDeploy) -> Result<Deployed, Ref
     }
     migrations::check(&declared.name, &declared.service, &deploy.migrations)?;
     let applied = migrate(control, &account, &declared.name, deploy.migrations).await?;
+    set_queues(control, &account, &declared).await?;
     let _air = control.air().await;
     let local = Local { assets: deploy.assets, secrets: deploy.secrets };
     let nonce = random::<16>().map_err(Refusal::internal)?;
@@ -146,6 +151,17 @@ pub async fn put(control: &Control, deploy: LocalDeploy) -> Result<Deployed, Ref
     applied.iter().for_each(|line| log.line(line));
     log.line(&live.place(&control.urls().service(&service.slug)));
     Ok(Deployed { missing, applied })
+}
+
+/// Gives queues the settings that are declared now.
+async fn set_queues(control: &Control, account: &Account, declared: &Declared) -> Result<(), Refusal> {
+    let (account, name) = (account.id, declared.name.clone());
+    let found = control.read(move |conn| {
+        let service = service_of(conn, account, &name)?;
+        Ok((Version::live(conn, service.id)?.map(|live| live.declared.service), service))
+    });
+    let (before, service) = found.await?;
+    queue_settings::apply(control, &service, &declared.service, before.as_ref()).await
 }
 
 async fn migrate(control: &Control, account: &Account, service: &str, migrations: Migrations) -> Result<Vec<String>, Refusal> {

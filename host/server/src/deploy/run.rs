@@ -19,7 +19,7 @@ use super::kept::Kept;
 use super::live::{Ready, Version};
 use super::log::BuildLog;
 use super::{accept, migrations, powers, uploads};
-use crate::control::operations::{cron, sqlite};
+use crate::control::operations::{cron, queue_settings, sqlite};
 use crate::control::store;
 use crate::control::store::deploys::{self, BuildStatus, Deploy, Product, Promotion};
 use crate::control::store::services;
@@ -130,8 +130,16 @@ async fn attempt(control: &Control, version: &Version, log: &BuildLog, cancel: &
         let ready = control.live().assemble(version.clone(), output.artifact.clone(), None)?;
         healthy(control, &ready, &version.service.slug, path, log).await?;
     }
+    set_queues(control, version).await?;
     log.flush().await;
     Ok(Attempted { output, keeping, product, started_ms })
+}
+
+/// Gives queues the settings that are declared, which says nothing about messages that wait.
+async fn set_queues(control: &Control, version: &Version) -> Result<(), Refusal> {
+    let service = version.service.id;
+    let before = control.read(move |conn| Version::live(conn, service)).await?.map(|live| live.declared.service);
+    queue_settings::apply(control, &version.service, &version.declared.service, before.as_ref()).await
 }
 
 /// Brings the databases up to what the new version expects.

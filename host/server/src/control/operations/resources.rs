@@ -9,7 +9,7 @@ use tovuk_kernel::resource::Kind;
 use tovuk_kernel::{codes, project};
 
 use super::services::{Resources, ResourcesResponse};
-use super::{cron, note, timestamp};
+use super::{cron, note, queue_settings, timestamp};
 use crate::control::data::STILL_REMOVING;
 use crate::control::store::bindings;
 use crate::control::store::resources::{self, Resource};
@@ -41,6 +41,7 @@ impl Resources {
     /// With what only the stores of data know.
     pub(super) async fn complete(mut self, control: &Control) -> Result<Self, Refusal> {
         cron::complete(control, &mut self.cron_triggers).await?;
+        queue_settings::complete(control, &mut self.queues);
         Ok(self)
     }
 }
@@ -132,7 +133,8 @@ pub(super) async fn remove(
     if !control.remove_data().await {
         resources.next_actions.push(STILL_REMOVING.to_owned());
     }
-    Ok(resources)
+    // Last, because settings can name what was deleted.
+    resources.complete(control).await
 }
 
 /// Gives a service what it declares and lacks; what was made. What it has besides stays.

@@ -16,6 +16,7 @@ use tovuk_resources::bindings::INTERNAL_DOMAIN;
 
 use super::cron::TriggerEntry;
 use super::env::restart_hint;
+use super::queue_settings::QueueEntry;
 use super::resources::{ResourceEntry, entries};
 use super::snapshot::Snapshot;
 use super::{Done, note, timestamp};
@@ -263,7 +264,7 @@ pub struct Resources {
     /// KV namespaces.
     pub kv_namespaces: Vec<ResourceEntry>,
     /// Queues.
-    pub queues: Vec<ResourceEntry>,
+    pub queues: Vec<QueueEntry>,
     /// Cron triggers.
     pub cron_triggers: Vec<TriggerEntry>,
     /// State namespaces.
@@ -288,7 +289,7 @@ impl Resources {
         Ok(Self {
             sqlite_databases: entries(conn, service.id, resource::Kind::Sqlite)?,
             kv_namespaces: entries(conn, service.id, resource::Kind::Kv)?,
-            queues: entries(conn, service.id, resource::Kind::Queue)?,
+            queues: entries(conn, service.id, resource::Kind::Queue)?.into_iter().map(QueueEntry::from).collect(),
             cron_triggers: entries(conn, service.id, resource::Kind::Cron)?.into_iter().map(TriggerEntry::from).collect(),
             state_namespaces: entries(conn, service.id, resource::Kind::State)?,
             service_bindings: bindings::list(conn, service.id)?.into_iter().map(entry).collect(),
@@ -333,6 +334,7 @@ impl Request for ResourcesOf {
             Command::new("binding list").default().examples(&["tovuk binding list --service shop"]),
             Command::new("cron list").default().examples(&["tovuk cron list --service shop"]),
             Command::new("kv list").default().examples(&["tovuk kv list --service shop"]),
+            Command::new("queue list").default().examples(&["tovuk queue list --service shop"]),
             Command::new("sqlite list").default().examples(&["tovuk sqlite list --service shop"]),
             Command::new("state list").default().examples(&["tovuk state list --service shop"]),
         ]);

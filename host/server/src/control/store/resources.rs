@@ -74,10 +74,18 @@ pub fn account_of(conn: &Connection, kind: Kind, number: i64) -> rusqlite::Resul
     conn.prepare_cached(sql)?.query_row(params![kind.as_str(), number], |row| row.get(0)).optional()
 }
 
-/// The number of the service that has a resource, and what it calls it.
-pub fn owner_of(conn: &Connection, kind: Kind, number: i64) -> rusqlite::Result<Option<(i64, String)>> {
-    let sql = "select service_id, name from resources where kind = ?1 and number = ?2";
-    conn.prepare_cached(sql)?.query_row(params![kind.as_str(), number], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+/// The resource of this number, and the number of the service that has it.
+pub fn by_number(conn: &Connection, kind: Kind, number: i64) -> rusqlite::Result<Option<(i64, Resource)>> {
+    let sql = "select service_id, number, name, created_ms from resources where kind = ?1 and number = ?2";
+    let row = |row: &Row<'_>| Ok((row.get("service_id")?, resource(kind)(row)?));
+    conn.prepare_cached(sql)?.query_row(params![kind.as_str(), number], row).optional()
+}
+
+/// All resources of one kind, whoever has them: each with the number of its service.
+pub fn all_of(conn: &Connection, kind: Kind) -> rusqlite::Result<Vec<(i64, Resource)>> {
+    let sql = "select service_id, number, name, created_ms from resources where kind = ?1";
+    let row = |row: &Row<'_>| Ok((row.get("service_id")?, resource(kind)(row)?));
+    conn.prepare_cached(sql)?.query_map([kind.as_str()], row)?.collect()
 }
 
 /// Gives out no number up to this one any more, for ids that begin so.
