@@ -128,6 +128,30 @@ async fn nightly() {
 }
 
 #[tokio::test]
+async fn jobs() {
+    let dev = example("jobs", &[]).await;
+    let here = |line: &[&str]| {
+        let mut command = tovuk(TOVUK, line);
+        command.current_dir(repository().join("examples/jobs"));
+        ran(command)
+    };
+    for to in ["ada@example.com", "nobody@example.invalid"] {
+        let body = Full::new(Bytes::from(format!(r#"{{"to":"{to}","subject":"hello"}}"#)));
+        let asked = dev.client().whole(dev.request("jobs", "/emails").method("POST").body(body).unwrap()).await;
+        assert_eq!(asked.status, 202, "{}", asked.text());
+    }
+    let dead = || here(&["queue", "messages", "failed_emails", "--service", "jobs", "--json"]).ok().json();
+    while dead()["messages"].as_array().unwrap().is_empty() {
+        here(&["clock", "advance", "1s"]).ok();
+    }
+    assert!(dead()["messages"][0]["body"].as_str().unwrap().contains("nobody@example.invalid"));
+    let sent = dev.get("jobs", "/outbox").await.json();
+    assert!(sent.as_array().unwrap().iter().all(|email| email["to"] == "ada@example.com") && !sent.as_array().unwrap().is_empty(), "{sent}");
+    let metrics = here(&["queue", "metrics", "emails", "--service", "jobs", "--json"]).ok().json();
+    assert_eq!((&metrics["backlogCount"], &metrics["consumerState"]), (&serde_json::json!(0), &serde_json::json!("idle")), "{metrics}");
+}
+
+#[tokio::test]
 async fn sessions() {
     let dev = example("sessions", &[]).await;
     let here = |arguments: &[&str]| {
