@@ -40,6 +40,8 @@ enum Command {
     Kv(KvArguments),
     /// Cron: an operator's host with thousands of triggers, many of them due in the same minute.
     Cron(CronArguments),
+    /// Queues: the store with many callers, without and with a backlog, and deliveries to a worker.
+    Queue(QueueArguments),
     /// Objects: in a worker, over the API, and at their URLs.
     Objects(ObjectsArguments),
     /// Serves the native hyper hello until it is ended: the ceiling that the others are compared with.
@@ -192,6 +194,29 @@ pub struct CronArguments {
     pub json: Option<PathBuf>,
 }
 
+/// How queues are measured.
+#[derive(Args, Clone)]
+pub struct QueueArguments {
+    /// Seconds of load per measurement.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub seconds: u64,
+    /// Messages that wait while sends are measured for the second time.
+    #[arg(long, default_value_t = 5_000_000)]
+    pub backlog: usize,
+    /// Messages that are delivered.
+    #[arg(long, default_value_t = 200_000)]
+    pub delivered: usize,
+    /// Only these parts: `store`, `deliver`.
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// The folder of the data; one under `target/bench` when absent.
+    #[arg(long)]
+    pub folder: Option<PathBuf>,
+    /// Raw results, one JSON object a line; `target/bench/queue-<time>.jsonl` when absent.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
 /// How objects are measured.
 #[derive(Args, Clone)]
 pub struct ObjectsArguments {
@@ -250,6 +275,11 @@ pub fn run() -> anyhow::Result<()> {
             let mut report = Report::begin();
             kinds::cron::run(&arguments, &mut report)?;
             report.finish("cron")
+        }
+        Command::Queue(arguments) => {
+            let mut report = Report::begin();
+            kinds::queue::run(&arguments, &mut report)?;
+            report.finish("queue")
         }
         Command::Objects(arguments) => {
             let mut report = Report::begin();

@@ -4,4 +4,5 @@ pub mod cron;
 pub mod kv;
 mod kv_store;
 pub mod objects;
+pub mod queue;
 pub mod sqlite;
