@@ -265,7 +265,11 @@ impl Model {
                 possible.push(Run::Done);
             }
         }
-        let wait = (1_000 << refused.min(16)).min(HOLD_MS_MAX);
+        let wait = |refused: u32| (1_000_u64 << refused.min(16)).min(HOLD_MS_MAX);
+        if let (Ok(Some(due)), false) = (&answer, certain) {
+            // How long it waits says how often it was refused, as far as that matters.
+            refused = (0..7).rev().find(|refused| *due >= before + wait(*refused)).unwrap_or(0);
+        }
         let from = (before + 1_000, after + HOLD_MS_MAX);
         let next = match &answer {
             Ok(Some(due)) => Run::Waits { from: (*due, *due), failed, refused: refused + 1 },
@@ -277,7 +281,7 @@ impl Model {
             self.runs.get_mut(&key).unwrap().push(Run::Done);
         }
         if let Some(due) = answer? {
-            let range = if certain { before + wait..=after + wait } else { from.0..=from.1 };
+            let range = if certain { before + wait(refused)..=after + wait(refused) } else { from.0..=from.1 };
             assert!(wanted && range.contains(&due), "{key:?} was refused {refused} times: {due} after {before}");
         } else {
             assert!(!wanted || is_replaced, "{key:?} is not delivered again");
