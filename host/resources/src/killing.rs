@@ -16,7 +16,7 @@ pub(crate) fn run_until_killed(test: &str, variables: &[(&str, &OsStr)], lines_b
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut seen = 0;
+    let (mut seen, mut rest) = (0, Vec::new());
     // The last line may have been cut off.
     for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
         if counts(&line) {
@@ -24,10 +24,13 @@ pub(crate) fn run_until_killed(test: &str, variables: &[(&str, &OsStr)], lines_b
             if seen == lines_before_kill {
                 child.kill().unwrap();
             }
+        } else {
+            // Such as why it has panicked.
+            rest.push(line);
         }
     }
     child.wait().unwrap();
-    assert!(seen >= lines_before_kill, "{test} ended after {seen} of {lines_before_kill} lines");
+    assert!(seen >= lines_before_kill, "{test} ended after {seen} of {lines_before_kill} lines, and said: {}", rest.join("\n"));
 }
 
 /// Says a line to the process that may kill this one.

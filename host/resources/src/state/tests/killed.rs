@@ -153,10 +153,10 @@ async fn every_alarm_rings(rounds: u64, lines: usize) {
     }
     let state = opened(&path).await;
     while state.next_due().is_some() {
-        for alarm in state.take_due(1_000).await.unwrap() {
-            again += usize::from(!rung.insert(alarm.object.to_string()));
-            state.settle(&alarm, Outcome::Delivered).await.unwrap();
-        }
+        let alarms = state.take_due(1_000).await.unwrap();
+        let settled = join_all(alarms.iter().map(|alarm| state.settle(alarm, Outcome::Delivered))).await;
+        settled.into_iter().for_each(|settled| assert_eq!(settled.unwrap(), Settled::Done));
+        again += alarms.into_iter().filter(|alarm| !rung.insert(alarm.object.to_string())).count();
     }
     state.close().await.unwrap();
     check(&folder);
