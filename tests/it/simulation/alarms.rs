@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tovuk_kernel::limits::Plan;
-use tovuk_resources::state::{AlarmInfo, DueAlarm, Error, Namespace, Outcome, Schedule, Settled, Target};
+use tovuk_resources::state::{AlarmInfo, DueAlarm, Error, Holds, Namespace, Outcome, Schedule, Settled, Target};
 
 use super::{Died, Done, World, seen};
 
@@ -39,7 +39,7 @@ pub struct Model {
 fn target(object: usize) -> Target {
     // Two namespaces, which are in different files.
     let namespace = Namespace(i64::try_from(object % 2).unwrap() + 1);
-    Target { namespace, object: format!("object-{object}").into(), account: 1, plan: Plan::Pro, chain: None }
+    Target { namespace, object: format!("object-{object}").into(), account: 1, plan: Plan::Pro, holds: Holds::default() }
 }
 
 fn number(alarm: &DueAlarm) -> usize {
