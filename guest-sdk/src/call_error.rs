@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::DataError;
 use crate::bindings::tovuk::http::types as wit;
 
 /// One invocation of the chain that a request from outside has started.
@@ -45,13 +46,15 @@ pub enum CallError {
     Unreachable(String),
     /// No response came in time.
     Timeout,
+    /// A call of a State object could not have its object, or what it has written could not be kept. The error says which and why.
+    State(DataError),
     /// Anything else, in words.
     Other(String),
 }
 
 impl CallError {
     /// A short, stable word for logs and error bodies, for example `binding_chain_limit`. Where the host has a code for it, it is that code.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> &str {
         match self {
             Self::UnknownBinding(_) => "unknown_binding",
             Self::ChainLimit(_) => "binding_chain_limit",
@@ -61,6 +64,7 @@ impl CallError {
             Self::BodyTooLarge(_) => "body_too_large",
             Self::Unreachable(_) => "unreachable",
             Self::Timeout => "timeout",
+            Self::State(error) => error.code(),
             Self::Other(_) => "other",
         }
     }
@@ -69,6 +73,8 @@ impl CallError {
     pub fn status(&self) -> u16 {
         match self {
             Self::ChainLimit(_) => 508,
+            Self::State(error) if error.code() == "state_deadlock" => 508,
+            Self::State(error) if error.is_retryable() => 503,
             Self::Timeout => 504,
             Self::Unreachable(_) => 502,
             _ => 500,
@@ -92,6 +98,7 @@ impl fmt::Display for CallError {
             Self::BodyTooLarge(limit_bytes) => write!(f, "a body is larger than {limit_bytes} bytes"),
             Self::Unreachable(text) => write!(f, "the target could not be reached: {text}"),
             Self::Timeout => f.write_str("no response came in time"),
+            Self::State(error) => error.fmt(f),
         }
     }
 }
@@ -116,6 +123,17 @@ impl From<wit::Error> for CallError {
     }
 }
 
+#[cfg(target_arch = "wasm32")]
+impl From<crate::bindings::tovuk::state::calls::Failure> for CallError {
+    fn from(failure: crate::bindings::tovuk::state::calls::Failure) -> Self {
+        use crate::bindings::tovuk::state::calls::Failure;
+        match failure {
+            Failure::Refused(refusal) => Self::State(refusal.into()),
+            Failure::Call(error) => error.into(),
+        }
+    }
+}
+
 impl From<CallError> for wit::Error {
     fn from(error: CallError) -> Self {
         match error {
@@ -129,6 +147,8 @@ impl From<CallError> for wit::Error {
             CallError::BodyTooLarge(limit_bytes) => Self::BodyTooLarge(limit_bytes),
             CallError::Unreachable(text) => Self::Unreachable(text),
             CallError::Timeout => Self::Timeout,
+            // The host has no use for it; in an `Error` it becomes a response before.
+            CallError::State(error) => Self::Other(error.to_string()),
             CallError::Other(text) => Self::Other(text),
         }
     }
@@ -162,7 +182,9 @@ mod tests {
 
     #[test]
     fn texts_and_statuses() {
-        let lines: Vec<String> = every_kind().iter().map(|error| format!("{} {} {error}", error.status(), error.code())).collect();
+        let refused = |code| CallError::State(DataError::new(code, "refused"));
+        let kinds = every_kind().into_iter().chain([refused("state_deadlock"), refused("state_handler_missing")]);
+        let lines: Vec<String> = kinds.map(|error| format!("{} {} {error}", error.status(), error.code())).collect();
         assert_eq!(
             lines,
             [
@@ -175,6 +197,8 @@ mod tests {
                 "502 unreachable the target could not be reached: refused",
                 "504 timeout no response came in time",
                 "500 other odd",
+                "508 state_deadlock state_deadlock: refused",
+                "500 state_handler_missing state_handler_missing: refused",
             ]
         );
     }

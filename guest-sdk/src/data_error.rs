@@ -45,6 +45,13 @@ impl fmt::Display for DataError {
 impl std::error::Error for DataError {}
 
 #[cfg(target_arch = "wasm32")]
+impl From<crate::bindings::tovuk::state::calls::Refusal> for DataError {
+    fn from(refusal: crate::bindings::tovuk::state::calls::Refusal) -> Self {
+        Self { code: refusal.code, message: refusal.message, retryable: refusal.retryable }
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
 impl From<crate::bindings::tovuk::data::types::Error> for DataError {
     fn from(error: crate::bindings::tovuk::data::types::Error) -> Self {
         Self { code: error.code, message: error.message, retryable: error.retryable }

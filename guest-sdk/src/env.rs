@@ -2,6 +2,7 @@
 //!
 //! It holds nothing: the host knows what this worker may reach, and answers by name at each call.
 
+use crate::state::Class;
 use crate::{CallError, Error, Request, Response, Result, host};
 
 /// What a worker can reach. Handlers take it as their second argument; `Env` is also free to make anywhere.
@@ -42,6 +43,27 @@ impl Env {
     /// The bound service behind the binding `binding`, for example `AUTH_SERVICE`.
     pub fn service<'a>(&self, binding: &'a str) -> Service<'a> {
         Service { binding }
+    }
+
+    /// The State class `class` of this worker's service, for example `Room`; the same as [`state`](fn@crate::state).
+    ///
+    /// ```
+    /// use tovuk::{Env, Request, Response, Result, state::Object};
+    ///
+    /// #[tovuk::state]
+    /// fn room(room: Object, _: Request) -> Result<Response> {
+    ///     Ok(Response::text(room.increment("visits", 1)?.to_string()))
+    /// }
+    ///
+    /// fn handle(req: Request, env: Env) -> Result<Response> {
+    ///     Ok(env.state("Room").object(req.path()).fetch(Request::post("/visit"))?)
+    /// }
+    /// # let env = tovuk::testing::TestEnv::new().state("Room").state_handler(room);
+    /// # assert_eq!(env.run(handle, Request::get("/room-1")).body(), b"1");
+    /// # assert_eq!(env.run(handle, Request::get("/room-1")).body(), b"2");
+    /// ```
+    pub fn state<'a>(&self, class: &'a str) -> Class<'a> {
+        crate::state(class)
     }
 
     /// Sends a request to an absolute URL; the same as [`fetch`].

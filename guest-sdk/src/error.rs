@@ -22,7 +22,8 @@ use crate::{CallError, DataError, Response};
 /// ```
 ///
 /// The client gets the status and `{"error": "<message>"}`. `?` on the errors of `std`, `serde_json` and on boxed errors gives a 500 that
-/// says nothing but `internal error`, with the text in the log. `?` on a [`CallError`] hands it to the host, which answers for it.
+/// says nothing but `internal error`, with the text in the log. `?` on a [`CallError`] hands it to the host, which answers for it; one of State is a 503, 508 or 500
+/// of the worker.
 #[derive(Debug)]
 pub struct Error {
     status: u16,
@@ -120,6 +121,10 @@ impl std::error::Error for Error {
 
 impl From<CallError> for Error {
     fn from(error: CallError) -> Self {
+        if let CallError::State(refused) = &error {
+            let message = if refused.is_retryable() { "try again in a moment" } else { "internal error" };
+            return Self { status: error.status(), message: Cow::Borrowed(message), cause: Cause::Detail(error.to_string()) };
+        }
         Self { status: error.status(), message: Cow::Borrowed("a call to another service failed"), cause: Cause::Call(error) }
     }
 }

@@ -3,6 +3,7 @@
 //! The two halves have the same functions, so nothing else in the crate asks what it is compiled for.
 
 pub(crate) mod sqlite;
+pub(crate) mod state;
 
 #[cfg(target_arch = "wasm32")]
 pub(crate) use component::{

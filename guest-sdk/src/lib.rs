@@ -20,6 +20,7 @@
 //! - [`kv()`] reads and writes the KV namespaces of the worker's service.
 //! - [`cron`] has what cron triggers send, and [`Router::cron`] answers it.
 //! - [`queue()`] sends messages to the queues of the worker's service, and [`Router::queue`] answers what they deliver.
+//! - [`state()`](fn@state) reads and writes State: objects that do one thing at a time and have an alarm; `#[tovuk::state]` is a handler of theirs.
 //! - [`objects()`] stores files of any size and reads them, in pieces where they are large.
 //! - [`Error`] carries a status; `?` works on the usual errors, whose text goes to the log and not to the client.
 //! - [`log`] writes to the service's log.
@@ -45,12 +46,15 @@ mod headers;
 mod host;
 pub mod kv;
 mod logger;
+#[doc(hidden)]
+pub mod object_bindings;
 pub mod objects;
 pub mod queue;
 mod request;
 mod response;
 mod router;
 pub mod sqlite;
+pub mod state;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
@@ -67,7 +71,8 @@ pub use queue::queue;
 pub use request::Request;
 pub use response::Response;
 pub use router::Router;
-pub use tovuk_macros::handler;
+pub use state::state;
+pub use tovuk_macros::{alarm, handler, state};
 
 /// What handlers return: `Result<Response>`, with [`Error`] for everything else.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -79,5 +84,11 @@ pub mod __private {
     pub use crate::bindings::export_worker;
     pub use crate::bindings::exports::tovuk::http::handler::{Error, Guest, Request, Response};
     pub use crate::handler::run;
+    pub use crate::object_bindings;
+    pub use crate::object_bindings::alarms::export_object_alarm;
+    pub use crate::object_bindings::alarms::exports::tovuk::state::alarm_handler::{Alarm, Guest as AlarmGuest};
+    pub use crate::object_bindings::calls::export_object;
+    pub use crate::object_bindings::calls::exports::tovuk::state::handler::{Failure as ObjectFailure, Guest as ObjectGuest};
+    pub use crate::state::{run as run_object, run_alarm};
     pub use wit_bindgen::rt as wit_bindgen_rt;
 }

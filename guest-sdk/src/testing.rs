@@ -4,6 +4,7 @@
 //! running the worker with `tovuk dev`.
 
 mod kv;
+mod state;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -11,11 +12,14 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) use self::kv::Namespace;
+pub(crate) use self::state::StateObject;
 use crate::objects::memory::Stored;
 use crate::queue::memory::Queues;
+use crate::state::{AlarmHandler, Object, ObjectPage, Ringing, Undone};
 use crate::{CallError, DataError, Env, Handler, Request, Response, Result, sqlite};
 
 type Database = Rc<dyn Fn(&sqlite::Statement) -> Result<sqlite::Answer, DataError>>;
+type ObjectTarget = Rc<dyn Fn(Object, Request) -> Result<Response>>;
 type Target = Rc<dyn Fn(Request) -> Result<Response, CallError>>;
 
 thread_local! {
@@ -59,6 +63,8 @@ pub struct TestEnv {
     advanced: Rc<Cell<Duration>>,
     objects: Stored,
     queues: Rc<RefCell<Queues>>,
+    state: Rc<RefCell<state::Classes>>,
+    object_handler: Option<ObjectTarget>,
 }
 
 impl TestEnv {
@@ -136,6 +142,37 @@ impl TestEnv {
     /// The bodies of what waits in a queue, in the order in which it was sent.
     pub fn queued(&self, queue: &str) -> Vec<Vec<u8>> {
         self.queues.borrow().bodies(queue)
+    }
+
+    /// Makes a State class, whose objects are kept in memory and are the same for all that runs in these surroundings.
+    #[must_use]
+    pub fn state(self, class: &str) -> Self {
+        self.state.borrow_mut().make(class);
+        self
+    }
+
+    /// Has this function answer calls of State objects: the one with `#[tovuk::state]`.
+    #[must_use]
+    pub fn state_handler<Args>(mut self, handler: impl crate::state::Handler<Args> + 'static) -> Self {
+        self.object_handler = Some(Rc::new(move |object, request| handler.call(object, request)));
+        self
+    }
+
+    /// Has the alarm of an object ring, whatever time it is set for.
+    ///
+    /// # Errors
+    /// Those of the handler, after which the object and its alarm are as before; and when no alarm is set.
+    pub fn ring(&self, handler: impl AlarmHandler, class: &str, object: &str) -> Result<()> {
+        let _restore = Entered::new(self);
+        let object = Object::new(class, object);
+        let Some(alarm) = object.alarm()? else {
+            return Err(crate::Error::internal(format_args!("no alarm of {class} `{}` is set", object.key())));
+        };
+        let before = self.state.borrow_mut().hold(&object)?;
+        self.with_state(&object, |mut object| Ok(object.delete_alarm()))?;
+        let rung = handler.ring(object.clone(), Ringing { scheduled_ms: alarm.scheduled_ms, retry_count: 0 });
+        self.state.borrow_mut().release(&object, rung.is_err().then_some(before));
+        rung
     }
 
     /// Lets time pass for what expires or waits. The worker's own clock is the machine's.
@@ -242,6 +279,30 @@ impl TestEnv {
 
     pub(crate) fn with_queues<T>(&self, ask: impl FnOnce(&mut Queues, u64) -> Result<T, DataError>) -> Result<T, DataError> {
         ask(&mut self.queues.borrow_mut(), self.now())
+    }
+
+    pub(crate) fn with_state<T>(&self, of: &Object, ask: impl FnOnce(StateObject<'_>) -> Result<T, DataError>) -> Result<T, DataError> {
+        self.state.borrow_mut().on(of, self.now().saturating_mul(1_000), ask)
+    }
+
+    pub(crate) fn state_objects(&self, class: &str, prefix: &str, limit: u32, cursor: Option<&str>) -> Result<ObjectPage, DataError> {
+        self.state.borrow_mut().objects(class, prefix, limit, cursor)
+    }
+
+    /// Calls the handler of State objects. A call that calls its own object is refused, as the host does.
+    pub(crate) fn call_object(&self, of: &Object, request: Request) -> Result<Response, CallError> {
+        let refused = |code: &str, text: &str| CallError::State(DataError::new(code, text));
+        let before = self.state.borrow_mut().hold(of).map_err(CallError::State)?;
+        let answer = match &self.object_handler {
+            Some(handler) => handler(of.clone(), request).map_err(Undone::from),
+            None => Err(Undone::Call(refused("state_handler_missing", "the test has no handler: add `.state_handler(…)` to its TestEnv"))),
+        };
+        self.state.borrow_mut().release(of, answer.is_err().then_some(before));
+        match answer {
+            Ok(response) | Err(Undone::Answer(response)) => Ok(response),
+            Err(Undone::Call(error @ (CallError::State(_) | CallError::ChainLimit(_)))) => Err(error),
+            Err(Undone::Call(error)) => Ok(Response::empty(error.status())),
+        }
     }
 
     fn record(&self, target: &str, request: &Request) {

@@ -63,6 +63,7 @@ mod restored;
 mod simulation;
 mod source_builds;
 mod sqlite_durable;
+mod state;
 mod streaming;
 mod templates;
 mod tidy;

@@ -50,12 +50,148 @@ pub fn handler(attribute: TokenStream, item: TokenStream) -> TokenStream {
     .into()
 }
 
+/// Makes a function the handler of the State objects of the worker's service: `fn(Object, Request)` or `fn(Object, Request, Env)`, returning `Response` or
+/// `Result<Response, E>` with `E: Into<tovuk::Error>`. A component has one, besides its `#[tovuk::handler]`, for objects of all classes:
+/// `object.class()` tells them apart.
+///
+/// While a call runs, no other operation or call has the object. A response, whatever its status, commits what the call has written to it; an error or a
+/// panic undoes that. `tovuk::state("Room").object("room-1").fetch(request)` makes a call.
+#[proc_macro_attribute]
+pub fn state(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let function = parse_macro_input!(item as ItemFn);
+    if let Err(error) = check_object(attribute.is_empty(), &function, &OF_CALLS) {
+        let error = error.to_compile_error();
+        return quote! { #error #function }.into();
+    }
+    let name = &function.sig.ident;
+    quote! {
+        #function
+
+        const _: () = {
+            // Its names are none that a handler would have, because they stand nearer to the call below than the handler does.
+            #[allow(dead_code)]
+            fn __tovuk_run(
+                __tovuk_class: ::std::string::String,
+                __tovuk_object: ::std::string::String,
+                __tovuk_event: ::tovuk::__private::Request,
+            ) -> ::core::result::Result<::tovuk::__private::Response, ::tovuk::__private::ObjectFailure> {
+                ::tovuk::__private::run_object(#name, __tovuk_class, __tovuk_object, __tovuk_event)
+            }
+
+            #[cfg(target_arch = "wasm32")]
+            const _: () = {
+                struct __TovukObjects;
+                impl ::tovuk::__private::ObjectGuest for __TovukObjects {
+                    fn handle(
+                        class: ::std::string::String,
+                        object: ::std::string::String,
+                        request: ::tovuk::__private::Request,
+                    ) -> ::core::result::Result<::tovuk::__private::Response, ::tovuk::__private::ObjectFailure> {
+                        __tovuk_run(class, object, request)
+                    }
+                }
+                ::tovuk::__private::export_object!(__TovukObjects with_types_in ::tovuk::__private::object_bindings::calls);
+            };
+        };
+    }
+    .into()
+}
+
+/// Makes a function the handler of alarms of the worker's State objects: `fn(Object, Ringing)`, returning nothing or `Result<(), E>` with
+/// `E: Into<tovuk::Error>`. A component has one, for objects of all classes. Without one, alarms come to the `#[tovuk::handler]`, as
+/// `POST /.tovuk/state/<class>/<object>/alarm`.
+///
+/// It has the object as a call has it. An error or a panic undoes what it has written, and the alarm rings again: after 2 s, then each time after twice as
+/// long, six times.
+#[proc_macro_attribute]
+pub fn alarm(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let function = parse_macro_input!(item as ItemFn);
+    if let Err(error) = check_object(attribute.is_empty(), &function, &OF_ALARMS) {
+        let error = error.to_compile_error();
+        return quote! { #error #function }.into();
+    }
+    let name = &function.sig.ident;
+    quote! {
+        #function
+
+        const _: () = {
+            // Its names are none that a handler would have, because they stand nearer to the call below than the handler does.
+            #[allow(dead_code)]
+            fn __tovuk_run(
+                __tovuk_class: ::std::string::String,
+                __tovuk_object: ::std::string::String,
+                __tovuk_event: ::tovuk::__private::Alarm,
+            ) -> ::core::result::Result<(), ::std::string::String> {
+                ::tovuk::__private::run_alarm(#name, __tovuk_class, __tovuk_object, __tovuk_event)
+            }
+
+            #[cfg(target_arch = "wasm32")]
+            const _: () = {
+                struct __TovukAlarms;
+                impl ::tovuk::__private::AlarmGuest for __TovukAlarms {
+                    fn ring(
+                        class: ::std::string::String,
+                        object: ::std::string::String,
+                        alarm: ::tovuk::__private::Alarm,
+                    ) -> ::core::result::Result<(), ::std::string::String> {
+                        __tovuk_run(class, object, alarm)
+                    }
+                }
+                ::tovuk::__private::export_object_alarm!(__TovukAlarms with_types_in ::tovuk::__private::object_bindings::alarms);
+            };
+        };
+    }
+    .into()
+}
+
+/// A sort of function that is called with an object.
+struct OfObjects {
+    attribute: &'static str,
+    arguments: std::ops::RangeInclusive<usize>,
+    shape: &'static str,
+}
+
+const OF_CALLS: OfObjects = OfObjects {
+    attribute: "#[tovuk::state]",
+    arguments: 2..=3,
+    shape: "a handler of State objects takes an object and a request, and the environment if it likes: `fn room(room: tovuk::state::Object, req: \
+            tovuk::Request)`",
+};
+const OF_ALARMS: OfObjects = OfObjects {
+    attribute: "#[tovuk::alarm]",
+    arguments: 2..=2,
+    shape: "a handler of alarms takes an object and an alarm: `fn ring(room: tovuk::state::Object, alarm: tovuk::state::Ringing)`",
+};
+
+fn check_object(attribute_is_empty: bool, function: &ItemFn, of: &OfObjects) -> Result<(), Error> {
+    let signature = &function.sig;
+    if !attribute_is_empty {
+        let text = format!("`{}` takes no arguments: remove what stands in its parentheses", of.attribute);
+        return Err(Error::new(signature.ident.span(), text));
+    }
+    check_plain(function)?;
+    if of.arguments.contains(&signature.inputs.len()) { Ok(()) } else { Err(Error::new(signature.ident.span(), of.shape)) }
+}
+
 /// What the traits cannot say well.
 fn check(attribute_is_empty: bool, function: &ItemFn) -> Result<(), Error> {
     let signature = &function.sig;
     if !attribute_is_empty {
         return Err(Error::new(signature.ident.span(), "`#[tovuk::handler]` takes no arguments: remove what stands in its parentheses"));
     }
+    check_plain(function)?;
+    if !(1..=2).contains(&signature.inputs.len()) {
+        return Err(Error::new(
+            signature.ident.span(),
+            "a handler takes a request, and the environment if it likes: `fn handle(req: tovuk::Request, env: tovuk::Env)`",
+        ));
+    }
+    Ok(())
+}
+
+/// What no function that the host calls can be.
+fn check_plain(function: &ItemFn) -> Result<(), Error> {
+    let signature = &function.sig;
     if let Some(asyncness) = &signature.asyncness {
         return Err(Error::new(
             asyncness.span(),
@@ -63,16 +199,10 @@ fn check(attribute_is_empty: bool, function: &ItemFn) -> Result<(), Error> {
         ));
     }
     if !signature.generics.params.is_empty() {
-        return Err(Error::new(signature.generics.span(), "a handler cannot be generic: the host calls it with a `tovuk::Request`"));
+        return Err(Error::new(signature.generics.span(), "a handler cannot be generic: the host calls it"));
     }
     if let Some(FnArg::Receiver(receiver)) = signature.inputs.first() {
         return Err(Error::new(receiver.span(), "a handler is a free function: move it out of the `impl` block"));
-    }
-    if !(1..=2).contains(&signature.inputs.len()) {
-        return Err(Error::new(
-            signature.ident.span(),
-            "a handler takes a request, and the environment if it likes: `fn handle(req: tovuk::Request, env: tovuk::Env)`",
-        ));
     }
     Ok(())
 }

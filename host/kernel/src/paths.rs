@@ -1,8 +1,20 @@
 //! Paths that only the host may use. Deliveries of events reach workers at `/.tovuk/…`, so no request from elsewhere may carry such a path in
 //! any spelling that a worker's router could take for it.
 
+use std::fmt::Display;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 /// No software on the way decodes a path this often. One that still changes was made to confuse, and to keep the host busy decoding it.
 const DECODING_ROUNDS_MAX: u32 = 8;
+
+/// What stays as it is in a segment of a path.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// A text as one segment of a path, whatever is in it.
+pub fn segment(text: &str) -> impl Display + '_ {
+    utf8_percent_encode(text, PLAIN)
+}
 
 /// Whether a path leads to the host's own, once everything that software on the way may undo has been undone: percent-encoding, also of itself;
 /// upper case; backslashes; doubled slashes; parameters after `;`; dot segments.

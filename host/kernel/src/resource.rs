@@ -112,6 +112,13 @@ impl Grants {
         self.numbers.get(&kind)?.get(name_or_id).copied()
     }
 
+    /// The name of the resource of this name or id.
+    pub fn name<'a>(&'a self, kind: Kind, name_or_id: &'a str) -> &'a str {
+        let Some(number) = kind.number(name_or_id) else { return name_or_id };
+        let named = |(name, of): (&'a String, &i64)| (*of == number && kind.number(name).is_none()).then_some(name.as_str());
+        self.numbers.get(&kind).and_then(|numbers| numbers.iter().find_map(named)).unwrap_or(name_or_id)
+    }
+
     /// The number of the only resource of this kind, where there is one and no more.
     pub fn only(&self, kind: Kind) -> Option<i64> {
         let mut numbers = self.numbers.get(&kind)?.values().copied();
@@ -129,6 +136,7 @@ mod tests {
     fn grants_go_by_name_and_by_id() {
         let grants = Grants::new(Owner { account: 1, service: 2, plan: Plan::Free }).with(Kind::Kv, "CACHE", 7);
         assert_eq!((grants.find(Kind::Kv, "CACHE"), grants.find(Kind::Kv, "kv_7")), (Some(7), Some(7)));
+        assert_eq!((grants.name(Kind::Kv, "CACHE"), grants.name(Kind::Kv, "kv_7"), grants.name(Kind::Kv, "kv_8")), ("CACHE", "CACHE", "kv_8"));
         assert_eq!((grants.find(Kind::Kv, "cache"), grants.find(Kind::Sqlite, "CACHE"), grants.find(Kind::Kv, "7")), (None, None, None));
         assert_eq!((grants.only(Kind::Kv), grants.only(Kind::Sqlite)), (Some(7), None));
         assert_eq!(grants.with(Kind::Kv, "OTHER", 8).only(Kind::Kv), None);

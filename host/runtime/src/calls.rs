@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
-use tovuk_kernel::codes;
+use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::error::{ErrorBody, HopBody};
 use tovuk_kernel::ids::ServiceId;
 use tovuk_kernel::paths;
+use tovuk_kernel::resource::Kind;
 use tovuk_resources::bindings::INTERNAL_DOMAIN;
+use tovuk_resources::state::Namespace;
 
 use crate::body::Body;
 use crate::failure::Failure;
 use crate::invocation::Invocation;
 use crate::invoke::{Budget, Event};
+use crate::objects::ObjectName;
 use crate::outbound::{Caller, OutboundError};
 use crate::record::Outcome;
 
@@ -31,6 +34,13 @@ pub(crate) enum CallError {
     Other(String),
 }
 
+/// Why a call of a State object brought no response. The variants are those of the WIT.
+#[derive(Debug)]
+pub(crate) enum ObjectCallError {
+    Refused(&'static Code, String),
+    Call(CallError),
+}
+
 /// Sends a request to where its absolute URL leads.
 pub(crate) async fn by_url(caller: &Arc<Invocation>, request: Request<Body>) -> Result<Response<Body>, CallError> {
     let Some(authority) = request.uri().authority().cloned() else {
@@ -46,8 +56,11 @@ pub(crate) async fn by_url(caller: &Arc<Invocation>, request: Request<Body>) -> 
         None => match caller.runtime.own_door(&authority, request.uri().scheme_str()) {
             Some(door) => {
                 caller.count_subrequest().map_err(CallError::SubrequestLimit)?;
+                let mut request = with_trace(caller, request);
+                // For operations on State objects that the API runs.
+                request.extensions_mut().insert(caller.holds.clone());
                 // It may be another account's service, so it is answered like anybody outside.
-                Ok(door.enter(with_trace(caller, request), Budget::call(caller.clone())).await)
+                Ok(door.enter(request, Budget::call(caller.clone())).await)
             }
             None => Box::pin(outside(caller, request)).await,
         },
@@ -58,6 +71,46 @@ pub(crate) async fn by_url(caller: &Arc<Invocation>, request: Request<Body>) -> 
 pub(crate) async fn by_binding(caller: &Arc<Invocation>, name: &str, request: Request<Body>) -> Result<Response<Body>, CallError> {
     let target = caller.deployment.bindings.by_name(name).map_err(|error| CallError::UnknownBinding(error.to_string()))?.clone();
     call(caller, &target, request).await
+}
+
+/// Calls the handler of an object of the caller's own service.
+pub(crate) async fn by_object(
+    caller: &Arc<Invocation>,
+    class: &str,
+    object: String,
+    request: Request<Body>,
+) -> Result<Response<Body>, ObjectCallError> {
+    caller.count_subrequest().map_err(|limit| ObjectCallError::Call(CallError::SubrequestLimit(limit)))?;
+    let grants = &caller.deployment.grants;
+    let number =
+        grants.find(Kind::State, class).ok_or_else(|| ObjectCallError::Refused(&codes::RESOURCE_NOT_FOUND, not_granted(Kind::State, class)))?;
+    let name = ObjectName { namespace: Namespace(number), class: grants.name(Kind::State, class).into(), object: object.into() };
+    let own = &caller.target.id;
+    let Some(service) = caller.runtime.services().get(own) else {
+        return Err(ObjectCallError::Refused(&codes::SERVICE_NOT_DEPLOYED, format!("{own} no longer exists")));
+    };
+    let request = addressed(&service.identity.name, request);
+    match Box::pin(caller.runtime.invoke(&service, Event::Object(name, request), Budget::call(caller.clone()))).await {
+        Ok(started) => Ok(started.response),
+        // Before the handler was called, or when what it has written could not be kept.
+        Err(failure) if failure.code.code != codes::BINDING_CHAIN_LIMIT.code && (!failure.has_begun() || is_of_state(failure.code)) => {
+            Err(ObjectCallError::Refused(failure.code, failure.message))
+        }
+        Err(failure) => failed(caller, failure).map_err(ObjectCallError::Call),
+    }
+}
+
+/// Whether only the store of State ends an invocation with this code.
+fn is_of_state(code: &Code) -> bool {
+    [&codes::STORAGE_FAILED, &codes::STATE_STORAGE_FULL, &codes::RESOURCE_NOT_FOUND].iter().any(|of_state| of_state.code == code.code)
+}
+
+/// What a worker is told that names data which its version may not reach.
+pub(crate) fn not_granted(kind: Kind, name: &str) -> String {
+    let (noun, kind, name) = (kind.noun(), kind.as_str(), name.escape_debug());
+    format!(
+        "this version of the service has no {noun} `{name}`: declare it in tovuk.toml, or run `tovuk {kind} create --service <service> {name}`, and deploy or restart"
+    )
 }
 
 async fn call(caller: &Arc<Invocation>, target: &ServiceId, request: Request<Body>) -> Result<Response<Body>, CallError> {

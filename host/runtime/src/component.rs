@@ -9,6 +9,10 @@ use wasmtime::component::Component;
 
 /// The export of the lean world.
 pub const LEAN_HANDLER: &str = "tovuk:http/handler@0.1.0";
+/// The export of a worker whose State objects have a handler.
+pub const OBJECT_HANDLER: &str = "tovuk:state/handler@0.1.0";
+/// The export of a worker that takes alarms of State objects without a path.
+pub const ALARM_HANDLER: &str = "tovuk:state/alarm-handler@0.1.0";
 /// The export of the streaming world, without its patch version.
 const WASI_HANDLER: &str = "wasi:http/incoming-handler@0.2";
 
@@ -164,7 +168,7 @@ pub fn describe(engine: &Engine, component: &Component, satisfied: impl FnOnce()
 
 /// Whether an import belongs to a package that this host has. Whether the very interface exists is the linker's to say.
 fn is_known(import: &str) -> bool {
-    const KNOWN: [&str; 14] = [
+    const KNOWN: [&str; 15] = [
         "wasi:cli/",
         "wasi:io/",
         "wasi:clocks/",
@@ -179,6 +183,7 @@ fn is_known(import: &str) -> bool {
         "tovuk:bindings/",
         "tovuk:data/",
         "tovuk:kv/",
+        "tovuk:state/",
     ];
     KNOWN.iter().any(|known| import.starts_with(known))
 }

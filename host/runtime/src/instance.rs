@@ -11,6 +11,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use wasmtime_wasi_io::IoView;
 
 use crate::imports::objects::OpenObjects;
+use crate::imports::state::OwnObject;
 use crate::imports::stdio::LogStdio;
 use crate::imports::wasi_http::Hooks;
 use crate::invocation::Invocation;
@@ -39,6 +40,8 @@ pub struct Data {
     /// Shared with each transaction and stream that the guest holds, whose number is known by it.
     pub(crate) sqlite_held: Arc<()>,
     pub(crate) open_objects: OpenObjects,
+    /// The State object that the invocation is a call of.
+    pub(crate) own_object: Option<OwnObject>,
     http: WasiHttpCtx,
     hooks: Hooks,
     /// Made when something of WASI is first used: drawing its random seeds and boxing its streams costs more than many a worker does.
@@ -53,7 +56,17 @@ impl Data {
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELDS_BYTES_MAX);
         let limiter = MemoryLimiter::new(invocation.runtime.memory().clone(), memory_bytes);
-        Self { invocation, limiter, table, sqlite_held: Arc::default(), open_objects: OpenObjects::default(), http, hooks: Hooks, wasi: None }
+        Self {
+            invocation,
+            limiter,
+            table,
+            sqlite_held: Arc::default(),
+            open_objects: OpenObjects::default(),
+            own_object: None,
+            http,
+            hooks: Hooks,
+            wasi: None,
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tovuk_kernel::error::HopBody;
 use tovuk_kernel::ids::AccountId;
 use tovuk_kernel::limits::{CHAIN_INVOCATIONS, EVENT_WALL_MS};
+use tovuk_resources::state::Holds;
 
 use crate::record::{EventKind, Identity, LogLine, LogStream, Outcome, Record};
 use crate::runtime::Runtime;
@@ -81,6 +82,8 @@ pub struct Invocation {
     pub(crate) deployment: Arc<Deployment>,
     pub(crate) target: Arc<Identity>,
     pub(crate) number: u32,
+    /// The calls of State objects that it is part of.
+    pub(crate) holds: Holds,
     pub(crate) span: u64,
     parent_span: u64,
     event: EventKind,
@@ -115,6 +118,7 @@ pub(crate) struct Start<'a> {
     pub deployment: Arc<Deployment>,
     pub target: Arc<Identity>,
     pub number: u32,
+    pub holds: Holds,
     pub parent_span: u64,
     pub event: EventKind,
     pub caller: Option<Arc<Identity>>,
@@ -130,6 +134,7 @@ impl Invocation {
             deployment: start.deployment,
             target: start.target,
             number: start.number,
+            holds: start.holds,
             span: trace::random_span(),
             parent_span: start.parent_span,
             event: start.event,

@@ -10,19 +10,21 @@ use http::{HeaderName, HeaderValue, Request, Response};
 use tokio::sync::oneshot;
 
 use tovuk_kernel::codes;
+use tovuk_resources::state::Holds;
 
 use crate::body::{Body, CollectError};
 use crate::calls::chain_limit_text;
 use crate::failure::Failure;
 use crate::headers;
 use crate::invocation::{Chain, Invocation, Start};
+use crate::objects::{ObjectHandler, ObjectName, Ringing};
 use crate::record::{EventKind, Outcome};
 use crate::run;
 use crate::runtime::Runtime;
 use crate::service::{Deployment, Place, Service};
 use crate::slots::Permit;
 use crate::trace::{self, TraceContext};
-use crate::worker::Worker;
+use crate::worker::HttpHandler;
 
 /// What starts an invocation.
 pub enum Event {
@@ -32,6 +34,10 @@ pub enum Event {
     Binding(Request<Body>),
     /// What the host delivers by itself: a batch of a queue, a tick of a cron trigger, an alarm. Its body is whole, and as large as the host has made it.
     Delivery(EventKind, Request<Body>),
+    /// A call of a State object's handler.
+    Object(ObjectName, Request<Body>),
+    /// The alarm of a State object. The request is for workers that do not export a handler of alarms.
+    Alarm(ObjectName, Ringing, Request<Body>),
 }
 
 /// What an invocation may cost whoever asks for it: a chain of its own, or a place in the chain of its caller.
@@ -51,6 +57,14 @@ impl Budget {
     /// For a call: what is left of the caller's chain.
     pub(crate) fn call(caller: Arc<Invocation>) -> Self {
         Self(Grant::Call(caller))
+    }
+
+    /// The calls of State objects that what is asked for is part of.
+    pub(crate) fn holds(&self) -> Holds {
+        match &self.0 {
+            Grant::Chain(_) => Holds::default(),
+            Grant::Call(caller) => caller.holds.clone(),
+        }
     }
 }
 
@@ -105,10 +119,12 @@ impl Runtime {
     }
 
     async fn run(&self, service: &Arc<Service>, event: Event, budget: Budget) -> Result<Started, Failure> {
-        let (request, event) = match event {
-            Event::Http(request) => (request, EventKind::Http),
-            Event::Binding(request) => (request, EventKind::Binding),
-            Event::Delivery(kind, request) => (request, kind),
+        let (request, event, object) = match event {
+            Event::Http(request) => (request, EventKind::Http, None),
+            Event::Binding(request) => (request, EventKind::Binding, None),
+            Event::Delivery(kind, request) => (request, kind, None),
+            Event::Object(name, request) => (request, EventKind::State, Some((name, None))),
+            Event::Alarm(name, ringing, request) => (request, EventKind::Alarm, Some((name, Some(ringing)))),
         };
         let Some(deployment) = service.live() else {
             return Err(Failure::refused(&codes::SERVICE_NOT_DEPLOYED, format!("{} has no live deploy", service.identity.name)));
@@ -119,30 +135,40 @@ impl Runtime {
         if event.is_delivery() {
             parts.headers.insert(X_TOVUK_EVENT, HeaderValue::from_static(event.as_str()));
         }
-        match &*worker {
-            Worker::Lean(pre) => {
+        if let Some((name, ringing)) = object {
+            let handler = match ringing {
+                None => Some(ObjectHandler::of_calls(&worker, service)?),
+                Some(ringing) => ObjectHandler::of_alarms(&worker, ringing),
+            };
+            if let Some(handler) = handler {
+                return Box::pin(self.object((service, &deployment), (handler, name), budget, (parts, body))).await;
+            }
+        }
+        let holds = budget.holds();
+        match &worker.http {
+            HttpHandler::Lean(pre) => {
                 // Read before a slot is taken, so that a slow sender holds none.
                 let body = match body {
                     // The limit is for what others send.
                     Body::Full(bytes) if event.is_delivery() => bytes,
                     body => self.whole_body(&deployment, body).await?,
                 };
-                let admitted = self.admit(service, &deployment, event, budget, &mut parts).await?;
+                let admitted = self.admit(service, &deployment, event, budget, &mut parts, holds).await?;
                 admitted.invocation.bytes_in.store(body.len() as u64, Ordering::Relaxed);
                 run::lean(pre.clone(), admitted, parts, body).await
             }
-            Worker::WasiHttp(pre) => {
+            HttpHandler::WasiHttp(pre) => {
                 let limit_bytes = deployment.limits.stream_body_mb << 20;
                 if http_body::Body::size_hint(&body).lower() > limit_bytes {
                     return Err(body_too_large(limit_bytes));
                 }
-                let admitted = self.admit(service, &deployment, event, budget, &mut parts).await?;
+                let admitted = self.admit(service, &deployment, event, budget, &mut parts, holds).await?;
                 Box::pin(run::wasi_http(pre.clone(), admitted, parts, body)).await
             }
         }
     }
 
-    async fn whole_body(&self, deployment: &Deployment, body: Body) -> Result<Bytes, Failure> {
+    pub(crate) async fn whole_body(&self, deployment: &Deployment, body: Body) -> Result<Bytes, Failure> {
         let limit_bytes = deployment.limits.body_mb << 20;
         if http_body::Body::size_hint(&body).lower() > limit_bytes {
             return Err(body_too_large(limit_bytes));
@@ -170,13 +196,14 @@ impl Runtime {
     }
 
     /// Finds the invocation its number, its place and its slot.
-    async fn admit(
+    pub(crate) async fn admit(
         &self,
         service: &Arc<Service>,
         deployment: &Arc<Deployment>,
         event: EventKind,
         budget: Budget,
         parts: &mut http::request::Parts,
+        holds: Holds,
     ) -> Result<Admitted, Failure> {
         let target = service.identity.clone();
         let (chain, number, permit, place, parent_span, caller) = match budget.0 {
@@ -204,12 +231,12 @@ impl Runtime {
             }
         };
         // A worker that comes through the front door is a client like others, and may be of another account.
-        let caller = caller.filter(|_| event == EventKind::Binding);
+        let caller = caller.filter(|_| matches!(event, EventKind::Binding | EventKind::State));
         if let Some(caller) = &caller {
             parts.headers.insert(X_TOVUK_CALLER, HeaderValue::from_str(caller.id.as_str()).unwrap_or(HeaderValue::from_static("")));
         }
         parts.headers.insert(X_TOVUK_INVOCATION, HeaderValue::from(number));
-        let start = Start { runtime: self, chain, deployment: deployment.clone(), target, number, parent_span, event, caller, request: parts };
+        let start = Start { runtime: self, chain, deployment: deployment.clone(), target, number, holds, parent_span, event, caller, request: parts };
         let invocation = Invocation::start(start);
         parts.headers.insert(trace::TRACEPARENT, trace::header(invocation.chain.trace, invocation.span));
         Ok(Admitted { invocation, permit, place })

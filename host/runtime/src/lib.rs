@@ -20,6 +20,8 @@ mod lean_bindings;
 pub mod memory;
 pub mod meter;
 mod metered;
+mod object_bindings;
+pub mod objects;
 pub mod outbound;
 pub mod record;
 mod run;

@@ -53,17 +53,18 @@ pub(crate) async fn lean(pre: LeanPre<Data>, admitted: Admitted, parts: http::re
         Ok(Err(error)) => Err(trap::classify(&invocation, &error)),
         Err(stop) => Err(stopped(&invocation, stop)),
     };
-    match ended {
-        Ok(mut response) => {
-            headers::clean_response(response.headers_mut());
-            let size = http_body::Body::size_hint(response.body()).lower();
-            invocation.bytes_out.store(size, Ordering::Relaxed);
-            invocation.head(response.status());
-            invocation.end(Outcome::Response, None);
-            Ok(Started { response, outcome: OutcomeHandle::Settled(Outcome::Response) })
-        }
-        Err(failure) => Err(end_failed(&invocation, failure)),
-    }
+    answered(&invocation, ended)
+}
+
+/// The end of an invocation whose answer is whole.
+pub(crate) fn answered(invocation: &Invocation, answer: Result<Response<Body>, Failure>) -> Result<Started, Failure> {
+    let mut response = answer.map_err(|failure| end_failed(invocation, failure))?;
+    headers::clean_response(response.headers_mut());
+    let size = http_body::Body::size_hint(response.body()).lower();
+    invocation.bytes_out.store(size, Ordering::Relaxed);
+    invocation.head(response.status());
+    invocation.end(Outcome::Response, None);
+    Ok(Started { response, outcome: OutcomeHandle::Settled(Outcome::Response) })
 }
 
 type Head = Result<Response<wasmtime_wasi_http::p2::body::HyperOutgoingBody>, ErrorCode>;

@@ -7,6 +7,7 @@ use tovuk_resources::stores::Stores;
 use wasmtime::component::Linker;
 
 use super::Whole;
+use crate::calls::not_granted;
 use crate::data_bindings::tovuk::data::types;
 use crate::instance::Data;
 
@@ -25,13 +26,7 @@ impl Data {
 
     /// The number of the resource that the guest names, by name or id.
     pub(super) fn resource(&self, kind: Kind, name: &str) -> Result<i64, types::Error> {
-        self.grants().find(kind, name).ok_or_else(|| {
-            let (noun, kind, name) = (kind.noun(), kind.as_str(), name.escape_debug());
-            let text = format!(
-                "this version of the service has no {noun} `{name}`: declare it in tovuk.toml, or run `tovuk {kind} create --service <service> {name}`, and deploy or restart"
-            );
-            error(&codes::RESOURCE_NOT_FOUND, text)
-        })
+        self.grants().find(kind, name).ok_or_else(|| error(&codes::RESOURCE_NOT_FOUND, not_granted(kind, name)))
     }
 }
 

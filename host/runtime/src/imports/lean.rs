@@ -1,4 +1,4 @@
-//! `tovuk:http/client` and `tovuk:bindings/service`: calls of workers that take responses whole.
+//! `tovuk:http/client`, `tovuk:bindings/service` and `tovuk:state/calls`: calls of workers that take responses whole.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,11 +7,12 @@ use futures::StreamExt;
 use wasmtime::component::Linker;
 
 use super::{Whole, convert};
-use crate::calls::{self, CallError};
+use crate::calls::{self, CallError, ObjectCallError};
 use crate::instance::Data;
 use crate::invocation::Invocation;
 use crate::lean_bindings::tovuk::bindings::service;
 use crate::lean_bindings::tovuk::http::{client, types};
+use crate::lean_bindings::tovuk::state::calls as state_calls;
 
 /// Calls of one batch that run at a time; the others begin as these end. A chain has 32 invocations, so only calls to other hosts wait.
 const CALLS_AT_ONCE_MAX: usize = 64;
@@ -63,6 +64,41 @@ impl service::Host for Data {
     }
 }
 
+impl state_calls::Host for Data {
+    async fn fetch(&mut self, class: String, object: String, request: types::RequestResult) -> Result<types::Response, state_calls::Failure> {
+        by_object(self.invocation.clone(), class, object, request).await
+    }
+
+    async fn fetch_all(&mut self, calls: Vec<state_calls::Call>) -> Vec<Result<types::Response, state_calls::Failure>> {
+        let batch = Batch::new(&self.invocation);
+        let calls = calls.into_iter().map(async |call| {
+            let response = by_object(self.invocation.clone(), call.class, call.object, call.request).await?;
+            batch.take(async { Ok(response) }).await.map_err(state_calls::Failure::Call)
+        });
+        futures::stream::iter(calls).buffered(CALLS_AT_ONCE_MAX).collect().await
+    }
+}
+
+async fn by_object(
+    caller: Arc<Invocation>,
+    class: String,
+    object: String,
+    request: types::RequestResult,
+) -> Result<types::Response, state_calls::Failure> {
+    let failure = |error| match error {
+        ObjectCallError::Call(error) => state_calls::Failure::Call(convert::error(error)),
+        ObjectCallError::Refused(code, message) => {
+            state_calls::Failure::Refused(state_calls::Refusal { code: code.code.to_owned(), message, retryable: code.retryable })
+        }
+    };
+    let answer = async {
+        let request = convert::request(request).map_err(ObjectCallError::Call)?;
+        let response = calls::by_object(&caller, &class, object, request).await?;
+        convert::collect(response, &caller).await.map_err(ObjectCallError::Call)
+    };
+    answer.await.map_err(failure)
+}
+
 async fn by_url(caller: Arc<Invocation>, request: types::RequestResult) -> Result<types::Response, types::Error> {
     let answer = async {
         let response = calls::by_url(&caller, convert::request(request)?).await?;
@@ -82,5 +118,6 @@ async fn by_binding(caller: Arc<Invocation>, binding: String, request: types::Re
 pub(super) fn add_to_linker(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     types::add_to_linker::<Data, Whole>(linker, |data| data)?;
     client::add_to_linker::<Data, Whole>(linker, |data| data)?;
-    service::add_to_linker::<Data, Whole>(linker, |data| data)
+    service::add_to_linker::<Data, Whole>(linker, |data| data)?;
+    state_calls::add_to_linker::<Data, Whole>(linker, |data| data)
 }

@@ -10,6 +10,7 @@ mod lean;
 pub(crate) mod objects;
 mod queue;
 pub(crate) mod sqlite;
+pub(crate) mod state;
 pub(crate) mod stdio;
 pub(crate) mod wasi_http;
 mod wasi_keyvalue;
@@ -41,6 +42,7 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<Data>> {
     data::add_to_linker(&mut linker)?;
     sqlite::add_to_linker(&mut linker)?;
     kv::add_to_linker(&mut linker)?;
+    state::add_to_linker(&mut linker)?;
     wasi_keyvalue::add_to_linker(&mut linker)?;
     objects::add_to_linker(&mut linker)?;
     queue::add_to_linker(&mut linker)?;

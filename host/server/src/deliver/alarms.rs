@@ -8,16 +8,18 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde::Serialize;
 use tokio::task::JoinSet;
+use tovuk_kernel::codes;
 use tovuk_kernel::ids::ServiceId;
 use tovuk_kernel::limits::{DELIVERIES_ALARM_MAX, DELIVERIES_ALARM_SERVICE_MAX};
 use tovuk_kernel::resource::Kind;
 use tovuk_resources::state::{DueAlarm, Namespace, Outcome, Settled};
-use tovuk_runtime::record::EventKind;
+use tovuk_runtime::invoke::Event;
+use tovuk_runtime::objects::{ObjectName, Ringing};
+use tovuk_runtime::service::Service;
 
 use super::Delivered;
 use crate::control::{Control, Refusal, store};
@@ -271,19 +273,27 @@ async fn settle(control: &Control, alarm: &DueAlarm, outcome: Outcome) -> Option
 
 /// Delivers one alarm and tells the store.
 async fn bring(control: &Control, ring: Ring) -> Brought {
-    let (alarm, service) = (&ring.alarm, ServiceId::from(format!("service_{}", ring.owner.service)));
+    let (alarm, id) = (&ring.alarm, ServiceId::from(format!("service_{}", ring.owner.service)));
     if ring.waited && !control.state().stands(alarm).await.unwrap_or(true) {
         settle(control, alarm, Outcome::Delivered).await;
         return Brought::Settled;
     }
-    let body = Body { retry_count: alarm.retry_count, is_retry: alarm.is_retry, scheduled_time_ms: alarm.scheduled_at };
-    let body = serde_json::to_vec(&body).map(Bytes::from).unwrap_or_default();
-    let segments = ["state", &*ring.owner.class, &*alarm.object, "alarm"];
-    let why = match control.deliveries().deliver(control.runtime(), &service, EventKind::Alarm, &segments, body).await {
-        Delivered::Answered { status, .. } if status.is_success() => None,
-        Delivered::Answered { status, .. } => Some(format!("the worker answered with {}", status.as_u16())),
-        Delivered::Failed(why) => Some(why),
-        Delivered::Held(_) => return Brought::Held(Box::new(ring)),
+    let Some(service) = control.runtime().services().get(&id) else { return Brought::Held(Box::new(ring)) };
+    let delivered = match event(&service, &ring) {
+        Ok(event) => control.deliveries().bring(control.runtime(), &service, event).await,
+        Err(why) => Ok(Delivered::Failed(why)),
+    };
+    let why = match delivered {
+        Ok(Delivered::Answered { status, .. }) if status.is_success() => None,
+        Ok(Delivered::Answered { status, .. }) => Some(format!("the worker answered with {}", status.as_u16())),
+        Ok(Delivered::Failed(why)) => Some(why),
+        Err(refused) if refused.code.code == codes::STATE_OBJECT_BUSY.code => {
+            // The others of the service need not wait for this object.
+            let retry_at = control.clock().now_unix_ms().saturating_add(PUT_OFF_MS);
+            settle(control, alarm, Outcome::Refused { retry_at }).await;
+            return Brought::Settled;
+        }
+        Ok(Delivered::Held(_)) | Err(_) => return Brought::Held(Box::new(ring)),
     };
     let outcome = if why.is_none() { Outcome::Delivered } else { Outcome::Failed };
     let settled = settle(control, alarm, outcome).await;
@@ -293,9 +303,18 @@ async fn bring(control: &Control, ring: Ring) -> Brought {
     Brought::Settled
 }
 
+/// What is brought to the worker: to its handler of alarms or, where it has none, as a request.
+fn event(service: &Service, ring: &Ring) -> Result<Event, String> {
+    let Ring { alarm, owner, .. } = ring;
+    let body = Body { retry_count: alarm.retry_count, is_retry: alarm.is_retry, scheduled_time_ms: alarm.scheduled_at };
+    let body = serde_json::to_vec(&body).map_err(|error| error.to_string())?;
+    let request = super::request(service, &["state", &owner.class, &alarm.object, "alarm"], body.into())?;
+    let name = ObjectName { namespace: alarm.namespace, class: owner.class.clone(), object: alarm.object.clone() };
+    Ok(Event::Alarm(name, Ringing { scheduled_ms: alarm.scheduled_at, retry_count: alarm.retry_count }, request))
+}
+
 /// Writes into the service's log what becomes of an alarm whose delivery has failed.
-fn told(control: &Control, service: &ServiceId, ring: &Ring, settled: Option<Settled>, why: &str) {
-    let Some(of) = control.runtime().services().get(service) else { return };
+fn told(control: &Control, service: &Service, ring: &Ring, settled: Option<Settled>, why: &str) {
     let what = format!("the alarm of {} `{}`", ring.owner.class, ring.alarm.object.escape_debug());
     let message = match settled {
         Some(Settled::Retry { at }) => {
@@ -306,5 +325,6 @@ fn told(control: &Control, service: &ServiceId, ring: &Ring, settled: Option<Set
         Some(Settled::Superseded) => format!("{what} has failed, and was set anew or removed meanwhile: {why}"),
         Some(Settled::Done) | None => return,
     };
-    control.logs().sink().line(Line::new(service.clone(), of.identity.account.clone(), Stream::System, message));
+    let identity = &service.identity;
+    control.logs().sink().line(Line::new(identity.id.clone(), identity.account.clone(), Stream::System, message));
 }

@@ -9,26 +9,26 @@ mod crons;
 pub(crate) mod queues;
 
 use std::future::Future;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, header};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tovuk_kernel::ids::ServiceId;
 use tovuk_kernel::limits::EVENT_ANSWER_BYTES_MAX;
+use tovuk_kernel::paths::segment;
 use tovuk_resources::bindings::INTERNAL_DOMAIN;
 use tovuk_runtime::body::{Body, CollectError};
+use tovuk_runtime::failure::Failure;
 use tovuk_runtime::invoke::{Budget, Event, Started};
 use tovuk_runtime::record::{EventKind, Outcome};
 use tovuk_runtime::runtime::Runtime;
+use tovuk_runtime::service::Service;
 use tovuk_runtime::trace::TraceContext;
 
 use crate::control::Control;
-
-/// What stays as it is in a segment of a path.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// What has become of an event.
 #[derive(Debug)]
@@ -122,31 +122,45 @@ impl Deliveries {
         let Some(service) = runtime.services().get(service) else {
             return Delivered::Held(format!("{service} is not on the air"));
         };
-        let path: String = segments.iter().flat_map(|segment| ["/".into(), utf8_percent_encode(segment, SEGMENT).to_string()]).collect();
-        let mut request = Request::new(Body::from(body));
-        *request.method_mut() = Method::POST;
-        match format!("/.tovuk{path}").parse() {
-            Ok(uri) => *request.uri_mut() = uri,
-            Err(error) => return Delivered::Failed(format!("the path of the event is none: {error}")),
-        }
-        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Ok(host) = HeaderValue::from_str(&format!("{}.{INTERNAL_DOMAIN}", service.identity.name)) {
-            request.headers_mut().insert(header::HOST, host);
-        }
-        let trace = TraceContext::of(request.headers());
+        let request = match request(&service, segments, body) {
+            Ok(request) => request,
+            Err(why) => return Delivered::Failed(why),
+        };
+        self.bring(runtime, &service, Event::Delivery(event, request)).await.unwrap_or_else(|refused| Delivered::Held(refused.message))
+    }
+
+    /// Brings an event to a service, and returns when its invocation has ended. The future runs the worker: dropping it stops it.
+    ///
+    /// # Errors
+    /// Why the worker was not called. It does not count as an attempt.
+    pub async fn bring(&self, runtime: &Runtime, service: &Arc<Service>, event: Event) -> Result<Delivered, Failure> {
+        let trace = TraceContext::of(&HeaderMap::new());
         let work = async {
-            match Box::pin(runtime.invoke(&service, Event::Delivery(event, request), Budget::top_level(trace))).await {
-                Ok(started) => answered(runtime, started).await,
-                Err(failure) if failure.has_begun() => Delivered::Failed(failure.message),
-                Err(failure) => Delivered::Held(failure.message),
+            match Box::pin(runtime.invoke(service, event, Budget::top_level(trace))).await {
+                Ok(started) => Ok(answered(runtime, started).await),
+                Err(failure) if failure.has_begun() => Ok(Delivered::Failed(failure.message)),
+                Err(failure) => Err(failure),
             }
         };
         tokio::select! {
             biased;
-            () = self.cut.cancelled() => Delivered::Held("the host has ended".to_owned()),
+            () = self.cut.cancelled() => Ok(Delivered::Held("the host has ended".to_owned())),
             delivered = work => delivered,
         }
     }
+}
+
+/// A request that only the host can make.
+fn request(service: &Service, segments: &[&str], body: Bytes) -> Result<Request<Body>, String> {
+    let path: String = segments.iter().map(|part| format!("/{}", segment(part))).collect();
+    let mut request = Request::new(Body::from(body));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = format!("/.tovuk{path}").parse().map_err(|error| format!("the path of the event is none: {error}"))?;
+    request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Ok(host) = HeaderValue::from_str(&format!("{}.{INTERNAL_DOMAIN}", service.identity.name)) {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    Ok(request)
 }
 
 /// The whole of an answer. An event is done when its invocation is, not when its head is out.
