@@ -144,10 +144,7 @@ impl Held {
             powers: powers.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
             secrets: names("/env"),
             bindings: names("/resources/serviceBindings"),
-            data: HELD
-                .into_iter()
-                .flat_map(|(kind, pointer)| names(pointer).into_iter().map(move |name| (kind, name)))
-                .collect(),
+            data: HELD.into_iter().flat_map(|(kind, pointer)| names(pointer).into_iter().map(move |name| (kind, name))).collect(),
             live,
             config,
         })

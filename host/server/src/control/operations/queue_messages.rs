@@ -292,7 +292,7 @@ impl Handler for List {
         let queue = queue_of(&control, &caller, &self.service, self.queue).await?;
         let mut answer = MessagesPage { messages: Vec::new(), operations: 0, has_more: false, next_cursor: None };
         let mut bytes = 0;
-        let mut reservation = control.runtime().memory().reserve();
+        let reservation = control.runtime().memory().reserve();
         let mut add = |page: queue::Page| {
             let more: usize = page.messages.iter().map(|listed| listed.message.body.len()).sum();
             bytes += more;

@@ -277,7 +277,7 @@ async fn deliver(context: &Context, formed: Formed) -> Ended {
 
 /// The body of the event, which counts as host memory.
 fn body(context: &Context, batch: &Batch) -> Result<Bytes, Ended> {
-    let mut memory = context.control.runtime().memory().reserve();
+    let memory = context.control.runtime().memory().reserve();
     if !memory.grow(u64::try_from(event::body_bytes(batch.messages())).unwrap_or(u64::MAX)) {
         return Err(Ended::Held("the host has no memory for a batch now".to_owned()));
     }

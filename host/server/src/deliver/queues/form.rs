@@ -136,7 +136,7 @@ fn take_in(context: &Context, forming: &mut Option<Forming>, taken: Batch, until
     match forming {
         Some(Forming { batch, memory, .. }) => memory.grow(bytes) && batch.merge(taken).is_ok(),
         None => {
-            let mut memory = context.control.runtime().memory().reserve();
+            let memory = context.control.runtime().memory().reserve();
             let has_room = memory.grow(bytes);
             if has_room {
                 *forming = Some(Forming { batch: taken, memory, until_ms });
