@@ -1,7 +1,7 @@
 //! The task of one queue: it forms batches, has them delivered, and settles them by what their worker has answered. It ends when there is nothing left.
 //!
-//! How many batches go at a time follows from how they fare: one at first, one more for each that succeeds while full batches are waiting, half as many
-//! when one of those that were begun since the last change has failed or could not be delivered.
+//! How many batches go at a time follows from how they fare: one at first; one more for each that succeeds while as many go as may and full batches are
+//! waiting; half as many when one of those that were begun since the last such change has failed or could not be delivered.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -50,14 +50,20 @@ struct Pace {
     round: u64,
     /// The last batch was full.
     more: bool,
+    /// As many went as may, since none did.
+    saturated: bool,
     /// How often in a row the worker could not be called.
     holds: u32,
 }
 
 impl Pace {
+    fn new() -> Self {
+        Self { concurrency: 1, round: 0, more: false, saturated: false, holds: 0 }
+    }
+
     fn faster(&mut self, most: u32) {
         self.holds = 0;
-        if self.more {
+        if self.more && self.saturated {
             self.concurrency = self.concurrency.saturating_add(1).min(most);
         }
     }
@@ -96,13 +102,7 @@ pub(super) async fn run(control: Control, queue: Queue, room: Arc<Semaphore>) {
         return;
     };
     let context = Arc::new(Context { control, queue, names, room });
-    let mut feed = Feed {
-        pace: Pace { concurrency: 1, round: 0, more: false, holds: 0 },
-        running: JoinSet::new(),
-        forming: None,
-        hold: None,
-        context: context.clone(),
-    };
+    let mut feed = Feed { pace: Pace::new(), running: JoinSet::new(), forming: None, hold: None, context: context.clone() };
     loop {
         feed.show();
         let free = feed.is_free();
@@ -173,6 +173,7 @@ impl Feed {
         self.pace.more = formed.is_full;
         let (context, round) = (self.context.clone(), self.pace.round);
         self.running.spawn(async move { (round, deliver(&context, formed).await) });
+        self.pace.saturated |= !self.is_free();
     }
 
     /// None is a delivery that has panicked, whose messages have come back.
@@ -187,6 +188,7 @@ impl Feed {
             Some((_, Ended::Missing)) => self.pause(),
             None => self.hold("the host failed".to_owned()),
         }
+        self.pace.saturated &= !self.running.is_empty();
     }
 
     /// Takes nothing more for a time, unless that is so already.
@@ -305,10 +307,12 @@ mod tests {
 
     #[test]
     fn concurrency_rises_with_a_backlog_and_falls_with_failures() {
-        let mut pace = Pace { concurrency: 1, round: 0, more: false, holds: 0 };
+        let mut pace = Pace::new();
         pace.faster(250);
-        assert_eq!(pace.concurrency, 1, "nothing more waits");
         pace.more = true;
+        pace.faster(250);
+        assert_eq!(pace.concurrency, 1, "no more waits than goes");
+        pace.saturated = true;
         (0..300).for_each(|_| pace.faster(250));
         assert_eq!(pace.concurrency, 250);
         // All of these were begun before anybody knew.
@@ -320,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_cannot_be_called_is_left_alone_longer_and_longer() {
-        let mut pace = Pace { concurrency: 1, round: 0, more: false, holds: 0 };
+        let mut pace = Pace::new();
         let holds: Vec<_> = (0..8).map(|_| pace.hold().as_secs()).collect();
         assert_eq!(holds, [1, 2, 4, 8, 16, 32, 60, 60]);
         pace.faster(250);
