@@ -28,7 +28,7 @@ use tovuk_resources::state::{self, State};
 const START_UNIX_MS: u64 = 1_780_228_830_000;
 /// What is told of a seed that fails: its last steps.
 const STEPS_TOLD: usize = 40;
-const STEPS: u32 = 120;
+const STEPS: u32 = 100;
 
 /// The stores have died.
 struct Died;
@@ -173,7 +173,7 @@ impl Models {
         self.crons.died();
         self.alarms.died();
         loop {
-            let moments = if for_good || world.one_in(3) { u32::MAX } else { world.rng.u32(1..120) };
+            let moments = if for_good || world.one_in(5) { u32::MAX } else { world.rng.u32(1..70) };
             world.reopen(moments).await;
             let looked = match self.crons.reopened(world).await {
                 Ok(()) => self.queues.reopened(world).and(self.alarms.reopened(world).await),

@@ -115,6 +115,7 @@ async fn deliver(control: Control, lanes: Arc<Lanes>, tick: Tick, _place: OwnedS
     let Some(delivered) = brought(&control, &lanes, &tick).await else { return };
     let service = service(&tick);
     let named = format!("cron trigger {}", tick.trigger().name);
+    let is_held = matches!(delivered, Delivered::Held(_));
     let settled = match delivered {
         Delivered::Answered { status, .. } if status.is_success() => tick.succeeded(Some(format!("answered {}", status.as_u16()))).await,
         Delivered::Answered { status, body } => {
@@ -128,7 +129,7 @@ async fn deliver(control: Control, lanes: Arc<Lanes>, tick: Tick, _place: OwnedS
     if let Err(error) = settled {
         tracing::error!("what became of a tick of a {named} of {service} could not be stored: {error}");
     }
-    if promoted.now_or_never().is_some() {
+    if is_held && promoted.now_or_never().is_some() {
         retry_held(&control).await;
     }
 }
