@@ -42,6 +42,8 @@ enum Command {
     Cron(CronArguments),
     /// Queues: the store with many callers, without and with a backlog, and deliveries to a worker.
     Queue(QueueArguments),
+    /// State: in a worker, over the API, alarms, and the store itself beside plain commits.
+    State(StateArguments),
     /// Objects: in a worker, over the API, and at their URLs.
     Objects(ObjectsArguments),
     /// Serves the native hyper hello until it is ended: the ceiling that the others are compared with.
@@ -217,6 +219,29 @@ pub struct QueueArguments {
     pub json: Option<PathBuf>,
 }
 
+/// How State is measured.
+#[derive(Args, Clone)]
+pub struct StateArguments {
+    /// Seconds of load per measurement.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub seconds: u64,
+    /// Objects that are in use within a minute.
+    #[arg(long, default_value_t = 10_000)]
+    pub objects: u64,
+    /// Alarms that ring within a minute.
+    #[arg(long, default_value_t = 100_000)]
+    pub alarms: u64,
+    /// Only these parts: `store`, `many`, `worker`, `api`, `alarms`.
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// The folder of the data; one under `target/bench` when absent.
+    #[arg(long)]
+    pub folder: Option<PathBuf>,
+    /// Raw results, one JSON object a line; `target/bench/state-<time>.jsonl` when absent.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
 /// How objects are measured.
 #[derive(Args, Clone)]
 pub struct ObjectsArguments {
@@ -280,6 +305,11 @@ pub fn run() -> anyhow::Result<()> {
             let mut report = Report::begin();
             kinds::queue::run(&arguments, &mut report)?;
             report.finish("queue")
+        }
+        Command::State(arguments) => {
+            let mut report = Report::begin();
+            kinds::state::run(&arguments, &mut report)?;
+            report.finish("state")
         }
         Command::Objects(arguments) => {
             let mut report = Report::begin();

@@ -184,3 +184,45 @@ async fn sessions() {
     let keys = here(&["kv", "keys", "SESSIONS", "--service", "sessions", "--json"]).ok().json();
     assert_eq!(keys["keys"], serde_json::json!([]));
 }
+
+#[tokio::test]
+async fn room() {
+    let folder = repository().join("examples/room");
+    // What an earlier run has left.
+    let _ = std::fs::remove_dir_all(folder.join(".tovuk"));
+    let mut dev = example("room", &[]).await;
+    let here = |arguments: &[&str]| {
+        let mut command = tovuk(TOVUK, arguments);
+        command.current_dir(&folder);
+        ran(command)
+    };
+    let ask = |method: &str, path: &str| {
+        let request = dev.request("room", path).method(method).body(Full::<Bytes>::default()).unwrap();
+        let client = dev.client();
+        async move {
+            let answer = client.whole(request).await;
+            (answer.status.as_u16(), answer.text().to_owned())
+        }
+    };
+    let shown = |visits: u32, locked_by: &str| (200, format!(r#"{{"visits":{visits},"locked_by":{locked_by}}}"#));
+    assert_eq!(ask("POST", "/rooms/blue/visits").await, shown(1, "null"));
+    assert_eq!(ask("PUT", "/rooms/blue/lock?by=ada").await, shown(1, r#""ada""#));
+    assert_eq!(ask("PUT", "/rooms/blue/lock?by=grace").await, (409, r#"{"error":"ada has the room"}"#.to_owned()));
+    let visits = futures::future::join_all((0..20).map(|_| ask("POST", "/rooms/blue/visits"))).await;
+    assert!(visits.iter().all(|(status, _)| *status == 200), "{visits:?}");
+    assert_eq!(ask("GET", "/rooms/blue").await, shown(21, r#""ada""#));
+    // What is kept is seen beside the worker, and changed.
+    let objects = here(&["state", "objects", "Room", "--service", "room", "--json"]).ok().json();
+    assert_eq!((&objects["objects"][0]["name"], &objects["objects"][0]["values"]), (&serde_json::json!("blue"), &serde_json::json!(2)));
+    here(&["state", "put", "Room", "blue", "visits", "40", "--service", "room"]).ok();
+    here(&["clock", "advance", "30s"]).ok();
+    while ask("GET", "/rooms/blue").await != shown(40, "null") {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ask("PUT", "/rooms/blue/lock?by=grace").await, shown(40, r#""grace""#));
+    assert_eq!(ask("DELETE", "/rooms/blue/lock?by=ada").await.0, 409);
+    assert_eq!(ask("DELETE", "/rooms/blue/lock?by=grace").await, shown(40, "null"));
+    // The call within the request, and the alarm.
+    dev.program.any_line(&["  2 room → room", "POST /.tovuk/state/Room/blue/rooms/blue/visits 200"]).await;
+    dev.program.any_line(&["room ", "POST /.tovuk/state/Room/blue/alarm 204"]).await;
+}

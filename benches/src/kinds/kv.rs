@@ -59,6 +59,15 @@ pub(super) struct Rows {
 }
 
 impl Rows {
+    pub fn new(raw: Raw) -> Self {
+        Self { rows: Vec::new(), raw }
+    }
+
+    /// Where the raw results are.
+    pub fn path(&self) -> &Path {
+        self.raw.path()
+    }
+
     pub fn add(&mut self, what: impl Into<String>, us: Vec<f64>, per_s: f64) -> anyhow::Result<()> {
         let row = Row { what: what.into(), us, per_s };
         let at = |percent| number(stats::percentile(&row.us, percent));
@@ -69,7 +78,7 @@ impl Rows {
     }
 
     /// The rows until now as a table; they are forgotten.
-    fn table(&mut self) -> String {
+    pub fn table(&mut self) -> String {
         let cells = |row: Row| {
             let at = |percent| number(stats::percentile(&row.us, percent));
             vec![row.what.clone(), row.us.len().to_string(), at(50.0), at(99.0), number(row.per_s)]
@@ -82,12 +91,12 @@ impl Rows {
 /// Measures, and adds the tables to the report.
 pub fn run(arguments: &KvArguments, report: &mut Report) -> anyhow::Result<()> {
     let folder = arguments.folder.clone().unwrap_or_else(|| output::folder().join(format!("kv-data-{}", std::process::id())));
-    let mut rows = Rows { rows: Vec::new(), raw: report.raw(arguments.json.as_deref(), "kv")? };
+    let mut rows = Rows::new(report.raw(arguments.json.as_deref(), "kv")?);
     let measured = measure(arguments, &folder, &mut rows, report);
     // What was written is of no use to anybody, also after a failure.
     let _ = std::fs::remove_dir_all(&folder);
     measured?;
-    report.add(&format!("Raw results: {}", rows.raw.path().display()));
+    report.add(&format!("Raw results: {}", rows.path().display()));
     Ok(())
 }
 
@@ -121,37 +130,38 @@ fn measure(arguments: &KvArguments, folder: &Path, rows: &mut Rows, report: &mut
     Ok(())
 }
 
-/// A runtime with a worker that has a namespace.
-struct Worker {
+/// A runtime with a worker that has a namespace of some kind, with the number 1.
+pub(super) struct Worker {
     runtime: Runtime,
     service: Arc<Service>,
-    stores: Stores,
+    pub stores: Stores,
 }
 
 impl Worker {
-    async fn start(folder: &Path) -> anyhow::Result<Self> {
+    /// Starts one with a guest.
+    pub async fn start(folder: &Path, guest: &str, (kind, name): (Kind, &str)) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let clock = Clock::system();
         let stores = Stores::open(folder, &Place::Folder(folder.join("objects")), &clock).await?;
         let compiler = Compiler::this_program(clock.clone()).context("this program's own path is unknown")?;
         let config = RuntimeConfig::new(guests::repository().join("target/bench/artifacts"));
         let runtime = Runtime::new(config, compiler, clock, Arc::new(Tally::default()), Some(stores.clone()))?;
-        let artifact = runtime.artifacts().prepare(&std::fs::read(guests::path("kv")?)?).await?;
+        let artifact = runtime.artifacts().prepare(&std::fs::read(guests::path(guest)?)?).await?;
         let limits = WorkerLimits::for_plan(Plan::Pro);
-        let id = ServiceId::from("service_kv".to_owned());
-        let identity = Identity { id, name: "kv".into(), slug: "kv".into(), account: "account_bench".into() };
+        let id = ServiceId::from("service_1".to_owned());
+        let identity = Identity { id, name: guest.into(), slug: guest.into(), account: "account_bench".into() };
         let service = runtime.services().add(identity, &limits);
-        let grants = Grants::new(Owner { account: 1, service: 1, plan: Plan::Pro }).with(Kind::Kv, "CACHE", NAMESPACE.0);
+        let grants = Grants::new(Owner { account: 1, service: 1, plan: Plan::Pro }).with(kind, name, NAMESPACE.0);
         let (env, bindings, outbound) = (Vec::new(), Bindings::new(&[]), Allowlist::default());
         service.promote(Arc::new(Deployment { id: "deploy_bench".into(), artifact, limits, env, bindings, outbound, grants }));
         Ok(Self { runtime, service, stores })
     }
 
     /// One request in the form in which the edge hands it on; how long it took, in µs.
-    async fn request(&self, path: &str) -> anyhow::Result<f64> {
+    pub async fn request(&self, path: &str) -> anyhow::Result<f64> {
         let mut request = Request::new(Body::Empty);
         *request.uri_mut() = path.parse()?;
-        request.headers_mut().insert(header::HOST, header::HeaderValue::from_static("kv.localhost"));
+        request.headers_mut().insert(header::HOST, header::HeaderValue::from_static("bench.localhost"));
         let budget = Budget::top_level(TraceContext::of(request.headers()));
         let began = Instant::now();
         let started =
@@ -166,7 +176,7 @@ impl Worker {
 
 /// Cases take turns in every round, so that what changes on the machine changes for all of them.
 async fn in_worker(folder: &Path, rows: &mut Rows) -> anyhow::Result<String> {
-    let worker = Worker::start(folder).await?;
+    let worker = Worker::start(folder, "kv", (Kind::Kv, "CACHE")).await?;
     let keys = (0..1_000).map(|number| format!("k{number:04}")).chain((0..10).map(|number| format!("hot-{number}"))).chain(["hot".to_owned()]);
     let puts = keys.map(|key| Put { key, value: vec![7; VALUE_BYTES].into(), ..Put::default() }).collect();
     worker.stores.kv.bulk_put(NAMESPACE, puts).await?;

@@ -6,3 +6,5 @@ mod kv_store;
 pub mod objects;
 pub mod queue;
 pub mod sqlite;
+pub mod state;
+mod state_store;

@@ -124,7 +124,10 @@ impl Runtime {
         let target = Target { namespace, object, account: owner.account, plan: owner.plan, holds: budget.holds() };
         let session = stores.state.hold(&target).await.map_err(|error| failed(&error, Outcome::Refused))?;
         let uri = parts.uri.clone();
-        if let Some(shown) = shown(&name, &uri) {
+        // The path of an alarm says it already.
+        if let ObjectHandler::Call(_) = &handler
+            && let Some(shown) = shown(&name, &uri)
+        {
             parts.uri = shown;
         }
         let admitted = self.admit(service, deployment, handler.event(), budget, &mut parts, session.holds().clone()).await?;

@@ -88,7 +88,10 @@ impl Step {
             }
             "increment" => json!(object.increment(&self.key, self.delta)?),
             "write" => json!(object.write(self.changes())?),
-            "keys" => object.keys(&*self.prefix).map(|key| Ok(json!([key.as_ref().map_err(Clone::clone)?.name, key?.value_bytes]))).collect::<Result<_, DataError>>()?,
+            "keys" => object
+                .keys(&*self.prefix)
+                .map(|key| Ok(json!([key.as_ref().map_err(Clone::clone)?.name, key?.value_bytes])))
+                .collect::<Result<_, DataError>>()?,
             "page" => {
                 let page = object.page(&self.prefix, self.limit.unwrap_or(1_000), self.cursor.as_deref())?;
                 json!({"keys": page.keys.iter().map(|key| &key.name).collect::<Vec<_>>(), "cursor": page.cursor})
@@ -162,7 +165,14 @@ fn object(object: Object, req: Request) -> Result<Response> {
         "/count" => Ok(Response::text(object.increment("n", 1)?.to_string())),
         "/headers" => {
             let header = |name| req.header(name).map(str::to_owned);
-            Response::json(&json!([req.method(), req.uri(), header("x-tovuk-caller"), header("x-tovuk-invocation"), header("x-tovuk-event"), header("host")]))
+            Response::json(&json!([
+                req.method(),
+                req.uri(),
+                header("x-tovuk-caller"),
+                header("x-tovuk-invocation"),
+                header("x-tovuk-event"),
+                header("host")
+            ]))
         }
         _ => run(&req.json::<Vec<Step>>()?, &object),
     }

@@ -144,6 +144,8 @@ fn meaning(import: &str) -> &'static str {
         "tovuk:http/client" | "wasi:http/outgoing-handler" => "  calls bound services, and the hosts in `outbound`",
         "tovuk:kv/store" => "  reads and writes the KV namespaces of its service",
         "tovuk:queue/producer" => "  sends to the queues of its service",
+        "tovuk:state/store" => "  reads and writes the State objects of its service",
+        "tovuk:state/calls" => "  calls the handlers of its service's State objects",
         name if name.starts_with("wasi:keyvalue/") => "  reads and writes the KV namespaces of its service",
         "wasi:filesystem/types" | "wasi:filesystem/preopens" => "  (linked, and empty)",
         name if name.starts_with("wasi:sockets/") => "  (linked, and refused)",

@@ -124,7 +124,7 @@ fn print(lines: &Receiver<String>, dropped: &AtomicU64) {
 impl Observer for Show {
     fn invocation(&self, record: Record) {
         let who = match (&record.event, &record.caller) {
-            (EventKind::Binding, Some(caller)) => format!("  {} {} → {}", record.number, caller.name, record.target.name),
+            (EventKind::Binding | EventKind::State, Some(caller)) => format!("  {} {} → {}", record.number, caller.name, record.target.name),
             _ => record.target.name.to_string(),
         };
         let times = format!("{:.1} ms, cpu {:.1} ms", record.duration.as_secs_f64() * 1e3, record.cpu_ns as f64 / 1e6);

@@ -23,6 +23,9 @@ pub fn of(imports: &[String], service: &Service) -> Vec<String> {
     if imports_any(&["tovuk:queue/producer"]) {
         powers.extend(service.queues.keys().map(|queue| format!("sending to the queue {queue}")));
     }
+    if imports_any(&["tovuk:state/store", "tovuk:state/calls"]) {
+        powers.extend(service.state.iter().map(|class| format!("the State class {class}")));
+    }
     if imports_any(&["wasi:cli/environment", "wasi:config/store"]) {
         powers.extend(service.secrets.iter().map(|secret| format!("the secret {secret}")));
     }
@@ -51,6 +54,8 @@ mod tests {
         }
         assert!(of(&imports(&["tovuk:http/client@0.1.0", "wasi:cli/environment@0.2.6"]), &Service::default()).is_empty());
         assert_eq!(of(&imports(&["tovuk:objects/store@0.1.0"]), &Service::default()), ["objects of the service"]);
+        let classes = Service { state: vec!["Room".to_owned()], ..Service::default() };
+        assert_eq!(of(&imports(&["tovuk:state/calls@0.1.0"]), &classes), ["the State class Room"]);
         let databases = [("DB".to_owned(), Default::default())].into();
         assert_eq!(of(&imports(&["tovuk:sqlite/database@0.1.0"]), &Service { sqlite: databases, ..Service::default() }), ["the SQLite database DB"]);
         let queues = [("jobs".to_owned(), Default::default())].into();
