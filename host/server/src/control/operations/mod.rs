@@ -53,7 +53,7 @@ pub(super) fn all() -> Vec<Registered> {
     }
     table![catalog::Status, catalog::Capabilities, login::Start, login::Poll, login::Approve];
     table![account::Show, account::Update, account::Activity, tokens::Create, tokens::List, tokens::Revoke, usage::Show];
-    table![services::List, services::Create, services::Show, services::ResourcesOf, services::Restart, services::Delete];
+    table![services::List, services::Create, services::Show, resources::ResourcesOf, services::Restart, services::Delete];
     table![deploys::Create, deploys::List, deploys::ListOfService, deploys::Show, deploys::Cancel, rollback::Rollback];
     table![builds::Show, builds::Logs, builds::DeployLogs, builds::ServiceLogs];
     table![env::List, env::Set, env::Delete, bindings::Create, bindings::Delete];

@@ -1,9 +1,10 @@
-//! What is the same for every kind of data that a service has by name: making it, finding it by name or id, taking it away.
+//! What is the same for every kind of data that a service has by name: making it, finding it by name or id, listing it, taking it away.
 
 use rusqlite::Connection;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tovuk_kernel::names::check_resource_name;
+use tovuk_kernel::operation::{Access, Command, Method, Operation, Request};
 use tovuk_kernel::project::BOUND_RESOURCES_MAX;
 use tovuk_kernel::resource::Kind;
 use tovuk_kernel::{codes, project};
@@ -11,6 +12,7 @@ use tovuk_kernel::{codes, project};
 use super::services::{Resources, ResourcesResponse};
 use super::{cron, note, queue_settings, timestamp};
 use crate::control::data::STILL_REMOVING;
+use crate::control::handler::Handler;
 use crate::control::store::bindings;
 use crate::control::store::resources::{self, Resource};
 use crate::control::store::services::Service;
@@ -50,6 +52,34 @@ impl ResourcesResponse {
     /// With what only the stores of data know.
     pub(super) async fn complete(self, control: &Control) -> Result<Self, Refusal> {
         Ok(Self { resources: self.resources.complete(control).await?, ..self })
+    }
+}
+
+/// Lists the resources of a service.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct ResourcesOf {
+    /// Its id or name.
+    pub service: String,
+}
+
+impl Request for ResourcesOf {
+    const OPERATION: Operation = Operation::new("service.resources", Method::Get, "/v1/services/{service}/resources", "List a service's resources")
+        .access(Access::Runtime)
+        .commands(&[
+            Command::new("binding list").default().examples(&["tovuk binding list --service shop"]),
+            Command::new("cron list").default().examples(&["tovuk cron list --service shop"]),
+            Command::new("kv list").default().examples(&["tovuk kv list --service shop"]),
+            Command::new("queue list").default().examples(&["tovuk queue list --service shop"]),
+            Command::new("sqlite list").default().examples(&["tovuk sqlite list --service shop"]),
+            Command::new("state list").default().examples(&["tovuk state list --service shop"]),
+        ]);
+    type Response = ResourcesResponse;
+}
+
+impl Handler for ResourcesOf {
+    async fn run(self, control: Control, caller: Caller) -> Result<ResourcesResponse, Refusal> {
+        let service = control.service(&caller, &self.service).await?;
+        control.read(move |conn| ResourcesResponse::of(conn, &service)).await?.complete(&control).await
     }
 }
 

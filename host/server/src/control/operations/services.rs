@@ -8,7 +8,7 @@ use tovuk_kernel::codes;
 use tovuk_kernel::ids;
 use tovuk_kernel::limits::services_max;
 use tovuk_kernel::names::{check_service_name, env_suffix};
-use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, Request};
+use tovuk_kernel::operation::{Argument, Command, Form, Method, Operation, Request};
 use tovuk_kernel::project::{Capabilities, Kind};
 use tovuk_kernel::resource;
 use tovuk_resources::bindings::INTERNAL_DOMAIN;
@@ -316,34 +316,6 @@ impl ResourcesResponse {
     /// After a change that a running worker does not see.
     pub(super) fn changed(conn: &Connection, service: &Service) -> Result<Self, Refusal> {
         Ok(Self { next_actions: restart_hint(&service.name, service.live_deploy_id), ..Self::of(conn, service)? })
-    }
-}
-
-/// Lists the resources of a service.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct ResourcesOf {
-    /// Its id or name.
-    pub service: String,
-}
-
-impl Request for ResourcesOf {
-    const OPERATION: Operation = Operation::new("service.resources", Method::Get, "/v1/services/{service}/resources", "List a service's resources")
-        .access(Access::Runtime)
-        .commands(&[
-            Command::new("binding list").default().examples(&["tovuk binding list --service shop"]),
-            Command::new("cron list").default().examples(&["tovuk cron list --service shop"]),
-            Command::new("kv list").default().examples(&["tovuk kv list --service shop"]),
-            Command::new("queue list").default().examples(&["tovuk queue list --service shop"]),
-            Command::new("sqlite list").default().examples(&["tovuk sqlite list --service shop"]),
-            Command::new("state list").default().examples(&["tovuk state list --service shop"]),
-        ]);
-    type Response = ResourcesResponse;
-}
-
-impl Handler for ResourcesOf {
-    async fn run(self, control: Control, caller: Caller) -> Result<ResourcesResponse, Refusal> {
-        let service = control.service(&caller, &self.service).await?;
-        control.read(move |conn| ResourcesResponse::of(conn, &service)).await?.complete(&control).await
     }
 }
 
