@@ -184,8 +184,13 @@ async fn the_development_loop_ticks_by_its_clock_and_follows_the_file() {
     };
     at_home("tovuk clock advance 24h");
     dev.line(&["tick daily 0 12 * * *"]).await;
-    for seconds in [61, 121, 241] {
+    // The wait begins when the failure is written down, which is after its line.
+    let failed = |attempts: u64| {
+        while at_home("tovuk cron history status-500 --service app --json").json()["runs"][0]["attempts"] != attempts {}
+    };
+    for (attempts, seconds) in [(1, 61), (2, 121), (3, 241)] {
         dev.line(&["tick status-500"]).await;
+        failed(attempts);
         at_home(&format!("tovuk clock advance {seconds}s"));
     }
     dev.line(&["tick status-500"]).await;
