@@ -269,6 +269,8 @@ pub const STATE_ALARM_RETRY_MS: u64 = 2_000;
 pub const STATE_ALARM_RETRIES_MAX: u32 = 6;
 /// State alarms that are delivered at a time.
 pub const DELIVERIES_ALARM_MAX: usize = 256;
+/// State alarms of one account that are delivered at a time.
+pub const DELIVERIES_ALARM_ACCOUNT_MAX: usize = DELIVERIES_ALARM_MAX / 4;
 /// State alarms of one service that are delivered at a time.
 pub const DELIVERIES_ALARM_SERVICE_MAX: usize = 64;
 /// The latest time of a State alarm, in ms since the UNIX epoch: the end of the year 9999.

@@ -121,11 +121,11 @@ impl State {
         }
     }
 
-    /// Takes alarms that are due, at most so many, of each shard the longest overdue first. After an error they stay due, so whoever asks again waits a
-    /// little before. Each is to be reported with [`State::settle`]; until then no other alarm of its object is taken.
+    /// Takes alarms that are due, at most so many, of each shard the longest overdue first. A shard that fails keeps its own, and is an error when no other
+    /// has any: so whoever asks again after an error waits a little before. Each is to be reported with [`State::settle`]; until then no other alarm of its object is taken.
     pub async fn take_due(&self, alarms_max: usize) -> Result<Vec<DueAlarm>, Error> {
         let now = self.0.shared.clock.now_unix_ms();
-        let mut taken = Vec::new();
+        let (mut taken, mut failed) = (Vec::new(), None);
         for shard in self.0.shared.catalogue.all_in_turn() {
             while taken.len() < alarms_max && shard.due.at().is_some_and(|due| due <= now) {
                 let (due, wanted) = (shard.due.clone(), alarms_max - taken.len());
@@ -138,13 +138,15 @@ impl State {
                     Ok(found) => taken.extend(found),
                     Err(error) => {
                         shard.due.unknown();
-                        // Those of other shards are marked as taken already.
-                        return if taken.is_empty() { Err(error) } else { Ok(taken) };
+                        // Those of other shards ring nevertheless.
+                        tracing::warn!(%error, "alarms that are due could not be taken from a file of the catalogue of State");
+                        failed = Some(error);
+                        break;
                     }
                 }
             }
         }
-        Ok(taken)
+        failed.filter(|_| taken.is_empty()).map_or(Ok(taken), Err)
     }
 
     /// Whether an alarm that was taken is still to be delivered: it was neither set anew nor removed meanwhile.

@@ -1,20 +1,20 @@
 //! Alarms of State objects: what is due is taken from the store and brought to the workers, many at a time.
 //!
-//! Alarms that were taken wait in a line for each service. A service has so many deliveries at a time that no other waits for it, and one that cannot be
-//! reached now is tried again a little later, or when something is promoted, with all that stands in its line. A line has an end: what does not fit goes
-//! back to the store for a while. So memory is bounded, and whoever lets alarms pile up does not keep the others from ringing.
+//! Alarms that were taken wait in a line for each service (`lines.rs`). A service, and an account with all its services, has so many deliveries at a time
+//! that no other waits for it. One that cannot be reached now is tried again with one alarm a little later, or when something is promoted; the others in its
+//! line go back to the store. A line has an end: what does not fit goes back as well. So memory is bounded, and whoever lets alarms pile up does not keep
+//! the others from ringing. Nothing waits for the store to know how a delivery went, so that a file that fails stops no alarms of others.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tovuk_kernel::codes;
 use tovuk_kernel::ids::ServiceId;
-use tovuk_kernel::limits::{DELIVERIES_ALARM_MAX, DELIVERIES_ALARM_SERVICE_MAX};
 use tovuk_kernel::resource::Kind;
 use tovuk_resources::state::{DueAlarm, Namespace, Outcome, Settled};
 use tovuk_runtime::invoke::Event;
@@ -22,21 +22,16 @@ use tovuk_runtime::objects::{ObjectName, Ringing};
 use tovuk_runtime::service::Service;
 
 use super::Delivered;
+use super::lines::{Lines, PUT_OFF_MS};
 use crate::control::{Control, Refusal, store};
 use crate::logs::{Line, Stream};
 
 /// Alarms that are taken from the store at a time.
 const TAKEN_AT_ONCE: usize = 1_000;
-/// Alarms that stand in all lines.
-const WAITING_MAX: usize = 65_536;
-/// Alarms that stand in the line of one service.
-const LINE_MAX: usize = 16_384;
-/// The same when half of all room is taken.
-const CROWDED_LINE_MAX: usize = 1_024;
-/// How long a service that could not be reached is left alone, and how long an operation of a store that failed is.
+/// How long an operation of a store that failed is left alone the first time. Each further pause is twice as long.
 const PAUSE: Duration = Duration::from_secs(2);
-/// How long an alarm goes back to the store at least for want of room, in ms. Each further one of the service goes back for 1 ms more.
-const PUT_OFF_MS: u64 = 1_000;
+/// How long it is left alone at most.
+const PAUSE_MAX: Duration = Duration::from_secs(64);
 
 /// What the worker is sent.
 #[derive(Serialize)]
@@ -51,6 +46,7 @@ struct Body {
 #[derive(Clone)]
 struct Owner {
     service: i64,
+    account: i64,
     class: Arc<str>,
 }
 
@@ -64,78 +60,76 @@ struct Ring {
 
 /// What became of one.
 enum Brought {
-    /// The store knows.
-    Settled,
+    /// It was brought, or is none any more. What the store is to be told of it, if it does not know yet.
+    Done(Option<Untold>),
     /// Its service cannot be reached now.
     Held(Box<Ring>),
 }
 
-/// The alarms of one service.
-#[derive(Default)]
-struct Waiting {
-    waiting: VecDeque<Ring>,
-    running: usize,
-    is_paused: bool,
-    /// It stands among those that may be looked at.
-    is_ready: bool,
-    /// Alarms that went back to the store since the line last had room.
-    put_off: u64,
-}
-
-impl Waiting {
-    fn may_run(&self) -> bool {
-        !self.is_paused && self.running < DELIVERIES_ALARM_SERVICE_MAX && !self.waiting.is_empty()
-    }
+/// A delivery that the store could not be told of.
+struct Untold {
+    ring: Ring,
+    outcome: Outcome,
+    /// Where its log goes, and why it has failed.
+    failed: Option<(Arc<Service>, String)>,
 }
 
 /// The lines, and what runs.
 struct Dispatcher {
     control: Control,
-    lines: HashMap<i64, Waiting>,
-    /// Services whose next alarm may be delivered, in turn.
-    ready: VecDeque<i64>,
-    waiting: usize,
+    lines: Lines<Ring>,
     running: JoinSet<(i64, Brought)>,
+    /// What the store is being told, without anybody waiting for it.
+    telling: JoinSet<()>,
     /// Services that are left alone, each until its future says so.
     paused: FuturesUnordered<BoxFuture<'static, i64>>,
+    /// Nothing is taken until it ends, because the store has failed.
+    rest: Option<BoxFuture<'static, ()>>,
 }
 
 /// Brings alarms until the host ends, and returns when the last has been brought.
 pub(super) async fn run(control: Control) {
     let mut dispatcher = Dispatcher {
         control: control.clone(),
-        lines: HashMap::new(),
-        ready: VecDeque::new(),
-        waiting: 0,
+        lines: Lines::new(),
         running: JoinSet::new(),
+        telling: JoinSet::new(),
         paused: FuturesUnordered::new(),
+        rest: None,
     };
     let stopping = control.deliveries().stopping();
     tokio::pin!(stopping);
     loop {
         dispatcher.begin();
-        let is_room = dispatcher.waiting < WAITING_MAX;
+        let may_take = dispatcher.lines.room() > 0 && dispatcher.rest.is_none();
+        let rest = dispatcher.rest.as_mut();
         tokio::select! {
             biased;
             () = &mut stopping => break,
             Some(ended) = dispatcher.running.join_next() => dispatcher.ended(ended),
-            Some(service) = dispatcher.paused.next() => dispatcher.resume(service),
-            () = control.state().wait_due(), if is_room => dispatcher.take().await,
+            Some(_) = dispatcher.telling.join_next() => {}
+            Some(service) = dispatcher.paused.next() => dispatcher.lines.resume(service),
+            Some(()) = OptionFuture::from(rest) => dispatcher.rest = None,
+            () = control.state().wait_due(), if may_take => dispatcher.take().await,
         }
     }
     // What stands in a line is due again after the next start.
-    while dispatcher.running.join_next().await.is_some() {}
+    while let Some(ended) = dispatcher.running.join_next().await {
+        dispatcher.ended(ended);
+    }
+    while dispatcher.telling.join_next().await.is_some() {}
 }
 
 impl Dispatcher {
     /// Takes what is due.
     async fn take(&mut self) {
-        let alarms_max = TAKEN_AT_ONCE.min(WAITING_MAX.saturating_sub(self.waiting));
+        let alarms_max = TAKEN_AT_ONCE.min(self.lines.room());
         let taken = match self.control.state().take_due(alarms_max).await {
             Ok(taken) => taken,
             Err(error) => {
                 tracing::error!(%error, "alarms that are due could not be taken");
-                self.control.clock().timeout(PAUSE, self.control.deliveries().stopping()).await;
+                let control = self.control.clone();
+                self.rest = Some(Box::pin(async move { control.clock().sleep(PAUSE).await }));
                 return;
             }
         };
@@ -143,7 +137,7 @@ impl Dispatcher {
             Ok(owners) => owners,
             Err(refusal) => {
                 tracing::error!(%refusal, "it could not be found out whose alarms are due");
-                return put_back(&self.control, taken.into_iter().map(|alarm| (alarm, PUT_OFF_MS)).collect()).await;
+                return self.put_back(taken.into_iter().map(|alarm| (alarm, PUT_OFF_MS)).collect());
             }
         };
         let mut put_off = Vec::new();
@@ -153,50 +147,19 @@ impl Dispatcher {
                 put_off.push((alarm, 60 * PUT_OFF_MS));
                 continue;
             };
-            let line_max = if self.waiting > WAITING_MAX / 2 { CROWDED_LINE_MAX } else { LINE_MAX };
-            let line = self.lines.entry(owner.service).or_default();
-            if line.waiting.len() < line_max {
-                line.put_off = 0;
-                let waited = !line.may_run();
-                line.waiting.push_back(Ring { alarm, owner: owner.clone(), waited });
-                self.waiting += 1;
-                self.look_at(owner.service);
-            } else {
-                line.put_off += 1;
-                put_off.push((alarm, PUT_OFF_MS + line.put_off));
+            match self.lines.admit(owner.service, owner.account) {
+                Ok(waited) => self.lines.push(owner.service, Ring { alarm, owner: owner.clone(), waited }),
+                Err(wait_ms) => put_off.push((alarm, wait_ms)),
             }
         }
-        put_back(&self.control, put_off).await;
-    }
-
-    /// Sees to it that a service has its turn, if it has something to deliver.
-    fn look_at(&mut self, service: i64) {
-        let Some(line) = self.lines.get_mut(&service) else { return };
-        if line.may_run() && !line.is_ready {
-            line.is_ready = true;
-            self.ready.push_back(service);
-        }
-        if line.waiting.is_empty() && line.running == 0 && !line.is_paused && !line.is_ready {
-            self.lines.remove(&service);
-        }
+        self.put_back(put_off);
     }
 
     /// Begins as many deliveries as may run.
     fn begin(&mut self) {
-        while self.running.len() < DELIVERIES_ALARM_MAX
-            && let Some(service) = self.ready.pop_front()
-        {
-            let Some(line) = self.lines.get_mut(&service) else { continue };
-            line.is_ready = false;
-            if line.may_run()
-                && let Some(ring) = line.waiting.pop_front()
-            {
-                line.running += 1;
-                self.waiting -= 1;
-                let control = self.control.clone();
-                self.running.spawn(async move { (service, bring(&control, ring).await) });
-            }
-            self.look_at(service);
+        while let Some((service, ring)) = self.lines.next() {
+            let control = self.control.clone();
+            self.running.spawn(async move { (service, bring(&control, ring).await) });
         }
     }
 
@@ -204,28 +167,39 @@ impl Dispatcher {
     fn ended(&mut self, ended: Result<(i64, Brought), tokio::task::JoinError>) {
         // It does not panic; and what is cancelled is cancelled with all.
         let Ok((service, brought)) = ended else { return };
-        let line = self.lines.entry(service).or_default();
-        line.running = line.running.saturating_sub(1);
-        if let Brought::Held(ring) = brought {
-            line.waiting.push_front(Ring { waited: true, ..*ring });
-            self.waiting += 1;
-            if !std::mem::replace(&mut line.is_paused, true) {
-                let control = self.control.clone();
-                self.paused.push(Box::pin(async move {
-                    control.clock().timeout(PAUSE, control.deliveries().next_promotion()).await;
-                    service
-                }));
+        let control = self.control.clone();
+        let held = match brought {
+            Brought::Held(ring) => Some(Ring { waited: true, ..*ring }),
+            Brought::Done(None) => None,
+            Brought::Done(Some(untold)) => {
+                self.telling.spawn(async move { untold.tell(&control).await });
+                None
             }
+        };
+        let paused = self.lines.ended(service, held);
+        self.put_back(paused.put_off.into_iter().map(|(ring, wait_ms)| (ring.alarm, wait_ms)).collect());
+        if let Some(resume_in) = paused.resume_in {
+            let control = self.control.clone();
+            self.paused.push(Box::pin(async move {
+                control.clock().timeout(resume_in, control.deliveries().next_promotion()).await;
+                service
+            }));
         }
-        self.look_at(service);
     }
 
-    /// A service may be tried again.
-    fn resume(&mut self, service: i64) {
-        if let Some(line) = self.lines.get_mut(&service) {
-            line.is_paused = false;
+    /// Gives alarms back to the store, each for so many ms. It counts as no attempt.
+    fn put_back(&mut self, alarms: Vec<(DueAlarm, u64)>) {
+        if alarms.is_empty() {
+            return;
         }
-        self.look_at(service);
+        let control = self.control.clone();
+        self.telling.spawn(async move {
+            let now = control.clock().now_unix_ms();
+            let each = alarms.into_iter().map(async |(alarm, wait_ms)| {
+                settle(&control, &alarm, Outcome::Refused { retry_at: now.saturating_add(wait_ms) }).await;
+            });
+            futures::future::join_all(each).await;
+        });
     }
 }
 
@@ -235,8 +209,10 @@ async fn owners(control: &Control, alarms: &[DueAlarm]) -> Result<HashMap<Namesp
     let work = control.read(move |conn| {
         let mut owners = HashMap::with_capacity(namespaces.len());
         for namespace in namespaces {
-            if let Some((service, row)) = store::resources::by_number(conn, Kind::State, namespace.0)? {
-                owners.insert(namespace, Owner { service, class: row.name.into() });
+            if let Some((number, row)) = store::resources::by_number(conn, Kind::State, namespace.0)?
+                && let Some(service) = store::services::get(conn, number)?
+            {
+                owners.insert(namespace, Owner { service: number, account: service.account_id, class: row.name.into() });
             }
         }
         Ok(owners)
@@ -244,24 +220,22 @@ async fn owners(control: &Control, alarms: &[DueAlarm]) -> Result<HashMap<Namesp
     work.await
 }
 
-/// Gives alarms back to the store, each for so many ms. It counts as no attempt.
-async fn put_back(control: &Control, alarms: Vec<(DueAlarm, u64)>) {
-    let now = control.clock().now_unix_ms();
-    let each = alarms.into_iter().map(async |(alarm, wait_ms)| {
-        settle(control, &alarm, Outcome::Refused { retry_at: now.saturating_add(wait_ms) }).await;
-    });
-    futures::future::join_all(each).await;
+/// Tells the store how a delivery went. None when it does not know, which has been logged.
+async fn settle_once(control: &Control, alarm: &DueAlarm, outcome: Outcome) -> Option<Settled> {
+    let settled = control.state().settle(alarm, outcome).await;
+    settled.inspect_err(|error| tracing::error!(%error, "it could not be written down how the delivery of an alarm went")).ok()
 }
 
 /// Tells the store how a delivery went, until it knows or the host ends. Then the alarm is delivered again after the next start.
 async fn settle(control: &Control, alarm: &DueAlarm, outcome: Outcome) -> Option<Settled> {
     let known = async {
+        let mut pause = PAUSE;
         loop {
-            match control.state().settle(alarm, outcome).await {
-                Ok(settled) => return settled,
-                Err(error) => tracing::error!(%error, "it could not be written down how the delivery of an alarm went"),
+            if let Some(settled) = settle_once(control, alarm, outcome).await {
+                return settled;
             }
-            control.clock().sleep(PAUSE).await;
+            control.clock().sleep(pause).await;
+            pause = pause.saturating_mul(2).min(PAUSE_MAX);
         }
     };
     tokio::select! {
@@ -271,12 +245,32 @@ async fn settle(control: &Control, alarm: &DueAlarm, outcome: Outcome) -> Option
     }
 }
 
+impl Untold {
+    /// Tells the store, and the service's log what becomes of the alarm.
+    async fn tell(self, control: &Control) {
+        let settled = settle(control, &self.ring.alarm, self.outcome).await;
+        if let Some((service, why)) = &self.failed {
+            told(control, service, &self.ring, settled, why);
+        }
+    }
+}
+
+/// Tells the store how a delivery went, or what it is to be told later.
+async fn done(control: &Control, ring: Ring, outcome: Outcome, failed: Option<(Arc<Service>, String)>) -> Brought {
+    let Some(settled) = settle_once(control, &ring.alarm, outcome).await else {
+        return Brought::Done(Some(Untold { ring, outcome, failed }));
+    };
+    if let Some((service, why)) = failed {
+        told(control, &service, &ring, Some(settled), &why);
+    }
+    Brought::Done(None)
+}
+
 /// Delivers one alarm and tells the store.
 async fn bring(control: &Control, ring: Ring) -> Brought {
     let (alarm, id) = (&ring.alarm, ServiceId::from(format!("service_{}", ring.owner.service)));
     if ring.waited && !control.state().stands(alarm).await.unwrap_or(true) {
-        settle(control, alarm, Outcome::Delivered).await;
-        return Brought::Settled;
+        return done(control, ring, Outcome::Delivered, None).await;
     }
     let Some(service) = control.runtime().services().get(&id) else { return Brought::Held(Box::new(ring)) };
     let delivered = match event(&service, &ring) {
@@ -290,17 +284,12 @@ async fn bring(control: &Control, ring: Ring) -> Brought {
         Err(refused) if refused.code.code == codes::STATE_OBJECT_BUSY.code => {
             // The others of the service need not wait for this object.
             let retry_at = control.clock().now_unix_ms().saturating_add(PUT_OFF_MS);
-            settle(control, alarm, Outcome::Refused { retry_at }).await;
-            return Brought::Settled;
+            return done(control, ring, Outcome::Refused { retry_at }, None).await;
         }
         Ok(Delivered::Held(_)) | Err(_) => return Brought::Held(Box::new(ring)),
     };
     let outcome = if why.is_none() { Outcome::Delivered } else { Outcome::Failed };
-    let settled = settle(control, alarm, outcome).await;
-    if let Some(why) = why {
-        told(control, &service, &ring, settled, &why);
-    }
-    Brought::Settled
+    done(control, ring, outcome, why.map(|why| (service, why))).await
 }
 
 /// What is brought to the worker: to its handler of alarms or, where it has none, as a request.

@@ -6,6 +6,7 @@
 
 mod alarms;
 mod crons;
+mod lines;
 pub(crate) mod queues;
 
 use std::future::Future;

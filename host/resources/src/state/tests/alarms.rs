@@ -161,3 +161,23 @@ async fn values_and_alarm_change_together_when_the_host_dies_between_two_commits
     let state = open(&folder, &clock).await;
     assert_eq!((get(&state, "a", "key").await.unwrap(), alarm(&state, "a").await), ("zz".into(), None));
 }
+
+#[tokio::test]
+async fn a_part_of_the_catalogue_that_fails_keeps_no_other_alarms_from_ringing() {
+    let (_folder, _, state) = at_start().await;
+    for number in 1..=8 {
+        let of = Target { namespace: Namespace(number), ..target("a") };
+        state.set_alarm(&of, Schedule::At(START)).await.unwrap();
+    }
+    state.0.shared.catalogue.existing(Namespace(3)).unwrap().database.close().await.unwrap();
+    // Whichever shard is the first to be asked.
+    let mut taken: Vec<_> = state.take_due(3).await.unwrap();
+    taken.extend(state.take_due(100).await.unwrap());
+    assert_eq!(taken.len(), 7);
+    for _ in 0..8 {
+        assert!(state.take_due(100).await.is_err());
+    }
+    for alarm in taken {
+        assert_eq!(state.settle(&alarm, Outcome::Delivered).await.unwrap(), Settled::Done);
+    }
+}
