@@ -199,27 +199,29 @@ async fn ring(pre: ObjectAlarmPre<Data>, admitted: Admitted, name: ObjectName, o
     ended(&invocation, result).await
 }
 
-/// Commits what is to stand, and answers when it is on disk.
+/// Commits what is to stand, and answers when it is on disk, or what it is based on.
 async fn ended(invocation: &Arc<Invocation>, result: Result<wasmtime::Result<Left>, crate::metered::Stop>) -> Result<Started, Failure> {
     let answer = match result {
         Ok(Ok((Ok(Answered::Stands(response)), own))) => committed(own).await.map(|()| response),
-        Ok(Ok((Ok(Answered::Undone(response)), own))) => {
-            // The next one has the object before anybody hears of the answer.
-            drop(own);
-            Ok(response)
-        }
-        Ok(Ok((Err(failure), own))) => {
-            drop(own);
-            Err(failure)
-        }
+        Ok(Ok((Ok(Answered::Undone(response)), own))) => abandoned(own).await.map(|()| response),
+        Ok(Ok((Err(failure), own))) => Err(abandoned(own).await.err().unwrap_or(failure)),
         Ok(Err(error)) => Err(trap::classify(invocation, &error)),
         Err(stop) => Err(run::stopped(invocation, stop)),
     };
     run::answered(invocation, answer)
 }
 
+fn session(own: Option<OwnObject>) -> Result<Session, Failure> {
+    own.map(|own| own.session).ok_or_else(|| Failure::internal("a call of a State object has lost it"))
+}
+
 async fn committed(own: Option<OwnObject>) -> Result<(), Failure> {
     let failed = |error| failed(&error, Outcome::Failed);
-    let session: Session = own.map(|own| own.session).ok_or_else(|| Failure::internal("a call of a State object has lost it"))?;
-    session.commit().map_err(failed)?.durable().await.map(drop).map_err(failed)
+    session(own)?.commit().map_err(failed)?.durable().await.map(drop).map_err(failed)
+}
+
+/// Undoes what was done and waits until that is on disk which it was based on: an answer may tell of it. The next one has the object meanwhile.
+async fn abandoned(own: Option<OwnObject>) -> Result<(), Failure> {
+    let failed = |error| failed(&error, Outcome::Failed);
+    session(own)?.abandon().map_err(failed)?.durable().await.map(drop).map_err(failed)
 }

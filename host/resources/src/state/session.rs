@@ -245,6 +245,20 @@ impl Session {
         drop(turn);
         Ok(Committing(receiver))
     }
+
+    /// Undoes the changes and lets the next one have the object. What the session has read is on disk once [`Committing::durable`] says so: whoever tells
+    /// anybody of it waits for that.
+    ///
+    /// # Errors
+    /// When an operation of the session was cancelled, or what it may have read was undone.
+    pub fn abandon(mut self) -> Result<Committing, Error> {
+        let (mut view, turn) = self.held.take().ok_or(Error::Ended)?;
+        view.forget();
+        let (sender, receiver) = oneshot::channel();
+        view.commit(turn.epoch, teller(view.answer(()), sender))?;
+        drop(turn);
+        Ok(Committing(receiver))
+    }
 }
 
 impl State {

@@ -114,6 +114,12 @@ impl View {
         Ok(())
     }
 
+    /// Forgets what was changed.
+    pub fn forget(&mut self) {
+        let draft = std::mem::take(&mut self.draft);
+        self.handle.shared.ledger.release(self.handle.object.id.namespace, draft.reserved);
+    }
+
     /// Gives back what the account was asked for beyond what is kept, or what was removed.
     fn settle(&mut self, bytes: i64) {
         let reserved = std::mem::take(&mut self.draft.reserved);

@@ -244,3 +244,34 @@ async fn what_was_built_on_a_commit_that_failed_fails_too() {
     // Other objects are not concerned.
     put(&state, "other", "a", "1").await;
 }
+
+#[tokio::test]
+async fn what_a_session_has_read_is_on_disk_before_it_answers_though_it_changes_nothing() {
+    let (_folder, _, state) = fresh().await;
+    put(&state, "room", "a", "1").await;
+    let handle = state.handle(&target("room")).unwrap();
+    let (room, mut first) = (target("room"), state.hold(&target("room")).await.unwrap());
+    first.put("a", "2".into()).await.unwrap();
+    let (mut first, mut abandoned) = {
+        let _no_commit_gets_to_the_file = handle.file_if_free().unwrap();
+        let first = first.commit().unwrap();
+        let Poll::Ready(Ok(mut second)) = polled(&mut Box::pin(state.hold(&room))) else { panic!("it waits") };
+        let Poll::Ready(Ok(Some(value))) = polled(&mut Box::pin(second.get("a"))) else { panic!("it waits") };
+        assert_eq!(value, "2");
+        let Poll::Ready(Ok(())) = polled(&mut Box::pin(second.put("a", "3".into()))) else { panic!("it waits") };
+        let (mut first, mut abandoned) = (Box::pin(first.durable()), Box::pin(second.abandon().unwrap().durable()));
+        // The next one has the object already.
+        let Poll::Ready(Ok(third)) = polled(&mut Box::pin(state.hold(&room))) else { panic!("it waits") };
+        drop(third);
+        assert!(polled(&mut first).is_pending() && polled(&mut abandoned).is_pending());
+        (first, abandoned)
+    };
+    first.as_mut().await.unwrap();
+    abandoned.as_mut().await.unwrap();
+    assert_eq!((get(&state, "room", "a").await.unwrap(), state.account_bytes(ACCOUNT)), ("2".into(), 2));
+    // Nothing is waited for where nothing is being written.
+    let mut session = state.hold(&room).await.unwrap();
+    session.put("b", "3".into()).await.unwrap();
+    assert_eq!(session.abandon().unwrap().durable().await.unwrap().object, Counts { values: 1, bytes: 2 });
+    assert_eq!(state.account_bytes(ACCOUNT), 2);
+}
