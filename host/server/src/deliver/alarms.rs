@@ -33,6 +33,9 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// How long it is left alone at most.
 const PAUSE_MAX: Duration = Duration::from_secs(64);
 
+/// How long an alarm goes back to the store whose object could not be read or written, in ms.
+const FAILED_MS: u64 = 10_000;
+
 /// What the worker is sent.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -281,9 +284,10 @@ async fn bring(control: &Control, ring: Ring) -> Brought {
         Ok(Delivered::Answered { status, .. }) if status.is_success() => None,
         Ok(Delivered::Answered { status, .. }) => Some(format!("the worker answered with {}", status.as_u16())),
         Ok(Delivered::Failed(why)) => Some(why),
-        Err(refused) if refused.code.code == codes::STATE_OBJECT_BUSY.code => {
-            // The others of the service need not wait for this object.
-            let retry_at = control.clock().now_unix_ms().saturating_add(PUT_OFF_MS);
+        Err(refused) if [codes::STATE_OBJECT_BUSY.code, codes::STORAGE_FAILED.code].contains(&refused.code.code) => {
+            // The others of the service need not wait for this object, nor for a file that has failed.
+            let wait_ms = if refused.code.code == codes::STORAGE_FAILED.code { FAILED_MS } else { PUT_OFF_MS };
+            let retry_at = control.clock().now_unix_ms().saturating_add(wait_ms);
             return done(control, ring, Outcome::Refused { retry_at }, None).await;
         }
         Ok(Delivered::Held(_)) | Err(_) => return Brought::Held(Box::new(ring)),

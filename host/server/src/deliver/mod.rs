@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tovuk_kernel::codes;
 use tovuk_kernel::ids::ServiceId;
 use tovuk_kernel::limits::EVENT_ANSWER_BYTES_MAX;
 use tovuk_kernel::paths::segment;
@@ -127,19 +128,22 @@ impl Deliveries {
             Ok(request) => request,
             Err(why) => return Delivered::Failed(why),
         };
-        self.bring(runtime, &service, Event::Delivery(event, request)).await.unwrap_or_else(|refused| Delivered::Held(refused.message))
+        self.bring(runtime, &service, Event::Delivery(event, request))
+            .await
+            .unwrap_or_else(|refused| if refused.has_begun() { Delivered::Failed(refused.message) } else { Delivered::Held(refused.message) })
     }
 
     /// Brings an event to a service, and returns when its invocation has ended. The future runs the worker: dropping it stops it.
     ///
     /// # Errors
-    /// Why the worker was not called. It does not count as an attempt.
+    /// Why the worker was not called, or that the host could not keep what it has done, which says nothing about the worker. It does not count as an
+    /// attempt.
     pub async fn bring(&self, runtime: &Runtime, service: &Arc<Service>, event: Event) -> Result<Delivered, Failure> {
         let trace = TraceContext::of(&HeaderMap::new());
         let work = async {
             match Box::pin(runtime.invoke(service, event, Budget::top_level(trace))).await {
                 Ok(started) => Ok(answered(runtime, started).await),
-                Err(failure) if failure.has_begun() => Ok(Delivered::Failed(failure.message)),
+                Err(failure) if failure.has_begun() && failure.code.code != codes::STORAGE_FAILED.code => Ok(Delivered::Failed(failure.message)),
                 Err(failure) => Err(failure),
             }
         };
