@@ -164,6 +164,11 @@ impl Catalogue {
         self.runtime.block_on(shard.database.read(job)).map(Some)
     }
 
+    /// Where work goes on that threads begin.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
     /// When the next alarm of all is due.
     pub fn next_due(&self) -> Option<UnixMs> {
         self.all().filter_map(|shard| shard.due.at()).min()

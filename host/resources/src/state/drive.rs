@@ -3,10 +3,12 @@
 //! commit that it is built on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tovuk_kernel::clock::UnixMs;
 
 use super::file::{AlarmNote, Batch, File};
 use super::memory::{Group, Job, Reply, Step, What};
@@ -15,6 +17,9 @@ use super::session::Turn;
 use super::view::{Allowance, View};
 use super::{Answer, Error, ringing, rows};
 use crate::database;
+
+/// When an alarm is written that could not be written together with values.
+const PAY_AFTER: Duration = Duration::from_secs(2);
 
 /// Counts a thread that drives, also if it panics.
 struct Driving(Handle);
@@ -151,35 +156,55 @@ fn tell(replies: Vec<Reply>, result: &Result<(), Error>) {
 }
 
 /// Writes a group to disk: values into the file, then the alarm into the catalogue. When both change, the file has a note of the alarm, so that they
-/// change together whatever happens in between.
+/// change together whatever happens in between: nobody closes the file before the catalogue has the alarm, or before it is known that it is owed.
 fn store(handle: &Handle, group: &Group) -> Result<(), Error> {
     let object = &handle.object;
     let namespace = object.id.namespace;
     if handle.shared.ledger.is_dropped(namespace) {
         return Err(Error::Dropped);
     }
-    let shard = handle.shared.catalogue.existing(namespace).cloned();
-    let mut note = None;
-    if !group.changes.is_empty() {
-        let (incarnation, mut file) = marked_file(handle)?;
-        // Marked, so the shard is there.
-        let shard = shard.or_else(|| handle.shared.catalogue.existing(namespace).cloned()).ok_or_else(Error::closed)?;
-        note = group.alarm.map(|due| AlarmNote { generation: shard.number(), due });
-        let batch = Batch { namespace, object: &object.id.object, changes: &group.changes, counts: group.counts, alarm: note };
-        let file = file.as_mut().ok_or_else(Error::closed)?;
-        debug_assert_eq!(file.incarnation, incarnation, "a file is written as long as it is the object's");
-        if !database::lives(handle.shared.options.fuse.as_ref()) {
-            return Err(Error::closed());
-        }
-        file.commit(&batch).map_err(|error| if database::poisons(&error) { poisoned(&error) } else { error.into() })?;
-        // From here on that is what there is, whatever becomes of the alarm.
-        handle.memory().durable = group.counts;
-        if !database::lives(handle.shared.options.fuse.as_ref()) {
-            return Err(Error::closed());
-        }
+    pay(handle)?;
+    if group.changes.is_empty() {
+        return match group.alarm {
+            Some(due) => ring(handle, None, due),
+            None => Ok(()),
+        };
     }
-    let Some(due) = group.alarm else { return Ok(()) };
-    let (id, account) = (object.id.clone(), object.account);
+    let (incarnation, mut guard) = marked_file(handle)?;
+    // Marked, so the shard is there.
+    let shard = handle.shared.catalogue.existing(namespace).ok_or_else(Error::closed)?;
+    let note = group.alarm.map(|due| AlarmNote { generation: shard.number(), due });
+    let batch = Batch { namespace, object: &object.id.object, changes: &group.changes, counts: group.counts, alarm: note };
+    let file = guard.as_mut().ok_or_else(Error::closed)?;
+    debug_assert_eq!(file.incarnation, incarnation, "a file is written as long as it is the object's");
+    if !database::lives(handle.shared.options.fuse.as_ref()) {
+        return Err(Error::closed());
+    }
+    file.commit(&batch).map_err(|error| if database::poisons(&error) { poisoned(&error) } else { error.into() })?;
+    {
+        // From here on that is what there is, whatever becomes of the alarm.
+        let mut memory = handle.memory();
+        memory.durable = group.counts;
+        memory.owed = note;
+    }
+    if !database::lives(handle.shared.options.fuse.as_ref()) {
+        return Err(Error::closed());
+    }
+    let Some(note) = note else { return Ok(()) };
+    let written = ring(handle, Some(note), note.due);
+    match &written {
+        Ok(()) => handle.memory().owed = None,
+        // Whoever waits for the group is told that it has failed; but it is in the file, and so the alarm is to be set as well.
+        Err(_) => pay_later(handle),
+    }
+    drop(guard);
+    written
+}
+
+/// Writes an alarm into the catalogue: that of a note or, without one, of a group that changes nothing else.
+fn ring(handle: &Handle, note: Option<AlarmNote>, due: Option<UnixMs>) -> Result<(), Error> {
+    let (id, account) = (handle.object.id.clone(), handle.object.account);
+    let namespace = id.namespace;
     let written = handle.shared.catalogue.write_blocking(namespace, move |tx, shard| {
         rows::ensure_namespace(tx, id.namespace, account)?;
         let note = note.unwrap_or_else(|| AlarmNote { generation: shard.number(), due });
@@ -192,6 +217,42 @@ fn store(handle: &Handle, group: &Group) -> Result<(), Error> {
         shard.due.unknown();
     }
     written
+}
+
+/// Writes the alarm into the catalogue that is in the file and could not be written there before.
+fn pay(handle: &Handle) -> Result<(), Error> {
+    if handle.memory().owed.is_none() {
+        return Ok(());
+    }
+    // While the file is had, nobody else pays or closes it.
+    let _file = handle.file_guard();
+    let Some(note) = handle.memory().owed else { return Ok(()) };
+    ring(handle, Some(note), note.due)?;
+    handle.memory().owed = None;
+    Ok(())
+}
+
+/// Sees to it that an alarm which is owed is written, also if nobody uses the object any more.
+fn pay_later(handle: &Handle) {
+    let (shared, id) = (Arc::downgrade(&handle.shared), handle.object.id.clone());
+    let clock = handle.shared.clock.clone();
+    handle.shared.catalogue.runtime().spawn(async move {
+        clock.sleep(PAY_AFTER).await;
+        let Some(shared) = shared.upgrade() else { return };
+        if shared.closing.load(Ordering::Acquire) {
+            return;
+        }
+        // It stays in memory as long as something is owed.
+        let Some(handle) = shared.existing(&id) else { return };
+        shared.pool.submit(move || {
+            if let Err(error) = pay(&handle)
+                && !matches!(error, Error::Dropped)
+            {
+                tracing::warn!(%error, "the alarm of a State object could not be set yet");
+                pay_later(&handle);
+            }
+        });
+    });
 }
 
 /// The object's file, made and opened if need be, and marked in the catalogue for as long as nobody else has it.
@@ -243,6 +304,8 @@ fn tidy(handle: &Handle) {
 /// Deletes the object with its values and its alarm. Nothing of it is in memory only.
 fn clear(handle: &Handle) -> Result<Answer<bool>, Error> {
     View::new(handle.clone(), Allowance::default()).check()?;
+    // What came before must not come after.
+    pay(handle)?;
     let id = handle.object.id.clone();
     let namespace = id.namespace;
     let before = handle.memory().counts;

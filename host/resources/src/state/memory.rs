@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tovuk_kernel::clock::UnixMs;
 use tovuk_kernel::limits::{STATE_BATCH_BYTES_MAX, STATE_WAITING_MAX};
 
+use super::file::AlarmNote;
 use super::rows::Known;
 use super::view::{Draft, View};
 use super::{Answer, Counts, Error};
@@ -121,6 +122,8 @@ pub(super) struct Memory {
     overlay: BTreeMap<Arc<str>, (u64, Option<Bytes>)>,
     overlay_bytes: usize,
     alarm: Option<(u64, Option<UnixMs>)>,
+    /// The alarm that the file has and the catalogue could not be told yet. The object is marked as long as there is one.
+    pub owed: Option<AlarmNote>,
     /// The number of the group that is collected.
     group: u64,
     /// Whether something is in that group.
@@ -311,15 +314,16 @@ impl Memory {
         keys.map(|(key, (_, value))| (key.clone(), value.as_ref().map(length))).collect()
     }
 
-    /// When the alarm is due that was set or removed and is not on disk yet.
+    /// When the alarm is due that was set or removed and that the catalogue does not know of yet.
     pub fn overlaid_alarm(&self) -> Option<Option<UnixMs>> {
-        self.alarm.map(|(_, due)| due)
+        self.alarm.map(|(_, due)| due).or_else(|| self.owed.map(|note| note.due))
     }
 
     /// All is gone, on disk too.
     pub fn cleared(&mut self) {
         self.incarnation = None;
         self.marked = None;
+        self.owed = None;
         (self.counts, self.durable, self.told) = Default::default();
     }
 }

@@ -194,13 +194,17 @@ impl Shared {
     /// Tells the catalogue, by one commit, what files of one shard have.
     fn tell(self: &Arc<Self>, told: Vec<(Id, i64, Settled)>) {
         let Some(namespace) = told.first().map(|(id, ..)| id.namespace) else { return };
-        let marks: Vec<_> = told.iter().filter_map(|(id, _, state)| Some((id.clone(), state.unmark?))).collect();
-        let written = self.catalogue.write_blocking(namespace, move |tx, _| {
+        let marks: Vec<_> = told.iter().filter_map(|(id, _, state)| Some((id.clone(), state.unmark?, state.alarm))).collect();
+        let written = self.catalogue.write_blocking(namespace, move |tx, shard| {
+            let alarms = told.iter().any(|(_, _, state)| state.alarm.is_some());
             let mut emptied = Vec::new();
             for (id, incarnation, state) in &told {
                 if rows::settle(tx, id.namespace, &id.object, *incarnation, state)? {
                     emptied.push((id.clone(), *incarnation));
                 }
+            }
+            if alarms {
+                shard.due.update(tx)?;
             }
             Ok(emptied)
         });
@@ -221,9 +225,11 @@ impl Shared {
             }
             Err(error) => {
                 tracing::warn!(%error, "the catalogue of State could not be told what is in closed files; they stay marked");
-                for (id, mark) in &marks {
-                    if let Some(handle) = self.existing(id) {
-                        handle.memory().marked.get_or_insert(*mark);
+                for (id, mark, alarm) in marks {
+                    if let Some(handle) = self.existing(&id) {
+                        let mut memory = handle.memory();
+                        memory.marked.get_or_insert(mark);
+                        memory.owed = memory.owed.or(alarm);
                     }
                 }
             }
@@ -240,7 +246,7 @@ impl Shared {
                 && memory.told != memory.durable
             {
                 memory.told = memory.durable;
-                told.push((handle.object.id.clone(), incarnation, Settled { counts: memory.durable, unmark: None }));
+                told.push((handle.object.id.clone(), incarnation, Settled { counts: memory.durable, unmark: None, alarm: None }));
             }
         }
         self.tell(told);
@@ -299,6 +305,11 @@ impl Handle {
         Ok(file)
     }
 
+    /// The object's file as it is. Whoever has it is waited for.
+    pub fn file_guard(&self) -> MutexGuard<'_, Option<File>> {
+        locked(&self.object.file)
+    }
+
     /// The object's file as it is, unless somebody has it.
     pub fn file_if_free(&self) -> Option<MutexGuard<'_, Option<File>>> {
         self.object.file.try_lock().ok()
@@ -339,7 +350,8 @@ impl Handle {
         let mut memory = self.memory();
         let unmark = memory.marked.take()?;
         memory.told = memory.durable;
-        Some((memory.incarnation?, Settled { counts: memory.durable, unmark: Some(unmark) }))
+        let alarm = memory.owed.take();
+        Some((memory.incarnation?, Settled { counts: memory.durable, unmark: Some(unmark), alarm }))
     }
 
     /// Ends all use of the object and removes the file of that incarnation, if it has one.

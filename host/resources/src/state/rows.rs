@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use tovuk_kernel::clock::UnixMs;
 
-use super::file::{About, signed, unsigned};
+use super::file::{About, AlarmNote, signed, unsigned};
 use super::types::Span;
 use super::{Counts, Error, ListedObject, Namespace, Usage};
 use crate::database::rusqlite;
@@ -35,6 +35,8 @@ pub(super) struct State {
     pub counts: Counts,
     /// The mark that is to go, if it is still the one; none to leave it.
     pub unmark: Option<i64>,
+    /// The last change of its alarm, if that may not be known yet.
+    pub alarm: Option<AlarmNote>,
 }
 
 /// Counts an opening, and forgets which alarms were being delivered: they are due again.
@@ -100,6 +102,13 @@ pub(super) fn settle(tx: &Transaction<'_>, namespace: Namespace, object: &str, i
         tx.prepare_cached(sql)?.execute(at)?;
         return Ok(false);
     };
+    if let Some(note) = state.alarm {
+        let sql = "SELECT EXISTS (SELECT 1 FROM objects WHERE namespace = ?1 AND key = ?2 AND incarnation = ?3)";
+        // An object that was deleted meanwhile has none.
+        if tx.prepare_cached(sql)?.query_row(params![namespace.0, object.as_bytes(), incarnation], |row| row.get(0))? {
+            super::ringing::apply(tx, namespace, object, note)?;
+        }
+    }
     let sql = "UPDATE objects SET vals = ?4, bytes = ?5, dirty = NULL, incarnation = CASE WHEN ?4 > 0 THEN incarnation END
         WHERE namespace = ?1 AND key = ?2 AND incarnation = ?3 AND dirty = ?6";
     let at = params![namespace.0, object.as_bytes(), incarnation, values, bytes, unmark];
@@ -190,15 +199,12 @@ pub(super) fn marked(connection: &Connection) -> Result<Vec<Of>, Error> {
 /// Writes down what a file was found to have after the host had ended unasked. None when there is no file.
 pub(super) fn recover(tx: &Transaction<'_>, of: &Of, about: Option<&About>) -> Result<(), Error> {
     let Some(incarnation) = of.incarnation else { return Ok(()) };
-    if let Some(about) = about {
-        super::ringing::apply(tx, of.namespace, &of.object, about.alarm)?;
-    }
     let mark: Option<i64> = {
         let mut select = tx.prepare_cached("SELECT dirty FROM objects WHERE namespace = ?1 AND key = ?2")?;
         select.query_row(params![of.namespace.0, of.object.as_bytes()], |row| row.get(0)).optional()?.flatten()
     };
     let counts = about.map(|about| about.counts).unwrap_or_default();
-    settle(tx, of.namespace, &of.object, incarnation, &State { counts, unmark: mark })?;
+    settle(tx, of.namespace, &of.object, incarnation, &State { counts, unmark: mark, alarm: about.map(|about| about.alarm) })?;
     Ok(())
 }
 

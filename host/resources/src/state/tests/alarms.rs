@@ -181,3 +181,51 @@ async fn a_part_of_the_catalogue_that_fails_keeps_no_other_alarms_from_ringing()
         assert_eq!(state.settle(&alarm, Outcome::Delivered).await.unwrap(), Settled::Done);
     }
 }
+
+/// Lets the catalogue take no alarms, or take them again.
+async fn refuse_alarms(state: &State, refuse: bool) {
+    let sql = if refuse {
+        "CREATE TRIGGER refuse BEFORE UPDATE OF generation ON objects BEGIN SELECT raise(abort, 'refused'); END"
+    } else {
+        "DROP TRIGGER refuse"
+    };
+    let database = state.0.shared.catalogue.existing(NAMESPACE).unwrap().database.clone();
+    database.write(move |tx| Ok::<_, Error>(tx.execute_batch(sql)?)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_stand_do_so_with_their_alarm_though_the_catalogue_could_not_be_told() {
+    let (folder, clock, state) = at_start().await;
+    for round in 0..4 {
+        let object = format!("room{round}");
+        put(&state, &object, "key", "x").await;
+        refuse_alarms(&state, true).await;
+        let mut session = state.hold(&target(&object)).await.unwrap();
+        session.put("key", "yy".into()).await.unwrap();
+        let due = session.set_alarm(Schedule::InSeconds(60)).await.unwrap();
+        assert!(session.commit().unwrap().durable().await.is_err());
+        assert_eq!((get(&state, &object, "key").await.unwrap(), alarm(&state, &object).await), ("yy".into(), Some(due)));
+        // Nothing is written on top of what is owed.
+        assert!(state.put(&target(&object), "key", "z".into()).await.is_err());
+        refuse_alarms(&state, false).await;
+        match round {
+            // It is paid by the next commit, by closing the file, later by itself, or never where the object is deleted.
+            0 => drop(put(&state, &object, "key", "zz").await),
+            1 => tokio::task::block_in_place(|| state.0.shared.close_all()),
+            2 => {
+                while state.handle(&target(&object)).unwrap().memory().owed.is_some() {
+                    clock.advance(Duration::from_millis(1));
+                    tokio::task::yield_now().await;
+                }
+            }
+            _ => assert!(state.delete_object(&target(&object)).await.unwrap().value),
+        }
+        let listed = state.objects(NAMESPACE, List { prefix: object.clone(), ..List::default() }).await.unwrap().items;
+        let alarms: Vec<_> = listed.iter().map(|object| object.alarm).collect();
+        assert_eq!(alarms, if round < 3 { vec![Some(due)] } else { vec![] }, "round {round}");
+    }
+    state.close().await.unwrap();
+    check(&folder);
+    let state = open(&folder, &clock).await;
+    assert_eq!((get(&state, "room1", "key").await.unwrap(), objects(&state).await.len()), ("yy".into(), 3));
+}
