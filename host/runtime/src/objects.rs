@@ -122,7 +122,8 @@ impl Runtime {
         let owner = &deployment.grants.owner;
         let (namespace, object) = (name.namespace, name.object.clone());
         let target = Target { namespace, object, account: owner.account, plan: owner.plan, holds: budget.holds() };
-        let session = stores.state.hold(&target).await.map_err(|error| failed(&error, Outcome::Refused))?;
+        let mut session = stores.state.hold(&target).await.map_err(|error| failed(&error, Outcome::Refused))?;
+        session.count_in(Box::new(self.memory().reserve()));
         let uri = parts.uri.clone();
         // The path of an alarm says it already.
         if let ObjectHandler::Call(_) = &handler

@@ -99,6 +99,9 @@ pub enum Error {
     /// Too many wait already.
     #[error("{STATE_WAITING_MAX} calls wait for the object already; try again")]
     Crowded,
+    /// The host has no memory for another change.
+    #[error("the host has no memory left for this change; try again shortly")]
+    NoMemory,
     /// It would wait for itself.
     #[error("the call would wait for an object that a call which it is part of has, or that is had by one which waits for it")]
     Deadlock,
@@ -135,6 +138,7 @@ impl Error {
             Self::Limit => &codes::INVALID_REQUEST,
             Self::Cursor(_) => &codes::INVALID_CURSOR,
             Self::Busy | Self::Crowded => &codes::STATE_OBJECT_BUSY,
+            Self::NoMemory => &codes::HOST_BUSY,
             Self::Deadlock => &codes::STATE_DEADLOCK,
             Self::Dropped => &codes::RESOURCE_NOT_FOUND,
             Self::Ended | Self::Undone | Self::Database(_) => &codes::STORAGE_FAILED,

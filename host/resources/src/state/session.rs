@@ -12,6 +12,7 @@ use super::types::{check_changes, check_entry, check_key};
 use super::view::{Allowance, View};
 use super::waits::Held;
 use super::{AlarmInfo, Answer, Change, Error, Holds, List, Listed, Page, Schedule, State, Swapped, Target, Written};
+use crate::kv::Memory;
 
 /// The right to an object. The next one has it when this is dropped.
 pub(super) struct Turn {
@@ -226,6 +227,13 @@ impl Session {
     /// The calls that whatever is called for the session is part of: those of its target, and its own.
     pub fn holds(&self) -> &Holds {
         &self.holds
+    }
+
+    /// Has the keys of its changes count in memory of the host, until it ends. Values count where they come from.
+    pub fn count_in(&mut self, memory: Box<dyn Memory>) {
+        if let Some((view, _)) = &mut self.held {
+            view.count_in(memory);
+        }
     }
 
     /// What it has cost so far, also if it is not committed.

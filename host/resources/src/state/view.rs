@@ -15,6 +15,10 @@ use super::memory::{Reply, length};
 use super::objects::Handle;
 use super::types::{Span, check_entry, integer};
 use super::{AlarmInfo, Answer, Change, Counts, Error, Listed, Swapped, Written, ringing};
+use crate::kv::Memory;
+
+/// What a change takes in memory besides its key and its value, more or less, in bytes.
+const CHANGE_BYTES: usize = 128;
 
 /// What the account may store.
 #[derive(Clone, Copy, Default)]
@@ -51,6 +55,8 @@ pub(super) struct View {
     pub handle: Handle,
     allowance: Allowance,
     pub draft: Draft,
+    /// What the keys of the changes count in, besides their values.
+    memory: Option<Box<dyn Memory>>,
 }
 
 impl Drop for View {
@@ -65,7 +71,12 @@ fn signed(number: u64) -> i64 {
 
 impl View {
     pub fn new(handle: Handle, allowance: Allowance) -> Self {
-        Self { handle, allowance, draft: Draft::default() }
+        Self { handle, allowance, draft: Draft::default(), memory: None }
+    }
+
+    /// Has the keys of the changes count in memory of the host, until the call has ended.
+    pub fn count_in(&mut self, memory: Box<dyn Memory>) {
+        self.memory = Some(memory);
     }
 
     /// An answer with what the call has cost so far.
@@ -165,9 +176,19 @@ impl View {
         let of_key = u64::try_from(key.len()).unwrap_or(u64::MAX);
         let (before, after) =
             (old.map_or(0, |old| old.saturating_add(of_key)), value.as_ref().map_or(0, |value| length(value).saturating_add(of_key)));
-        let held = self.draft.held.saturating_add(key.len()).saturating_add(value.as_ref().map_or(0, Bytes::len));
-        if held > STATE_BATCH_BYTES_MAX || self.draft.changes.len() >= STATE_SESSION_CHANGES_MAX {
+        let weight = |value: &Option<Bytes>| key.len().saturating_add(value.as_ref().map_or(0, Bytes::len));
+        let own = self.draft.changes.get(key);
+        let is_new = own.is_none();
+        if is_new && old.is_none() && value.is_none() {
+            return Ok(false);
+        }
+        let held = self.draft.held.saturating_sub(own.map_or(0, weight)).saturating_add(weight(&value));
+        if held > STATE_BATCH_BYTES_MAX || (is_new && self.draft.changes.len() >= STATE_SESSION_CHANGES_MAX) {
             return Err(Error::BatchBytes);
+        }
+        let in_memory = u64::try_from(key.len().saturating_add(CHANGE_BYTES)).unwrap_or(u64::MAX);
+        if is_new && self.memory.as_ref().is_some_and(|memory| !memory.take(in_memory)) {
+            return Err(Error::NoMemory);
         }
         if let Some(more) = after.checked_sub(before).filter(|more| *more > 0) {
             let (used, max) = (self.draft.after(self.handle.memory().counts).bytes, self.allowance.object_bytes);
@@ -186,9 +207,7 @@ impl View {
         self.draft.values += i64::from(value.is_some()) - i64::from(old.is_some());
         self.draft.held = held;
         self.draft.rows_written += u64::from(value.is_some() || old.is_some());
-        if value.is_some() || old.is_some() {
-            self.draft.changes.insert(key.into(), value);
-        }
+        self.draft.changes.insert(key.into(), value);
         Ok(old.is_some())
     }
 

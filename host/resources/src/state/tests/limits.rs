@@ -59,6 +59,47 @@ async fn a_session_cannot_make_the_host_hold_more_than_it_may() {
 }
 
 #[tokio::test]
+async fn a_session_holds_what_it_changes_last_and_no_more() {
+    let (_folder, _, state) = fresh().await;
+    put(&state, "room", "old", "x").await;
+    let mut session = state.hold(&target("room")).await.unwrap();
+    for number in 0..40 {
+        session.put("key", vec![number; 1 << 20].into()).await.unwrap();
+        session.put("old", vec![number; 1 << 20].into()).await.unwrap();
+        // What is not there is no change.
+        assert!(!session.delete(&format!("none{number}")).await.unwrap());
+    }
+    assert!(session.delete("old").await.unwrap());
+    for number in 0..15 {
+        session.put(&number.to_string(), vec![0; 2 << 20].get(10..).unwrap().to_vec().into()).await.unwrap();
+    }
+    let answer = session.commit().unwrap().durable().await.unwrap();
+    assert_eq!(answer.object.values, 16);
+}
+
+/// Memory of so many bytes.
+struct Room(std::sync::atomic::AtomicU64);
+
+impl crate::kv::Memory for Room {
+    fn take(&self, bytes: u64) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+    }
+}
+
+#[tokio::test]
+async fn the_keys_that_a_session_changes_count_as_memory_of_the_host() {
+    let (_folder, _, state) = fresh().await;
+    let mut session = state.hold(&target("room")).await.unwrap();
+    session.count_in(Box::new(Room(300.into())));
+    session.put("a", "1".into()).await.unwrap();
+    session.put("b", "1".into()).await.unwrap();
+    session.put("b", "2".into()).await.unwrap();
+    assert_eq!(code(session.put("c", "1".into()).await), "host_busy");
+    session.put("a", "2".into()).await.unwrap();
+    assert_eq!(session.commit().unwrap().durable().await.unwrap().object, Counts { values: 2, bytes: 4 });
+}
+
+#[tokio::test]
 async fn objects_and_accounts_hold_no_more_than_their_plan_allows() {
     let (folder, clock) = (TempDir::new().unwrap(), Clock::advanceable());
     let options = Options { object_bytes: |_| 1_000, account_bytes: |_| 1_500, threads: 2, ..Options::default() };
