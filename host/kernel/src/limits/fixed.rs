@@ -253,6 +253,8 @@ pub const STATE_ENTRY_BYTES_MAX: usize = 2 << 20;
 pub const STATE_PAGE_KEYS_MAX: usize = 1_000;
 /// Keys or objects of a State list that is not asked for in pages.
 pub const STATE_LIST_KEYS_MAX: usize = 100_000;
+/// Size from which such a list ends earlier, in bytes. What follows is asked for by its cursor.
+pub const STATE_LIST_BYTES_MAX: usize = 32 << 20;
 /// Changes and conditions of one atomic write to a State object.
 pub const STATE_BATCH_CHANGES_MAX: usize = 1_000;
 /// Keys and values that one atomic write to a State object, or one call of its handler, changes together, in bytes.

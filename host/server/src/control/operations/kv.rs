@@ -371,11 +371,16 @@ impl KeysPage {
 impl KeyEntry {
     /// What it takes in an answer, or in memory if that is more.
     fn bytes(&self) -> usize {
-        let escaped = |byte: u8| match byte {
-            0..=0x1f => 6,
-            b'"' | b'\\' => 2,
-            _ => 1,
-        };
-        size_of::<Self>() + self.name.bytes().map(escaped).sum::<usize>() + self.metadata.as_ref().map_or(0, |metadata| metadata.get().len())
+        size_of::<Self>() + written_bytes(&self.name) + self.metadata.as_ref().map_or(0, |metadata| metadata.get().len())
     }
+}
+
+/// What a text takes in an answer.
+pub(super) fn written_bytes(text: &str) -> usize {
+    let escaped = |byte: u8| match byte {
+        0..=0x1f => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
+    };
+    text.bytes().map(escaped).sum()
 }

@@ -4,10 +4,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tovuk_kernel::codes::{self, Code};
+use tovuk_kernel::limits::STATE_LIST_BYTES_MAX;
 use tovuk_kernel::operation::{Access, Argument, Command, Method, Operation, PAGE_ARGUMENTS, Request};
 use tovuk_kernel::resource::Kind;
 use tovuk_resources::state;
+use tovuk_runtime::memory::Reservation;
 
+use super::kv::written_bytes;
 use super::resources::{self, ResourceEntry};
 use super::services::ResourcesResponse;
 use super::state_values::Removed;
@@ -110,7 +113,7 @@ pub struct Objects {
     /// What the objects' keys begin with.
     #[serde(default)]
     pub prefix: String,
-    /// Most objects to return, 1 to 1,000. Without it the answer has all objects, up to 100,000.
+    /// Most objects to return, 1 to 1,000. Without it the answer has all objects, up to 100,000 or 32 MiB.
     pub limit: Option<u32>,
     /// Where to go on.
     pub cursor: Option<String>,
@@ -149,6 +152,8 @@ pub struct ObjectsPage {
     pub has_more: bool,
     /// Where to go on.
     pub next_cursor: Option<String>,
+    #[serde(skip)]
+    memory: Option<Reservation>,
 }
 
 impl Request for Objects {
@@ -167,24 +172,62 @@ fn page_limit(limit: u32) -> Option<usize> {
 }
 
 impl Handler for Objects {
+    const COUNTS_ANSWER: bool = true;
+
     async fn run(self, control: Control, caller: Caller) -> Result<ObjectsPage, Refusal> {
         let (service, class) = (self.service, self.class);
         let found = control.read(move |conn| resources::find(conn, &service_for(conn, &caller, &service)?, Kind::State, &class)).await?;
         let namespace = state::Namespace(found.number);
         let mut answer = ObjectsPage::default();
-        let mut add = |page: state::Page<state::ListedObject>| {
-            answer.objects.extend(page.items.into_iter().map(ObjectEntry::from));
-            (answer.has_more, answer.next_cursor) = (page.has_more, page.next_cursor);
-        };
         if let Some(limit) = self.limit {
-            add(control.state().objects(namespace, state::List { prefix: self.prefix, limit: page_limit(limit), cursor: self.cursor }).await?);
-        } else {
-            let mut pages = control.state().object_pages(namespace, self.prefix, self.cursor);
-            while let Some(page) = pages.next().await {
-                add(page?);
-            }
+            let list = state::List { prefix: self.prefix, limit: page_limit(limit), cursor: self.cursor };
+            answer.add(control.state().objects(namespace, list).await?);
+            return Ok(answer);
         }
+        let mut room = Room::new(&control);
+        let mut pages = control.state().object_pages(namespace, self.prefix, self.cursor);
+        while room.is_left()
+            && let Some(page) = pages.next().await
+        {
+            room.take(answer.add(page?))?;
+        }
+        answer.memory = Some(room.memory);
         Ok(answer)
+    }
+}
+
+impl ObjectsPage {
+    /// Adds a page, and says about how many bytes of the answer it is.
+    fn add(&mut self, page: state::Page<state::ListedObject>) -> usize {
+        let bytes = page.items.iter().map(|object| size_of::<ObjectEntry>() + written_bytes(&object.name)).sum();
+        self.objects.extend(page.items.into_iter().map(ObjectEntry::from));
+        (self.has_more, self.next_cursor) = (page.has_more, page.next_cursor);
+        bytes
+    }
+}
+
+/// What a whole list may take: it counts as host memory, and ends when it is long.
+struct Room {
+    memory: Reservation,
+    bytes: usize,
+}
+
+impl Room {
+    fn new(control: &Control) -> Self {
+        Self { memory: control.runtime().memory().reserve(), bytes: 0 }
+    }
+
+    fn is_left(&self) -> bool {
+        self.bytes < STATE_LIST_BYTES_MAX
+    }
+
+    /// Takes what a page needs. The first one is always given: it is small.
+    fn take(&mut self, bytes: usize) -> Result<(), Refusal> {
+        if self.bytes > 0 && !self.memory.grow(bytes as u64) {
+            return Err(Refusal::new(&codes::HOST_BUSY, "the host has no memory left for this list; try again shortly, or ask for less at a time"));
+        }
+        self.bytes += bytes;
+        Ok(())
     }
 }
 
@@ -200,7 +243,7 @@ pub struct Keys {
     /// What the keys begin with.
     #[serde(default)]
     pub prefix: String,
-    /// Most keys to return, 1 to 1,000. Without it the answer has all keys, up to 100,000.
+    /// Most keys to return, 1 to 1,000. Without it the answer has all keys, up to 100,000 or 32 MiB.
     pub limit: Option<u32>,
     /// Where to go on.
     pub cursor: Option<String>,
@@ -233,6 +276,8 @@ pub struct KeysPage {
     pub has_more: bool,
     /// Where to go on.
     pub next_cursor: Option<String>,
+    #[serde(skip)]
+    memory: Option<Reservation>,
 }
 
 impl Request for Keys {
@@ -252,23 +297,35 @@ impl Request for Keys {
 }
 
 impl Handler for Keys {
+    const COUNTS_ANSWER: bool = true;
+
     async fn run(self, control: Control, caller: Caller) -> Result<KeysPage, Refusal> {
         let target = target(&control, &caller, (&self.service, self.class, self.object)).await?;
         let mut answer = KeysPage::default();
-        let mut add = |page: state::Page<state::Listed>| {
-            answer.keys.extend(page.items.into_iter().map(KeyEntry::from));
-            (answer.has_more, answer.next_cursor) = (page.has_more, page.next_cursor);
-        };
         if let Some(limit) = self.limit {
             let list = state::List { prefix: self.prefix, limit: page_limit(limit), cursor: self.cursor };
-            add(control.state().keys(&target, list).await?.value);
-        } else {
-            let mut pages = control.state().key_pages(&target, self.prefix, self.cursor);
-            while let Some(page) = pages.next().await {
-                add(page?.value);
-            }
+            answer.add(control.state().keys(&target, list).await?.value);
+            return Ok(answer);
         }
+        let mut room = Room::new(&control);
+        let mut pages = control.state().key_pages(&target, self.prefix, self.cursor);
+        while room.is_left()
+            && let Some(page) = pages.next().await
+        {
+            room.take(answer.add(page?.value))?;
+        }
+        answer.memory = Some(room.memory);
         Ok(answer)
+    }
+}
+
+impl KeysPage {
+    /// Adds a page, and says about how many bytes of the answer it is.
+    fn add(&mut self, page: state::Page<state::Listed>) -> usize {
+        let bytes = page.items.iter().map(|key| size_of::<KeyEntry>() + written_bytes(&key.name)).sum();
+        self.keys.extend(page.items.into_iter().map(KeyEntry::from));
+        (self.has_more, self.next_cursor) = (page.has_more, page.next_cursor);
+        bytes
     }
 }
 

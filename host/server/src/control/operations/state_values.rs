@@ -59,6 +59,8 @@ impl Request for Get {
 }
 
 impl Handler for Get {
+    const COUNTS_ANSWER: bool = true;
+
     async fn run(self, control: Control, caller: Caller) -> Result<Entry, Refusal> {
         let target = target(&control, &caller, (&self.service, self.class, self.object)).await?;
         let Some(value) = control.state().get(&target, &self.key).await?.value else {
