@@ -135,7 +135,8 @@ impl State {
                     Ok::<_, Error>(found)
                 });
                 match found.await {
-                    Ok(found) => taken.extend(found),
+                    // What is nobody's rings when it is somebody's again, which is after another start.
+                    Ok(found) => taken.extend(found.into_iter().filter(|alarm| !self.0.shared.ledger.is_orphan(alarm.namespace))),
                     Err(error) => {
                         shard.due.unknown();
                         // Those of other shards ring nevertheless.

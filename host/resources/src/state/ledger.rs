@@ -14,11 +14,31 @@ struct Books {
     accounts: HashMap<i64, u64>,
     namespaces: HashMap<Namespace, (i64, u64)>,
     dropped: HashSet<Namespace>,
+    /// Those that nobody has.
+    orphans: HashSet<Namespace>,
 }
 
 impl Ledger {
     fn books(&self) -> MutexGuard<'_, Books> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says whose the namespaces are that there are. Those of nobody count for nobody.
+    pub fn own(&self, owners: &HashMap<Namespace, i64>, stored: &HashSet<Namespace>) {
+        let mut books = self.books();
+        let booked = std::mem::take(&mut books.namespaces);
+        books.accounts.clear();
+        books.orphans = stored.iter().filter(|namespace| !owners.contains_key(namespace)).copied().collect();
+        for (namespace, (_, bytes)) in booked {
+            if let Some(account) = owners.get(&namespace) {
+                books.add(namespace, *account, bytes);
+            }
+        }
+    }
+
+    /// Whether nobody has a namespace that there is.
+    pub fn is_orphan(&self, namespace: Namespace) -> bool {
+        self.books().orphans.contains(&namespace)
     }
 
     /// Counts bytes, if the account may have that many then.
@@ -72,7 +92,7 @@ impl Ledger {
 impl Books {
     fn add(&mut self, namespace: Namespace, account: i64, more: u64) {
         // What was deleted meanwhile has been taken off already.
-        if more == 0 || self.dropped.contains(&namespace) {
+        if more == 0 || self.dropped.contains(&namespace) || self.orphans.contains(&namespace) {
             return;
         }
         let entry = self.namespaces.entry(namespace).or_insert((account, 0));

@@ -31,6 +31,7 @@ mod waits;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -211,6 +212,22 @@ impl State {
             highest = highest.max(shard.database.read(rows::highest).await?);
         }
         Ok(highest)
+    }
+
+    /// Says which account has which namespace, for the start of the host, before anything else is done. What a namespace holds counts for its account from
+    /// then on. One that is not named counts for nobody, and its alarms do not ring. Returns those that are named and were dropped.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub async fn own(&self, owners: Vec<(Namespace, i64)>) -> Result<Vec<Namespace>, Error> {
+        let owners: HashMap<Namespace, i64> = owners.into_iter().collect();
+        let mut stored = HashSet::new();
+        for shard in self.0.shared.catalogue.all() {
+            stored.extend(shard.database.read(rows::namespaces).await?.into_iter().map(|(namespace, _)| namespace));
+        }
+        let ledger = &self.0.shared.ledger;
+        ledger.own(&owners, &stored);
+        Ok(owners.into_keys().filter(|namespace| ledger.is_dropped(*namespace)).collect())
     }
 
     /// What all namespaces of an account hold, in bytes, with what is being written.

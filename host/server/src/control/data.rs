@@ -44,8 +44,20 @@ impl Control {
             tracing::warn!("the database sqlite_{number} has no file: an empty one is made");
             self.sqlite().create(number).await?;
         }
+        self.settle_state().await?;
         self.settle_queues().await?;
         self.settle_crons().await
+    }
+
+    /// Says whose classes of State objects there are, and deletes the rows of those that are deleted in the store already.
+    async fn settle_state(&self) -> Result<(), Refusal> {
+        let owners = self.read(|conn| Ok(store::resources::owners(conn, Kind::State)?)).await?;
+        let owners = owners.into_iter().map(|(number, account)| (state::Namespace(number), account)).collect();
+        for namespace in self.state().own(owners).await? {
+            tracing::warn!("state_{namespace} has been deleted: so is its row");
+            self.write(move |conn| Ok(store::resources::delete(conn, Kind::State, namespace.0)?)).await?;
+        }
+        Ok(())
     }
 
     /// Takes rows of cron triggers back that were committed before the host ended and have no trigger: whoever asked for them was not answered, and a

@@ -82,3 +82,32 @@ fn path(state: &State) -> std::path::PathBuf {
     let incarnation = handle.memory().incarnation.unwrap();
     file::path_of(&handle.shared.folder, NAMESPACE, "a", incarnation)
 }
+
+#[tokio::test]
+async fn what_nobody_has_counts_for_nobody_and_does_not_ring() {
+    let (folder, clock, state) = fresh().await;
+    for number in 1..=4 {
+        let of = Target { namespace: Namespace(number), account: number, ..target("room") };
+        state.put(&of, "key", "value".into()).await.unwrap();
+        state.set_alarm(&of, Schedule::At(1)).await.unwrap();
+    }
+    let bytes = state.account_bytes(1);
+    state.drop_namespace(Namespace(4)).await.unwrap();
+    state.close().await.unwrap();
+    let state = open(&folder, &clock).await;
+    assert_eq!(state.account_bytes(2), bytes);
+    // The second one has another account now, the third one none, and the tenth was never written to.
+    let owners = [(1, 1), (2, 9), (4, 4), (10, 1)].map(|(number, account)| (Namespace(number), account));
+    assert_eq!(state.own(owners.to_vec()).await.unwrap(), [Namespace(4)]);
+    assert_eq!([1, 2, 3, 4, 9].map(|account| state.account_bytes(account)), [bytes, 0, 0, 0, bytes]);
+    let mut rung: Vec<_> = state.take_due(100).await.unwrap().into_iter().map(|alarm| alarm.namespace.0).collect();
+    rung.sort_unstable();
+    assert_eq!((rung, state.take_due(100).await.unwrap().len()), (vec![1, 2], 0));
+    state.put(&Target { namespace: Namespace(10), account: 1, ..target("room") }, "key", "value".into()).await.unwrap();
+    assert!(state.account_bytes(1) > bytes);
+    state.close().await.unwrap();
+    // It is somebody's again.
+    let state = open(&folder, &clock).await;
+    assert_eq!(state.own(vec![(Namespace(3), 3)]).await.unwrap(), []);
+    assert_eq!((state.account_bytes(3), state.take_due(100).await.unwrap().len()), (bytes, 1));
+}
