@@ -36,3 +36,25 @@ async fn nobody_finds_in_new_things_what_others_have_left() {
     let tables = json!({"sql": "select count(*) as n from sqlite_schema where name = 'secrets'"});
     assert_eq!(host.ok_as(&bob, "POST", "/v1/services/shop/sqlite/DB/query", Some(tables)).await["rows"][0]["n"], json!(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_that_had_only_a_queue_or_a_trigger_are_known_by_their_numbers() {
+    for (path, body) in [("queues", json!({"name": "jobs"})), ("cron", json!({"name": "often", "cronExpression": "* * * * *"}))] {
+        let host = Operator::start(TOVUK).await;
+        let (alice, bob) = (host.account("alice").await, host.account("bob").await);
+        let aside = tempfile::tempdir().unwrap();
+        let old = aside.path().join("control.db");
+        let host = host.restart_with(|config| assert!(std::fs::copy(config.data.join("control.db"), &old).is_ok())).await;
+        let number = async |host: &Operator, token: &str| {
+            let services = host.ok_as(token, "GET", "/v1/services", None).await;
+            services["services"][0]["serviceId"].as_str().unwrap().trim_start_matches("service_").parse::<u64>().unwrap()
+        };
+        host.ok_as(&alice, "POST", "/v1/services", Some(json!({"name": "shop"}))).await;
+        host.ok_as(&alice, "POST", &format!("/v1/services/shop/{path}"), Some(body)).await;
+        let alices = number(&host, &alice).await;
+        let host = host.restart_with(|config| assert!(std::fs::copy(&old, config.data.join("control.db")).is_ok())).await;
+        host.ok_as(&bob, "POST", "/v1/services", Some(json!({"name": "shop"}))).await;
+        let bobs = number(&host, &bob).await;
+        assert!(bobs > alices, "service_{bobs} would get what service_{alices} has left in {path}");
+    }
+}

@@ -180,6 +180,14 @@ impl Crons {
         self.0.database.read(rows::highest).await
     }
 
+    /// The highest number of a service that has ever had a trigger, dropped ones included; 0 if there was none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn highest_service(&self) -> Result<i64, Error> {
+        self.0.database.read(rows::highest_service).await
+    }
+
     /// A trigger.
     ///
     /// # Errors

@@ -279,6 +279,11 @@ pub(super) fn highest(connection: &Connection) -> Result<i64, Error> {
     Ok(connection.query_row("SELECT coalesce(max(number), 0) FROM triggers", [], |row| row.get(0))?)
 }
 
+/// The highest number of a service that has ever had a trigger.
+pub(super) fn highest_service(connection: &Connection) -> Result<i64, Error> {
+    Ok(connection.query_row("SELECT coalesce(max(service), 0) FROM triggers", [], |row| row.get(0))?)
+}
+
 /// The next time at which something is due.
 pub(super) fn next(connection: &Connection) -> Result<Option<UnixMs>, Error> {
     let sql = "SELECT min(least) FROM (SELECT min(next) AS least FROM triggers WHERE next IS NOT NULL

@@ -222,6 +222,18 @@ impl Queues {
         Ok(highest)
     }
 
+    /// The highest number of a service that has ever had a queue, dropped ones included; 0 when there is none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn highest_service(&self) -> Result<i64, Error> {
+        let mut highest = 0;
+        for database in self.store.shards.all() {
+            highest = highest.max(database.read(rows::highest_service).await?);
+        }
+        Ok(highest)
+    }
+
     /// The settings of a queue. They are another value after each call that sets them, also one that has changed nothing.
     ///
     /// # Errors

@@ -124,6 +124,11 @@ pub(super) fn highest(connection: &Connection) -> Result<i64, Error> {
     Ok(connection.query_row("SELECT coalesce(max(number), 0) FROM queues", [], |row| row.get(0))?)
 }
 
+/// The highest number of a service that has ever had a queue in this file.
+pub(super) fn highest_service(connection: &Connection) -> Result<i64, Error> {
+    Ok(connection.query_row("SELECT coalesce(max(service), 0) FROM queues", [], |row| row.get(0))?)
+}
+
 /// The row of a queue. Fails when it was dropped.
 pub(super) fn get(connection: &Connection, local: i64) -> Result<Stored, Error> {
     let mut select = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM queues WHERE local = ?1"))?;

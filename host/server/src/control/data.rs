@@ -24,7 +24,8 @@ impl Control {
     /// restored alone, no number of data that is there is given out again: a new owner must not find another one's.
     pub(super) async fn settle_data(&self) -> Result<(), Refusal> {
         let (databases, namespaces) = (self.sqlite().highest().await?.cast_signed(), self.kv().highest().await?);
-        let (services, classes) = (self.objects().highest_service().await?, self.state().highest().await?);
+        let services = [self.objects().highest_service().await?, self.queues().highest_service().await?, self.crons().highest_service().await?];
+        let (services, classes) = (services.into_iter().fold(0, i64::max), self.state().highest().await?);
         let (queues, triggers) = (self.queues().highest().await?, self.crons().highest().await?);
         self.write(move |conn| {
             store::resources::skip_numbers(conn, Kind::State.as_str(), classes)?;

@@ -15,11 +15,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tovuk_kernel::clock::UnixMs;
 use tovuk_kernel::ids::{AccountId, ServiceId};
 use tovuk_kernel::limits::{CRON_ACCOUNT_CONCURRENCY, CRON_ACCOUNT_TICKS_MAX, CRON_TICKS_MAX};
+use tovuk_kernel::resource::Kind;
 use tovuk_resources::cron::{Error, Tick};
 use tovuk_runtime::record::EventKind;
 
 use super::Delivered;
 use crate::control::Control;
+use crate::control::store::resources as rows;
 use crate::logs::{Line, Stream};
 
 /// Ticks that are taken from the store at a time.
@@ -152,12 +154,27 @@ async fn brought(control: &Control, lanes: &Arc<Lanes>, tick: &Tick) -> Option<D
         () = control.deliveries().stopping() => return None,
         turn = lane.running.acquire() => turn,
     };
+    if let Err(why) = check(control, tick).await {
+        return Some(Delivered::Held(why));
+    }
     let payload = Payload { name: &trigger.name, cron_expression: &trigger.expression, scheduled_time_ms: tick.scheduled_ms() };
     let body = match serde_json::to_vec(&payload) {
         Ok(body) => Bytes::from(body),
         Err(error) => return Some(Delivered::Failed(error.to_string())),
     };
     Some(control.deliveries().deliver(control.runtime(), &id, EventKind::Cron, &["cron", &trigger.name], body).await)
+}
+
+/// Refuses a tick whose trigger the control database does not know as one of that service, as after an older one was restored: who has the service's number
+/// now need not be who made the trigger.
+async fn check(control: &Control, tick: &Tick) -> Result<(), String> {
+    let trigger = tick.trigger();
+    let (number, service) = (trigger.number.0, trigger.service.0);
+    match control.read(move |conn| Ok(rows::by_number(conn, Kind::Cron, number)?)).await {
+        Ok(Some((owner, _))) if owner == service => Ok(()),
+        Ok(_) => Err(format!("cron_{number} is no trigger of service_{service}")),
+        Err(refusal) => Err(format!("whose cron_{number} is cannot be read now: {refusal}")),
+    }
 }
 
 /// Tells the store and the service's log that a delivery has failed.
