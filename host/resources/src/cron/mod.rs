@@ -349,6 +349,16 @@ impl Tick {
         self.due.attempts.saturating_add(1)
     }
 
+    /// Whether it may still be delivered: its trigger has been neither dropped nor disabled since, but for a tick that somebody has asked for, which comes
+    /// also when it is disabled. One that may not is canceled by [`Tick::hold`].
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn is_wanted(&self) -> Result<bool, Error> {
+        let (id, number) = (self.due.id, self.due.trigger.number);
+        self.store.database.read(move |connection| rows::is_wanted(connection, id, number)).await
+    }
+
     /// It has succeeded and is not delivered again. `detail` is for the history.
     ///
     /// # Errors

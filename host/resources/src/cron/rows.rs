@@ -211,9 +211,9 @@ pub(super) fn fail(tx: &Transaction<'_>, id: i64, number: TriggerNumber, ended: 
 }
 
 /// Whether a tick may still be delivered: its trigger is enabled, or somebody has asked for it.
-fn is_wanted(tx: &Transaction<'_>, id: i64, number: TriggerNumber) -> Result<bool, Error> {
+pub(super) fn is_wanted(connection: &Connection, id: i64, number: TriggerNumber) -> Result<bool, Error> {
     let sql = "SELECT enabled OR manual FROM triggers, runs WHERE number = ?1 AND id = ?2";
-    Ok(tx.prepare_cached(sql)?.query_row([number.0, id], |row| row.get(0)).optional()?.unwrap_or(false))
+    Ok(connection.prepare_cached(sql)?.query_row([number.0, id], |row| row.get(0)).optional()?.unwrap_or(false))
 }
 
 /// Writes that a tick is not delivered any more.

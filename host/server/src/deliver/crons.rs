@@ -165,9 +165,14 @@ async fn brought(control: &Control, lanes: &Arc<Lanes>, tick: &Tick) -> Option<D
     Some(control.deliveries().deliver(control.runtime(), &id, EventKind::Cron, &["cron", &trigger.name], body).await)
 }
 
-/// Refuses a tick whose trigger the control database does not know as one of that service, as after an older one was restored: who has the service's number
-/// now need not be who made the trigger.
+/// Refuses a tick whose trigger was dropped or disabled while it waited for its turn, which can take hours, and one whose trigger the control database does
+/// not know as one of that service, as after an older one was restored: who has the service's number now need not be who made the trigger.
 async fn check(control: &Control, tick: &Tick) -> Result<(), String> {
+    match tick.is_wanted().await {
+        Ok(true) => {}
+        Ok(false) => return Err("the trigger was deleted or disabled before".to_owned()),
+        Err(error) => return Err(format!("whether it is still wanted cannot be read now: {error}")),
+    }
     let trigger = tick.trigger();
     let (number, service) = (trigger.number.0, trigger.service.0);
     match control.read(move |conn| Ok(rows::by_number(conn, Kind::Cron, number)?)).await {

@@ -264,3 +264,27 @@ async fn whoever_waits_is_told_when_something_may_be_due_sooner() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn who_has_waited_with_a_tick_learns_that_nobody_wants_it_any_more() {
+    let (_folder, clock, crons) = fresh().await;
+    let dropped = TriggerNumber(8);
+    crons.create(SERVICE, NIGHTLY, "nightly", "* * * * *").await.unwrap();
+    crons.create(SERVICE, dropped, "dropped", "* * * * *").await.unwrap();
+    crons.run_now(NIGHTLY).await.unwrap();
+    clock.advance(MINUTE);
+    let ticks = crons.due(10).await.unwrap();
+    assert_eq!(ticks.len(), 3);
+    for tick in &ticks {
+        assert!(tick.is_wanted().await.unwrap());
+    }
+    crons.enable(NIGHTLY, false).await.unwrap();
+    crons.drop_trigger(SERVICE, dropped).await.unwrap();
+    for tick in ticks {
+        let asked_for = tick.is_manual();
+        assert_eq!(tick.is_wanted().await.unwrap(), asked_for, "{:?}", tick.trigger());
+        assert_eq!(tick.hold(None).await.unwrap().is_some(), asked_for);
+    }
+    let outcomes: Vec<_> = crons.history(NIGHTLY).await.unwrap().iter().map(|run| (run.manual, run.outcome)).collect();
+    assert_eq!(outcomes, [(false, Outcome::Canceled), (true, Outcome::Waiting)]);
+}
