@@ -89,6 +89,15 @@ impl Error {
         }
     }
 
+    /// The failure of a handler of events. The host reads a 404 or 405 as a worker that has no such handler, and brings a queue's messages no more: only
+    /// the router says that, and what a handler has not found is a 500.
+    pub(crate) fn of_event(self) -> Self {
+        match self.status {
+            404 | 405 => Self::internal(&self),
+            _ => self,
+        }
+    }
+
     /// The response that stands for this error. Writes the detail to the log. A call's error is given back: it is for the host.
     pub(crate) fn into_response(self) -> Result<Response, CallError> {
         match self.cause {

@@ -107,7 +107,7 @@ impl<'a> Router<'a> {
     /// two and four minutes.
     #[must_use]
     pub fn cron(mut self, trigger: &'static str, action: impl Fn(Tick) -> Result<()> + 'a) -> Self {
-        let action = move |request: Request| action(Tick::of(&request)?).map(|()| Response::empty(204));
+        let action = move |request: Request| action(Tick::of(&request)?).map(|()| Response::empty(204)).map_err(Error::of_event);
         self.routes.push(Route { method: Some("POST"), prefix: cron::PREFIX, pattern: trigger, action: Box::new(action) });
         self
     }
@@ -274,11 +274,13 @@ mod tests {
                 Ok(())
             })
             .cron("fails", |_| Err(Error::internal("no")))
+            .cron("lacks", |_| Err(Error::not_found("no such user")))
             .get("/nightly", |_| Ok(Response::text("a page")));
         let status = |request: Request| routes.run(request).map_or_else(|error| error.status(), |response| response.status());
         let tick = |name: &str| Tick::new(name, "0 0 * * *", 7);
         assert_eq!(status(tick("nightly").to_request().unwrap()), 204);
         assert_eq!((status(tick("fails").to_request().unwrap()), status(tick("other").to_request().unwrap())), (500, 404));
+        assert_eq!(status(tick("lacks").to_request().unwrap()), 500, "404 is for a worker without a handler");
         assert_eq!((status(Request::get("/.tovuk/cron/nightly")), status(Request::post("/.tovuk/cron/nightly"))), (405, 400));
         assert_eq!((status(Request::get("/nightly")), status(Request::post("/nightly"))), (200, 405));
         assert_eq!(*seen.borrow(), [tick("nightly")]);

@@ -98,11 +98,11 @@ impl Batch {
     /// then the host counts the whole batch as failed. Else its text goes to the log.
     ///
     /// # Errors
-    /// The failure.
+    /// The failure. One with status 404 or 405 is a 500: the host takes those for a worker without a handler for the queue, and delivers nothing more.
     pub fn answer(&self, result: Result<()>) -> Result<Response> {
         let rest = match result {
             Ok(()) => Fate::Ack,
-            Err(error) if self.messages.iter().all(|message| message.fate.get().is_none()) => return Err(error),
+            Err(error) if self.messages.iter().all(|message| message.fate.get().is_none()) => return Err(error.of_event()),
             Err(error) => {
                 log::error!("a batch of the queue {} has failed: {error}", self.queue);
                 Fate::Retry(None)
@@ -241,6 +241,13 @@ mod tests {
             Ok(())
         };
         assert_eq!(answer(read), (200, json!({"retry": [{"id": "1-2"}, {"id": "1-3"}]})));
+    }
+
+    #[test]
+    fn a_handler_that_has_not_found_something_is_no_missing_handler() {
+        for (status, answered) in [(404, 500), (405, 500), (409, 409)] {
+            assert_eq!(answer(|_| Err(Error::new(status, "gone"))), (answered, Value::Null));
+        }
     }
 
     #[test]
