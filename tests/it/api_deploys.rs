@@ -218,6 +218,31 @@ async fn powers_that_are_new_are_named_and_a_rollback_takes_them_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_brings_settings_of_queues_and_expressions_back() {
+    let host = Operator::start(TOVUK).await;
+    let config = |retries: u32, hour: u32| {
+        let queues = json!({"jobs": {"max_retries": retries}, "plain": {}});
+        json!({"routes": ["/*"], "queues": queues, "crons": {"nightly": format!("0 {hour} * * *")}})
+    };
+    let has = async || {
+        let resources = host.ok("GET", "/v1/services/shop/resources", None).await;
+        let retries = |queue: usize| resources["queues"][queue]["maxRetries"].as_u64().unwrap();
+        (retries(0), retries(1), resources["cronTriggers"][0]["cronExpression"].as_str().unwrap().to_owned())
+    };
+    host.deploy(&host.token, "shop", "hello", config(7, 1)).await;
+    host.deploy(&host.token, "shop", "hello", config(8, 2)).await;
+    host.ok("PUT", "/v1/services/shop/queues/plain", Some(json!({"maxRetries": 9}))).await;
+    assert_eq!(has().await, (8, 9, "0 2 * * *".to_owned()));
+    host.ok("POST", "/v1/deploys/deploy_1/rollback", None).await;
+    assert_eq!(has().await, (7, 9, "0 1 * * *".to_owned()), "what no file names stays");
+    // One that fails changes nothing.
+    let mut failing = Operator::deploy_body("shop", "hello", config(10, 3));
+    failing["component_base64"] = json!(base64(b"no component"));
+    assert_eq!(build_of(&host, failing).await["status"], "failed");
+    assert_eq!(has().await, (7, 9, "0 1 * * *".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn history_is_kept_in_pages_and_not_for_ever() {
     let host = Operator::start(TOVUK).await;
     let token = host.token.clone();

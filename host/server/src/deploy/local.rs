@@ -136,8 +136,8 @@ pub async fn put(control: &Control, deploy: LocalDeploy) -> Result<Deployed, Ref
     }
     migrations::check(&declared.name, &declared.service, &deploy.migrations)?;
     let applied = migrate(control, &account, &declared.name, deploy.migrations).await?;
-    set_queues(control, &account, &declared).await?;
     let _air = control.air().await;
+    set_queues(control, &account, &declared).await?;
     let local = Local { assets: deploy.assets, secrets: deploy.secrets };
     let nonce = random::<16>().map_err(Refusal::internal)?;
     let recorded = control.write({

@@ -14,7 +14,7 @@ pub mod local;
 mod log;
 pub mod migrations;
 pub mod powers;
-mod run;
+pub(crate) mod run;
 pub(crate) mod uploads;
 
 use rusqlite::Connection;

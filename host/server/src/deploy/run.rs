@@ -7,6 +7,7 @@ use http::{Request, header};
 use tokio_util::sync::CancellationToken;
 use tovuk_kernel::codes;
 use tovuk_kernel::limits::{DEPLOY_BODY_BYTES_MAX, HEALTH_TIMEOUT_MS, Plan};
+use tovuk_kernel::project;
 use tovuk_kernel::resource::Kind;
 use tovuk_runtime::artifacts::{self, Artifact, ArtifactId};
 use tovuk_runtime::body::Body;
@@ -22,7 +23,7 @@ use super::{accept, migrations, powers, uploads};
 use crate::control::operations::{cron, queue_settings, sqlite};
 use crate::control::store;
 use crate::control::store::deploys::{self, BuildStatus, Deploy, Product, Promotion};
-use crate::control::store::services;
+use crate::control::store::services::{self, Service};
 use crate::control::{Control, Refusal};
 
 /// Builds and promotes a deploy, unless it was cancelled meanwhile.
@@ -130,16 +131,17 @@ async fn attempt(control: &Control, version: &Version, log: &BuildLog, cancel: &
         let ready = control.live().assemble(version.clone(), output.artifact.clone(), None)?;
         healthy(control, &ready, &version.service.slug, path, log).await?;
     }
-    set_queues(control, version).await?;
     log.flush().await;
     Ok(Attempted { output, keeping, product, started_ms })
 }
 
-/// Gives queues the settings that are declared, which says nothing about messages that wait.
-async fn set_queues(control: &Control, version: &Version) -> Result<(), Refusal> {
-    let service = version.service.id;
-    let before = control.read(move |conn| Version::live(conn, service)).await?.map(|live| live.declared.service);
-    queue_settings::apply(control, &version.service, &version.declared.service, before.as_ref()).await
+/// Gives the queues and cron triggers of a service the settings and expressions of the version that is about to go on the air, after the one that is on it.
+/// For whoever has the air, so that no other version comes between.
+pub(crate) async fn apply_settings(control: &Control, service: &Service, declared: &project::Service) -> Result<(), Refusal> {
+    let id = service.id;
+    let before = control.read(move |conn| Version::live(conn, id)).await?.map(|live| live.declared.service);
+    queue_settings::apply(control, service, declared, before.as_ref()).await?;
+    cron::apply(control, service, declared).await
 }
 
 /// Brings the databases up to what the new version expects.
@@ -163,11 +165,15 @@ async fn promote(control: &Control, id: i64, attempted: Attempted, log: &BuildLo
     let version = control.read(move |conn| deploys::get(conn, id)?.map(|deploy| Version::of(conn, deploy)).transpose()).await?;
     let version = version.ok_or_else(gone)?;
     let (deploy, service) = (version.deploy.clone(), version.service.clone());
+    let is_promotable = control.read(move |conn| Ok(deploys::is_promotable(conn, id)?)).await?;
     let place = version.declared.place(&control.urls().service(&version.service.slug));
     let (kind, capabilities) = (version.declared.service.kind(), version.declared.service.capabilities());
     let folder = output.assets.as_deref().map(|digest| uploads::assets_folder(&control.config().data, digest));
-    // Before it is live, so that it is done once more where the host ends between the two.
-    cron::apply(control, &service, &version.declared.service).await?;
+    if is_promotable {
+        // Before it is live, so that it is done once more where the host ends between the two. Not for one that was overtaken or cancelled: its settings would
+        // stay, with nothing that says where they are from.
+        apply_settings(control, &service, &version.declared.service).await?;
+    }
     let ready = control.live().assemble(version, output.artifact, folder)?;
     let now = control.now_ms();
     let promotion = control

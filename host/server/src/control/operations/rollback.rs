@@ -17,6 +17,7 @@ use crate::control::vault::random;
 use crate::control::{Caller, Control, Refusal};
 use crate::deploy::accept::unbound;
 use crate::deploy::live::Version;
+use crate::deploy::run::apply_settings;
 
 /// Brings an earlier deploy back.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -40,7 +41,7 @@ pub struct RolledBack {
 impl Request for Rollback {
     const OPERATION: Operation =
         Operation::new("deploy.rollback", Method::Post, "/v1/deploys/{deploy}/rollback", "Bring an earlier deploy back, as a new one")
-            .described("Component, static files, routes and limits are those of that deploy; secrets, bindings and data are today's.")
+            .described("Component, static files, routes, limits, settings of queues and expressions of cron triggers are those of that deploy; secrets, bindings and data are today's.")
             .errors(&[&codes::DEPLOY_NOT_FOUND, &codes::ROLLBACK_REFUSED, &codes::BINDING_REFUSED])
             .commands(&[Command::new("deploy rollback")
                 .arguments(&[Argument::positional("deploy", "Its id")])
@@ -62,7 +63,9 @@ impl Handler for Rollback {
         // What is brought back must be able to run before anything changes. No sweep comes between: the earlier deploy refers to it until the new one does.
         let _air = control.air().await;
         let (service, kind, capabilities) = (version.service.clone(), version.declared.service.kind(), version.declared.service.capabilities());
+        let declared = version.declared.service.clone();
         control.live().ready(&control, version)?;
+        apply_settings(&control, &service, &declared).await?;
         let (now, nonce, urls) = (control.now_ms(), random::<16>().map_err(Refusal::internal)?, control.urls().clone());
         let (version, response) = control
             .write(move |conn| {

@@ -303,6 +303,14 @@ pub enum Promotion {
     Overtaken(i64),
 }
 
+/// Whether [`promote`] would make a deploy the live one of its service: its build has not ended, and no later one is live.
+pub fn is_promotable(conn: &Connection, deploy: i64) -> rusqlite::Result<bool> {
+    let sql = "select exists (select 1 from builds where deploy_id = d.id and status in ('queued', 'running'))
+            and coalesce((select live_deploy_id from services where id = d.service_id), 0) <= d.id
+        from deploys d where d.id = ?1";
+    Ok(conn.prepare_cached(sql)?.query_row([deploy], |row| row.get(0)).optional()?.unwrap_or(false))
+}
+
 /// Makes a deploy the live one of its service and ends its build.
 pub fn promote(conn: &Connection, deploy: &Deploy, product: &Product, now_ms: i64) -> rusqlite::Result<Promotion> {
     let live: Option<i64> =
