@@ -240,6 +240,19 @@ async fn a_queue_whose_worker_has_no_handler_is_paused_until_there_is_another_ve
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_to_a_delivery_from_before_a_change_pauses_nothing() {
+    let host = with_queues(json!({"jobs": {"max_batch_timeout_seconds": 0}})).await;
+    order(&host, "jobs", json!({"spin_ms": 1_000, "status": 404})).await;
+    send(&host, "jobs", "x").await;
+    seen(&host, "jobs", 1).await;
+    // The worker has read its orders, and answers after this.
+    order(&host, "jobs", json!({})).await;
+    host.ok("PUT", &format!("{QUEUES}/jobs"), Some(json!({"maxBatchSize": 7}))).await;
+    until(&host, "jobs", |metrics| metrics["backlogCount"] == 0).await;
+    assert_eq!(messages(&seen(&host, "jobs", 2).await), of(1, &["x"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn messages_wait_for_a_version_without_counting_attempts() {
     let host = Operator::start(TOVUK).await;
     host.ok("POST", "/v1/services", Some(json!({"name": "shop"}))).await;

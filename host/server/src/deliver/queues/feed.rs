@@ -28,7 +28,28 @@ enum Ended {
     Done,
     Failed,
     Held(String),
-    Missing,
+    Missing(Asked),
+}
+
+/// What a delivery was begun with. What its answer says of the worker holds for that only.
+struct Asked {
+    version: Weak<Deployment>,
+    policy: Option<Arc<Policy>>,
+}
+
+impl Asked {
+    fn now(context: &Context) -> Self {
+        Self { version: context.version(), policy: context.queues().policy(context.queue).ok() }
+    }
+
+    fn is_current(&self, context: &Context) -> bool {
+        let now = Self::now(context);
+        let is_set = match (&self.policy, &now.policy) {
+            (Some(before), Some(now)) => !Arc::ptr_eq(before, now),
+            (before, now) => before.is_some() != now.is_some(),
+        };
+        !is_set && Weak::ptr_eq(&self.version, &now.version)
+    }
 }
 
 /// Why nothing is taken.
@@ -185,7 +206,9 @@ impl Feed {
                 self.pace.slower(round);
                 self.hold(why);
             }
-            Some((_, Ended::Missing)) => self.pause(),
+            // Another version, or other settings, may do what this one did not: the messages go to it.
+            Some((_, Ended::Missing(asked))) if !asked.is_current(&self.context) => {}
+            Some((_, Ended::Missing(asked))) => self.pause(asked),
             None => self.hold("the host failed".to_owned()),
         }
         self.pace.saturated &= !self.running.is_empty();
@@ -200,7 +223,7 @@ impl Feed {
     }
 
     /// Takes nothing more until there is another version of the service, or the queue is set.
-    fn pause(&mut self) {
+    fn pause(&mut self, asked: Asked) {
         let path = format!("/.tovuk/queues/{}", self.context.names.queue);
         let why = format!("the worker has no handler for POST {path}: it answered 404 or 405");
         if self.hold.as_ref().is_none_or(|hold| hold.state != Doing::ConsumerMissing) {
@@ -208,8 +231,8 @@ impl Feed {
             self.context.names.log(&self.context.control, &format!("{why}; {until}"));
         }
         self.pace.concurrency = 1;
-        let policy = self.context.queues().policy(self.context.queue).ok();
-        self.hold = Some(Hold { state: Doing::ConsumerMissing, why, version: self.context.version(), policy, until_ms: None });
+        let Asked { version, policy } = asked;
+        self.hold = Some(Hold { state: Doing::ConsumerMissing, why, version, policy, until_ms: None });
     }
 
     /// Waits for what runs.
@@ -258,6 +281,7 @@ async fn deliver(context: &Context, formed: Formed) -> Ended {
         Ok(body) => body,
         Err(ended) => return ended,
     };
+    let asked = Asked::now(context);
     let (deliveries, service) = (context.control.deliveries(), context.names.service.service_id());
     let segments = ["queues", &context.names.queue];
     let delivered = deliveries.deliver(context.control.runtime(), &service, EventKind::Queue, &segments, body).await;
@@ -268,7 +292,7 @@ async fn deliver(context: &Context, formed: Formed) -> Ended {
         Delivered::Held(why) => return Ended::Held(why),
     };
     match answer {
-        Answer::Missing => Ended::Missing,
+        Answer::Missing => Ended::Missing(asked),
         Answer::Done(verdict) => settle(context, batch, verdict).await.unwrap_or(Ended::Done),
         Answer::Failed(verdict, why) => {
             context.names.log(&context.control, &format!("the delivery of {} has failed: {why}", super::counted(batch.messages().len())));
