@@ -59,6 +59,19 @@ impl Body {
         Ok(reservation.hold(whole.freeze()))
     }
 
+    /// Waits for the end of the body and keeps nothing of it.
+    ///
+    /// # Errors
+    /// When it broke off.
+    pub async fn discard(self) -> Result<(), CollectError> {
+        if let Self::Stream(mut stream) = self {
+            while let Some(frame) = stream.frame().await {
+                frame.map_err(|error| CollectError::Broken(error.to_string()))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The body as `wasi:http` wants it.
     pub fn into_boxed(self) -> UnsyncBoxBody<Bytes, BodyError> {
         match self {

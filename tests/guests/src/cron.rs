@@ -1,5 +1,5 @@
 //! Prints each tick that it gets, `tick <name> <expression> <time> <x-tovuk-event>`, and answers as the trigger's name says: `status-<n>` with that status,
-//! `traps` with a trap, `absent` is no route, any other with 204. Everything else is answered `up`.
+//! `large` with 2 MiB, `traps` with a trap, `absent` is no route, any other with 204. Everything else is answered `up`.
 
 use tovuk::cron::Tick;
 use tovuk::{Request, Response, Result, Router};
@@ -14,6 +14,10 @@ fn handle(req: Request) -> Result<Response> {
         let status = status.parse().unwrap_or(500);
         print(&Tick::of(&req)?, &event);
         return Ok(Response::empty(status));
+    }
+    if req.path() == "/.tovuk/cron/large" {
+        print(&Tick::of(&req)?, &event);
+        return Ok(Response::text("x".repeat(2 << 20)));
     }
     Router::new()
         .cron("traps", |tick| {

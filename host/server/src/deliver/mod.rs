@@ -39,12 +39,12 @@ pub(crate) enum Delivered {
     Answered {
         /// With this status.
         status: StatusCode,
-        /// And this body.
+        /// And this body; none where it is a success that nobody reads.
         body: Bytes,
     },
     /// The worker has been called and has not answered: it trapped, took too long, or broke off. Why.
     Failed(String),
-    /// The worker was not called, or was stopped together with the host. It does not count as an attempt. Why.
+    /// The worker was not called, or was stopped together with the host, or the host could not take its answer. It does not count as an attempt. Why.
     Held(String),
 }
 
@@ -140,10 +140,14 @@ impl Deliveries {
     /// attempt.
     pub async fn bring(&self, runtime: &Runtime, service: &Arc<Service>, event: Event) -> Result<Delivered, Failure> {
         let trace = TraceContext::of(&HeaderMap::new());
+        // What becomes of a batch is in its answer; of others that succeed nobody reads it, and it may be as long as it likes.
+        let is_read = matches!(event, Event::Delivery(EventKind::Queue, _));
         let work = async {
             match Box::pin(runtime.invoke(service, event, Budget::top_level(trace))).await {
                 Ok(started) => Ok(answered(runtime, started).await),
                 Err(failure) if failure.has_begun() && failure.code.code != codes::STORAGE_FAILED.code => Ok(Delivered::Failed(failure.message)),
+                Ok(started) => Ok(answered(runtime, started, is_read).await),
+                Err(failure) if failure.has_begun() => Ok(Delivered::Failed(failure.message)),
                 Err(failure) => Err(failure),
             }
         };
@@ -168,13 +172,22 @@ fn request(service: &Service, segments: &[&str], body: Bytes) -> Result<Request<
     Ok(request)
 }
 
-/// The whole of an answer. An event is done when its invocation is, not when its head is out.
-async fn answered(runtime: &Runtime, started: Started) -> Delivered {
+/// The whole of an answer; where it is a success that is not read, nothing of its body. An event is done when its invocation is, not when its head is out.
+async fn answered(runtime: &Runtime, started: Started, is_read: bool) -> Delivered {
     let (head, body) = started.response.into_parts();
-    let body = match body.collect_within(EVENT_ANSWER_BYTES_MAX, runtime.memory()).await {
+    let body = if is_read || !head.status.is_success() {
+        body.collect_within(EVENT_ANSWER_BYTES_MAX, runtime.memory()).await
+    } else {
+        body.discard().await.map(|()| Bytes::new())
+    };
+    let body = match body {
         Ok(body) => body,
-        Err(CollectError::TooLarge) => return Delivered::Failed(format!("the answer has more than {EVENT_ANSWER_BYTES_MAX} bytes")),
-        Err(CollectError::Busy) => return Delivered::Failed("the host has no memory for the answer now".to_owned()),
+        Err(CollectError::TooLarge) => {
+            let text = format!("the worker answered {} with more than the {EVENT_ANSWER_BYTES_MAX} bytes that are read", head.status.as_u16());
+            return Delivered::Failed(text);
+        }
+        // The worker is not to blame, and what it did may be done again.
+        Err(CollectError::Busy) => return Delivered::Held("the host has no memory for the answer now".to_owned()),
         Err(CollectError::Broken(text)) => return Delivered::Failed(format!("the answer broke off: {text}")),
     };
     match started.outcome.settled().await {
