@@ -10,7 +10,7 @@ use super::messages::{self, Room};
 use super::rows::{self, Counters, id, sequence, unsigned};
 use super::{Backlog, Error, Message, MessageId, Queue, Queues};
 
-/// How many messages that wait for a time are looked at to count those that clients hold.
+/// How many messages that clients hold are counted.
 const LEASED_COUNTED_MAX: i64 = 100_000;
 
 /// Which messages to list.

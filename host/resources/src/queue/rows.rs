@@ -9,7 +9,7 @@ use super::{Consumer, Error, Policy, PolicyChange, Queue, Service};
 use crate::database::rusqlite;
 
 /// The tables of a file.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("leases.sql")];
 /// Bits of a message's id that count up within its queue: at the greatest rate that a queue takes, they last for 27 years.
 const SEQUENCE_BITS: u32 = 42;
 /// The columns of [`read`], in their order.

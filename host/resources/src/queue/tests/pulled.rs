@@ -104,3 +104,24 @@ async fn the_consumer_can_change_while_messages_are_on_their_way() {
     assert_eq!(acked(&queues, JOBS, 10).await, ["b"]);
     assert!(take(&queues, JOBS, 10).await.is_empty());
 }
+
+#[tokio::test]
+async fn what_clients_hold_is_counted_without_what_only_waits() {
+    let (_folder, clock, queues) = fresh(pull_queue(3)).await;
+    send(&queues, &["a", "b", "c"]).await;
+    let waiting = (0..100).map(|_| delayed("later", 10)).collect();
+    queues.send(JOBS, waiting).await.unwrap();
+    let held = pull(&queues, 2).await;
+    assert_eq!(queues.metrics(JOBS).await.unwrap().in_flight, 2);
+    queues.settle_leases(JOBS, vec![held[0].0], vec![Retry { what: held[1].0, delay_seconds: Some(60) }]).await.unwrap();
+    assert_eq!(queues.metrics(JOBS).await.unwrap().in_flight, 0, "what is put back is held by nobody");
+    pull(&queues, 1).await;
+    assert_eq!(queues.metrics(JOBS).await.unwrap().in_flight, 1);
+    clock.advance(Duration::from_secs(86_400));
+    assert_eq!(queues.metrics(JOBS).await.unwrap().in_flight, 0, "leases run out");
+    let plan = queues.store.shards.existing(SERVICE.0).unwrap().read(|connection| {
+        let sql = "EXPLAIN QUERY PLAN SELECT 1 FROM messages INDEXED BY messages_lease WHERE queue = 1 AND due > 1 AND lease IS NOT NULL";
+        Ok::<_, Error>(connection.query_row(sql, [], |row| row.get::<_, String>(3))?)
+    });
+    assert!(plan.await.unwrap().contains("COVERING INDEX messages_lease (queue=? AND due>?"));
+}
