@@ -285,8 +285,10 @@ pub const QUEUE_SEND_MESSAGES_MAX: usize = 100;
 pub const QUEUE_SEND_BYTES_MAX: usize = 256_000;
 /// Messages that are sent to one queue in a second.
 pub const QUEUE_MESSAGES_PER_SECOND_MAX: u64 = 5_000;
-/// Bodies that wait in one queue, in bytes. Dead letters are taken beyond it.
+/// Bodies that wait in one queue, in bytes, and [`QUEUE_METADATA_BYTES`] for each message. Dead letters are taken beyond it.
 pub const QUEUE_BACKLOG_BYTES_MAX: u64 = 25_000_000_000;
+/// What a message that waits counts beside its body, in bytes.
+pub const QUEUE_METADATA_BYTES: u64 = 100;
 /// How long a message waits before its first delivery, or before it is tried again, at most, in s.
 pub const QUEUE_DELAY_SECONDS_MAX: u32 = 86_400;
 /// Messages of a batch that is delivered, when the queue does not say.

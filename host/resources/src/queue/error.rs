@@ -5,6 +5,7 @@ use std::time::Duration;
 use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::limits::{
     QUEUE_BACKLOG_BYTES_MAX, QUEUE_BATCH_MESSAGES_MAX, QUEUE_BODY_BYTES_MAX, QUEUE_DELAY_SECONDS_MAX, QUEUE_MESSAGES_PER_SECOND_MAX,
+    QUEUE_METADATA_BYTES,
     QUEUE_PAGE_MESSAGES_MAX, QUEUE_SEND_BYTES_MAX, QUEUE_SEND_MESSAGES_MAX, QUEUE_VISIBILITY_SECONDS_MAX,
 };
 
@@ -56,9 +57,9 @@ pub enum Error {
         wait_ms: u64,
     },
     /// There is no room.
-    #[error("{bytes} bytes wait in the queue already; it holds {QUEUE_BACKLOG_BYTES_MAX}")]
+    #[error("{bytes} bytes wait in the queue already, {QUEUE_METADATA_BYTES} for each message included; it holds {QUEUE_BACKLOG_BYTES_MAX}")]
     Full {
-        /// How much waits.
+        /// How much waits, what each message counts beside its body included.
         bytes: u64,
     },
     /// A setting is out of its range.

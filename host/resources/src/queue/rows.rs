@@ -2,7 +2,7 @@
 //! checked before, but for those that depend on what is in the rows.
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
-use tovuk_kernel::limits::QUEUE_BACKLOG_BYTES_MAX;
+use tovuk_kernel::limits::{QUEUE_BACKLOG_BYTES_MAX, QUEUE_METADATA_BYTES};
 
 use super::types::Backlog;
 use super::{Consumer, Error, Policy, PolicyChange, Queue, Service};
@@ -218,13 +218,16 @@ pub(super) fn reserve(tx: &Transaction<'_>, local: i64, messages: usize, bytes: 
     let messages = i64::try_from(messages).unwrap_or(i64::MAX);
     let mut update = tx.prepare_cached(
         "UPDATE queues SET next = next + ?2, messages = messages + ?2, bytes = bytes + ?3
-         WHERE local = ?1 AND dropped = 0 AND bytes + ?3 <= ?4 RETURNING next - ?2, messages, bytes",
+         WHERE local = ?1 AND dropped = 0 AND bytes + ?3 + (messages + ?2) * ?5 <= ?4 RETURNING next - ?2, messages, bytes",
     )?;
     let row = |row: &Row<'_>| Ok((row.get(0)?, Backlog { messages: unsigned(row.get(1)?), bytes: unsigned(row.get(2)?) }));
-    let limits = params![local, messages, signed(bytes), signed(QUEUE_BACKLOG_BYTES_MAX)];
+    let limits = params![local, messages, signed(bytes), signed(QUEUE_BACKLOG_BYTES_MAX), signed(QUEUE_METADATA_BYTES)];
     match update.query_row(limits, row).optional()? {
         Some(reserved) => Ok(reserved),
-        None => Err(Error::Full { bytes: get(tx, local)?.backlog.bytes }),
+        None => {
+            let Backlog { messages, bytes } = get(tx, local)?.backlog;
+            Err(Error::Full { bytes: bytes.saturating_add(messages.saturating_mul(QUEUE_METADATA_BYTES)) })
+        }
     }
 }
 

@@ -76,13 +76,17 @@ async fn a_queue_holds_25_gb_and_takes_dead_letters_beyond() {
     send(&queues, &["poison"]).await;
     let database = queues.store.shards.existing(SERVICE.0).unwrap();
     // As if so much were there.
-    let fill = "UPDATE queues SET bytes = 24999999995";
+    let fill = "UPDATE queues SET bytes = 24999999795 - messages * 100";
     database.write(move |tx| Ok::<_, Error>(tx.execute(fill, [])?)).await.unwrap();
     assert_eq!(code(&queues, vec![text("12345")]).await, Ok(()));
+    // Two that have no body have 200 bytes.
+    assert_eq!(code(&queues, vec![text(""), text("")]).await, Err("queue_backlog_full"));
+    assert_eq!(code(&queues, vec![text("")]).await, Ok(()));
     let full = queues.send(JOBS, vec![text("1")]).await.unwrap_err();
     assert_eq!((full.code().code, full.code().retryable), ("queue_backlog_full", true));
-    assert_eq!(code(&queues, vec![text("")]).await, Ok(()));
+    assert!(full.to_string().starts_with("25000000000 bytes"), "{full}");
     queues.send(FAILED, vec![text("12345")]).await.unwrap();
+    queues.send(FAILED, vec![text("")]).await.unwrap();
     assert!(queues.send(FAILED, vec![text("1")]).await.is_err());
     let settled = take(&queues, JOBS, 1).await.settle(Verdict::all(Rest::Retry(0))).await.unwrap();
     assert_eq!(settled.dead_lettered.len(), 1);
