@@ -4,6 +4,8 @@
 //!   being delivered when the process died is delivered again.
 //! - **Missed times make one tick.** After downtime a trigger ticks once, for the last of the times that it has missed.
 //! - **Nobody polls.** Triggers lie in the order of their next times. [`Crons::next_due`] says when to ask, and [`Crons::changed`] when that may have changed.
+//! - **A clock that was ahead does no harm for long.** Where it has gone back, also while the host was down, times that are further away than they can be are
+//!   computed anew.
 //! - **Failed ticks are tried again** after 1, 2 and 4 minutes. What the host itself refuses does not count ([`Tick::hold`], or dropping it); of ticks that
 //!   no worker has seen and that wait because they were refused, the last one stays.
 
@@ -17,6 +19,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -44,6 +47,8 @@ struct Store {
     changed: Notify,
     /// Ticks that came back undelivered.
     released: Mutex<Vec<i64>>,
+    /// The latest time at which ticks were taken. Where it is later than now, the clock has been set back.
+    latest_ms: AtomicU64,
 }
 
 /// A tick that is being delivered. When it is dropped, nothing has happened: it is delivered again, and this has not counted.
@@ -72,8 +77,14 @@ impl Crons {
         let opening = tokio::task::spawn_blocking(move || Database::open(&path, rows::MIGRATIONS, options));
         // Opening does not panic; what is left is a runtime that is shutting down.
         let database = opening.await.unwrap_or(Err(database::Error::Closed))?;
-        database.write(rows::recover).await?;
-        Ok(Self(Arc::new(Store { database, clock, changed: Notify::new(), released: Mutex::default() })))
+        let now = clock.now_unix_ms();
+        let recover = move |tx: &database::rusqlite::Transaction<'_>| {
+            rows::recover(tx, now)?;
+            rows::set_back(tx, now)
+        };
+        database.write(recover).await?;
+        let latest_ms = AtomicU64::new(now);
+        Ok(Self(Arc::new(Store { database, clock, changed: Notify::new(), released: Mutex::default(), latest_ms })))
     }
 
     /// Writes what is queued and closes the file. Whoever comes later gets an error.
@@ -301,9 +312,12 @@ impl Store {
             let kept = released.len().saturating_sub(most);
             released.split_off(kept)
         };
-        let (clock, again) = (self.clock.clone(), released.clone());
+        let (store, again) = (self.clone(), released.clone());
         let work = self.database.write(move |tx| {
-            let now = clock.now_unix_ms();
+            let now = store.clock.now_unix_ms();
+            if store.latest_ms.swap(now, Ordering::Relaxed) > now {
+                rows::set_back(tx, now)?;
+            }
             let mut due = rows::taken(tx, &again)?;
             let room = most.saturating_sub(due.len());
             due.extend(rows::take(tx, now, room)?);

@@ -162,8 +162,25 @@ pub(super) fn taken(connection: &Connection, ids: &[i64]) -> Result<Vec<Due>, Er
 }
 
 /// After a start: what was being delivered is to be delivered again.
-pub(super) fn recover(tx: &Transaction<'_>) -> Result<usize, Error> {
-    Ok(tx.execute("UPDATE runs SET due = scheduled, taken = 0, held = 0 WHERE taken = 1", [])?)
+pub(super) fn recover(tx: &Transaction<'_>, now: UnixMs) -> Result<usize, Error> {
+    Ok(tx.execute("UPDATE runs SET due = min(scheduled, ?1), taken = 0, held = 0 WHERE taken = 1", [signed(now)])?)
+}
+
+/// Nothing waits longer than it can, after a clock that was ahead has come back: triggers for their next time from now on, ticks for the longest of their waits.
+pub(super) fn set_back(tx: &Transaction<'_>, now: UnixMs) -> Result<(), Error> {
+    let triggers: Vec<Trigger> = {
+        let mut select = tx.prepare(&format!("SELECT {TRIGGER} FROM triggers WHERE next > ?1"))?;
+        select.query_map([signed(now)], trigger)?.collect::<Result<_, _>>()?
+    };
+    for Trigger { number, expression, next_ms, .. } in triggers {
+        let Some(next) = Expression::read(expression).ok().and_then(|expression| expression.next_after(now)) else { continue };
+        if next_ms > Some(next) {
+            tx.prepare_cached("UPDATE triggers SET next = ?2 WHERE number = ?1")?.execute([number.0, signed(next)])?;
+        }
+    }
+    let longest = (CRON_RETRY_SECONDS << CRON_RETRIES_MAX.saturating_sub(1)).max(CRON_HOLD_SECONDS_MAX).saturating_mul(1_000);
+    tx.execute("UPDATE runs SET due = ?1 WHERE due > ?1", [signed(now.saturating_add(longest))])?;
+    Ok(())
 }
 
 /// How a delivery ended, for its row.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use tovuk_kernel::limits::{QUEUE_DELAY_SECONDS_MAX, QUEUE_VISIBILITY_SECONDS_MAX};
 
 use super::rows::{id, last_id, sequence, signed, unsigned};
 use super::types::operations;
@@ -203,6 +204,13 @@ pub(super) fn page(connection: &Connection, (local, after): (i64, i64), expired:
 pub(super) fn head(connection: &Connection, local: i64) -> Result<Option<i64>, Error> {
     let mut select = connection.prepare_cached("SELECT sent FROM messages WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT 1")?;
     Ok(select.query_row([id(local, 0), last_id(local)], |row| row.get(0)).optional()?)
+}
+
+/// Nothing waits longer than it can, after a clock that was ahead has come back.
+pub(super) fn set_back(tx: &Transaction<'_>, local: i64, now: i64) -> Result<(), Error> {
+    let longest = i64::from(QUEUE_DELAY_SECONDS_MAX.max(QUEUE_VISIBILITY_SECONDS_MAX)) * 1_000;
+    tx.prepare_cached("UPDATE messages SET due = ?2 WHERE queue = ?1 AND due > ?2")?.execute([local, now.saturating_add(longest)])?;
+    Ok(())
 }
 
 /// How many messages clients have pulled and not settled, counted up to a bound.

@@ -132,7 +132,13 @@ impl Queues {
         let shards = Shards::open(folder, SHARDS, rows::MIGRATIONS, figures).await?;
         let mut queues = HashMap::new();
         for database in shards.all() {
-            for stored in database.read(rows::all).await? {
+            let now = rows::signed(clock.now_unix_ms());
+            let open = move |tx: &database::rusqlite::Transaction<'_>| {
+                let all = rows::all(tx)?;
+                all.iter().try_for_each(|stored| messages::set_back(tx, stored.local, now))?;
+                Ok::<_, Error>(all)
+            };
+            for stored in database.write(open).await? {
                 queues.insert(stored.queue, (Arc::new(Live::new(&stored)), stored.backlog));
             }
         }

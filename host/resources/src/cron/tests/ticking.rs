@@ -288,3 +288,29 @@ async fn who_has_waited_with_a_tick_learns_that_nobody_wants_it_any_more() {
     let outcomes: Vec<_> = crons.history(NIGHTLY).await.unwrap().iter().map(|run| (run.manual, run.outcome)).collect();
     assert_eq!(outcomes, [(false, Outcome::Canceled), (true, Outcome::Waiting)]);
 }
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_and_comes_back_delays_nothing_for_long() {
+    let (folder, ahead, crons) = fresh().await;
+    crons.create(SERVICE, NIGHTLY, "nightly", "*/5 * * * *").await.unwrap();
+    ahead.advance(24 * 60 * MINUTE);
+    one(&crons).await.failed(None).await.unwrap();
+    // The clock goes on while this runs.
+    let waits = async |crons: &Crons, next: UnixMs, due: UnixMs| {
+        let found = crons.history(NIGHTLY).await.unwrap()[0].due_ms.unwrap();
+        assert_eq!(crons.get(NIGHTLY).await.unwrap().next_ms, Some(next));
+        assert!((due..due + 20_000).contains(&found), "{found} is not {due}");
+    };
+    let day = 24 * 60 * 60_000;
+    let next = START - START % 60_000 + 5 * 60_000;
+    waits(&crons, next + day, START + day + 60_000).await;
+    crons.close().await.unwrap();
+    let clock = Clock::advanceable_at(START);
+    let crons = open(&folder, &clock).await;
+    waits(&crons, next, START + 240_000).await;
+    advance_to(&clock, START + 260_000);
+    assert_eq!(one(&crons).await.attempt(), 2);
+    advance_to(&clock, next);
+    let tick = crons.due(10).await.unwrap().into_iter().find(|tick| tick.scheduled_ms() == next).unwrap();
+    tick.succeeded(None).await.unwrap();
+}

@@ -186,3 +186,16 @@ async fn many_that_wait_do_not_hide_those_that_are_ready() {
     send(&queues, &["ready"]).await;
     assert_eq!(acked(&queues, JOBS, 10).await, ["ready"]);
 }
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_and_comes_back_delays_a_message_by_a_day_at_most() {
+    let (folder, ahead, queues) = fresh(PolicyChange::default()).await;
+    ahead.advance(Duration::from_secs(30 * 86_400));
+    queues.send(JOBS, vec![delayed("late", 60)]).await.unwrap();
+    queues.close().await.unwrap();
+    let clock = Clock::advanceable();
+    let queues = open(&folder, &clock).await;
+    assert!(take(&queues, JOBS, 1).await.is_empty());
+    clock.advance(Duration::from_secs(86_400));
+    assert_eq!(acked(&queues, JOBS, 1).await, ["late"]);
+}
