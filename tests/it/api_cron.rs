@@ -175,3 +175,17 @@ async fn every_form_of_a_command_means_what_the_wire_says() {
         assert_eq!(host.line(&format!("{line} --service shop --json")).refused().failure()["code"], code, "{line}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_has_a_thousand_triggers_which_are_no_bound_resources() {
+    let host = host().await;
+    let token = host.token.clone();
+    let crons = |count: usize| (0..count).map(|number| (format!("c{number}"), json!("0 0 * * *"))).collect::<serde_json::Map<_, _>>();
+    let refused = host.ask("POST", "/v1/deploy", Some(Operator::deploy_body("shop", "cron", json!({"crons": crons(1_001)})))).await;
+    assert!(refused.text().contains("the service has 1001 cron triggers; 1000 are allowed"), "{}", refused.text());
+    host.deploy(&token, "shop", "cron", json!({"routes": ["/*"], "crons": crons(1_000)})).await;
+    let more = Some(json!({"name": "more", "cronExpression": "0 0 * * *"}));
+    assert_eq!(host.refused(&token, "POST", CRON, more.clone()).await, "resource_limit");
+    host.ok("DELETE", &format!("{CRON}/c0"), None).await;
+    host.ok("POST", CRON, more).await;
+}

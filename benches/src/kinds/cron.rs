@@ -9,7 +9,7 @@ use http::Method;
 use rustix::process::getpid;
 use serde_json::{Value, json};
 use tovuk_kernel::clock::Clock;
-use tovuk_kernel::project::BOUND_RESOURCES_MAX;
+use tovuk_kernel::limits::CRON_TRIGGERS_MAX;
 use tovuk_runtime::compile::Compiler;
 use tovuk_server::boot::{Host, HostConfig};
 
@@ -90,7 +90,7 @@ fn services(arguments: &CronArguments) -> Vec<Vec<(String, String)>> {
             (format!("t{trigger}"), expression)
         })
         .collect();
-    all.chunks(BOUND_RESOURCES_MAX).map(<[_]>::to_vec).collect()
+    all.chunks(CRON_TRIGGERS_MAX).map(<[_]>::to_vec).collect()
 }
 
 async fn deploy(api: &mut Connection, at: usize, crons: Vec<(String, String)>) -> anyhow::Result<()> {
@@ -101,7 +101,7 @@ async fn deploy(api: &mut Connection, at: usize, crons: Vec<(String, String)>) -
 
 /// How long after it was due the tick of that round has ended, in ms. Waits until it has.
 async fn lateness(api: &mut Connection, name: &str, round: u64) -> anyhow::Result<f64> {
-    let at = name.trim_start_matches('t').parse::<usize>()? / BOUND_RESOURCES_MAX;
+    let at = name.trim_start_matches('t').parse::<usize>()? / CRON_TRIGGERS_MAX;
     loop {
         let (_, answer) = api.json(Method::GET, &format!("/v1/services/bench{at}/cron/{name}/history"), None).await?;
         let runs = answer.get("runs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();

@@ -285,7 +285,7 @@ pub const QUEUE_SEND_MESSAGES_MAX: usize = 100;
 pub const QUEUE_SEND_BYTES_MAX: usize = 256_000;
 /// Messages that are sent to one queue in a second.
 pub const QUEUE_MESSAGES_PER_SECOND_MAX: u64 = 5_000;
-/// Bodies that wait in one queue, in bytes, and [`QUEUE_METADATA_BYTES`] for each message. Dead letters are taken beyond it.
+/// Messages that wait in one queue, in bytes: their bodies, and 100 for each. Dead letters are taken beyond it.
 pub const QUEUE_BACKLOG_BYTES_MAX: u64 = 25_000_000_000;
 /// What a message that waits counts beside its body, in bytes.
 pub const QUEUE_METADATA_BYTES: u64 = 100;
@@ -333,6 +333,8 @@ pub const QUEUE_PAGE_BYTES_MAX: usize = 4 << 20;
 pub const QUEUE_LIST_MESSAGES_MAX: usize = 100_000;
 /// Bodies from which such a list ends earlier, in bytes. What follows is asked for by its cursor.
 pub const QUEUE_LIST_BYTES_MAX: usize = 32 << 20;
+/// Cron triggers of one service. They do not count among its bound resources.
+pub const CRON_TRIGGERS_MAX: usize = 1_000;
 /// Longest cron expression, in bytes.
 pub const CRON_EXPRESSION_BYTES_MAX: usize = 256;
 /// Times that a cron tick is tried again after it failed. The first time is after a minute, and each wait is twice the one before.

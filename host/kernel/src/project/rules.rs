@@ -7,6 +7,7 @@ use super::bindings::check_bindings;
 use super::document::{Spans, index, join};
 use super::model::{Kind, Project, Service};
 use super::{Problem, Severity, paths};
+use crate::limits::CRON_TRIGGERS_MAX;
 use crate::names::{NameError, check_resource_name, check_service_name, check_variable_name, env_suffix, env_suffix_clashes, nearest};
 use crate::outbound::Pattern;
 
@@ -225,8 +226,13 @@ fn check_queues(service: &Service, path: &str, report: &mut Report<'_>) {
 
 fn check_crons(service: &Service, path: &str, report: &mut Report<'_>) {
     let strange = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '*' | '/' | ',' | '-' | '#'));
+    let table = join(path, "crons");
+    if service.crons.len() > CRON_TRIGGERS_MAX {
+        let message = format!("the service has {} cron triggers; {CRON_TRIGGERS_MAX} are allowed", service.crons.len());
+        report.key_error(&table, message, "move some of them into another service");
+    }
     for (name, expression) in &service.crons {
-        let path = join(&join(path, "crons"), name);
+        let path = join(&table, name);
         let fields: Vec<&str> = expression.split_whitespace().collect();
         if fields.len() != 5 {
             let message = format!("the cron expression \"{expression}\" has {} fields instead of five", fields.len());

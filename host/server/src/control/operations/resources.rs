@@ -3,6 +3,7 @@
 use rusqlite::Connection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tovuk_kernel::limits::CRON_TRIGGERS_MAX;
 use tovuk_kernel::names::check_resource_name;
 use tovuk_kernel::operation::{Access, Command, Method, Operation, Request};
 use tovuk_kernel::project::BOUND_RESOURCES_MAX;
@@ -97,6 +98,14 @@ pub(super) fn check_room(conn: &Connection, service: &Service) -> Result<(), Ref
     Err(Refusal::new(&codes::RESOURCE_LIMIT, text))
 }
 
+/// Refuses one more cron trigger where a service has as many as it may.
+fn check_room_for_trigger(conn: &Connection, service: &Service) -> Result<(), Refusal> {
+    if resources::count_of(conn, service.id, Kind::Cron)? < CRON_TRIGGERS_MAX as u64 {
+        return Ok(());
+    }
+    Err(Refusal::new(&codes::RESOURCE_LIMIT, format!("`{}` has {CRON_TRIGGERS_MAX} cron triggers", service.name)))
+}
+
 /// Gives a service a resource.
 pub(crate) fn create(conn: &Connection, service: &Service, kind: Kind, name: &str, now_ms: i64) -> Result<Resource, Refusal> {
     check_resource_name(name)?;
@@ -109,7 +118,10 @@ pub(crate) fn create(conn: &Connection, service: &Service, kind: Kind, name: &st
         };
         return Err(Refusal::new(&codes::RESOURCE_EXISTS, text));
     }
-    check_room(conn, service)?;
+    match kind {
+        Kind::Cron => check_room_for_trigger(conn, service)?,
+        _ => check_room(conn, service)?,
+    }
     Ok(resources::create(conn, service.id, kind, name, now_ms)?)
 }
 

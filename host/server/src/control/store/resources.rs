@@ -43,9 +43,11 @@ pub fn find(conn: &Connection, service_id: i64, kind: Kind, name_or_id: &str) ->
     conn.prepare_cached(sql)?.query_row(params![service_id, kind.as_str(), name_or_id, kind.number(name_or_id)], resource(kind)).optional()
 }
 
-/// How many resources a service has, of all kinds, without its bindings.
+/// How many resources a service has, of all kinds, without its bindings and its cron triggers, which have a limit of their own.
 pub fn count(conn: &Connection, service_id: i64) -> rusqlite::Result<u64> {
-    conn.prepare_cached("select count(*) from resources where service_id = ?1")?.query_row([service_id], |row| row.get(0)).map(i64::cast_unsigned)
+    conn.prepare_cached("select count(*) from resources where service_id = ?1 and kind <> ?2")?
+        .query_row(params![service_id, Kind::Cron.as_str()], |row| row.get(0))
+        .map(i64::cast_unsigned)
 }
 
 /// How many it has of one kind.
