@@ -63,7 +63,8 @@ async fn a_tick_comes_at_its_time_and_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_fails_comes_again_after_1_2_and_4_minutes_and_then_no_more() {
-    let host = deployed(json!({"status-500": "0 0 * * *", "absent": "0 0 * * *", "traps": "0 0 * * *", "fine": "0 0 * * *", "large": "0 0 * * *"})).await;
+    let host =
+        deployed(json!({"status-500": "0 0 * * *", "absent": "0 0 * * *", "traps": "0 0 * * *", "fine": "0 0 * * *", "large": "0 0 * * *"})).await;
     for (attempts, minutes) in [(1, 1), (2, 1), (3, 2), (4, 4)] {
         host.clock.advance(minutes * MINUTE + Duration::from_secs(1));
         for trigger in ["status-500", "absent", "traps"] {
