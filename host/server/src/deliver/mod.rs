@@ -144,10 +144,8 @@ impl Deliveries {
         let is_read = matches!(event, Event::Delivery(EventKind::Queue, _));
         let work = async {
             match Box::pin(runtime.invoke(service, event, Budget::top_level(trace))).await {
-                Ok(started) => Ok(answered(runtime, started).await),
-                Err(failure) if failure.has_begun() && failure.code.code != codes::STORAGE_FAILED.code => Ok(Delivered::Failed(failure.message)),
                 Ok(started) => Ok(answered(runtime, started, is_read).await),
-                Err(failure) if failure.has_begun() => Ok(Delivered::Failed(failure.message)),
+                Err(failure) if failure.has_begun() && failure.code.code != codes::STORAGE_FAILED.code => Ok(Delivered::Failed(failure.message)),
                 Err(failure) => Err(failure),
             }
         };
