@@ -23,6 +23,7 @@ mod pool;
 mod ringing;
 mod rows;
 mod session;
+mod telling;
 mod types;
 mod upkeep;
 mod view;
@@ -271,19 +272,5 @@ impl State {
         let answer = self.wait_for(&handle, What::Job(Box::new(call)), answer).await;
         drop(waiting);
         answer?.unwrap_or_else(|| Err(Error::closed()))
-    }
-
-    /// Tells the catalogue what the namespace's objects hold.
-    async fn tell(&self, namespace: Namespace) -> Result<(), Error> {
-        if self.0.shared.ledger.is_dropped(namespace) {
-            return Ok(());
-        }
-        let shared = self.0.shared.clone();
-        let (sender, told) = oneshot::channel();
-        self.0.shared.pool.submit(move || {
-            shared.tell_all(namespace);
-            let _ = sender.send(());
-        });
-        told.await.map_err(|_| Error::closed())
     }
 }

@@ -15,6 +15,7 @@ use super::ledger::Ledger;
 use super::memory::Memory;
 use super::pool::Pool;
 use super::rows::State as Settled;
+use super::telling::Telling;
 use super::waits::Waits;
 use super::{Error, Namespace, Options, rows};
 use crate::database;
@@ -55,6 +56,7 @@ pub(super) struct Shared {
     pub options: Options,
     pub template: Arc<[u8]>,
     pub waits: Waits,
+    pub telling: Telling,
     objects: Mutex<HashMap<Id, Entry>>,
     open: AtomicUsize,
     uses: AtomicU64,
@@ -112,6 +114,7 @@ impl Shared {
             options,
             template,
             waits: Waits::default(),
+            telling: Telling::default(),
             objects: Mutex::default(),
             open: AtomicUsize::new(0),
             uses: AtomicU64::new(0),

@@ -72,3 +72,26 @@ async fn objects_are_emptied_filled_closed_and_deleted_at_the_same_time() {
     state.close().await.unwrap();
     check(&folder);
 }
+
+#[tokio::test]
+async fn those_who_list_at_the_same_time_share_one_look_at_what_is_in_memory() {
+    let (_folder, _, state) = fresh().await;
+    put(&state, "room", "key", "x").await;
+    let listing = {
+        // The look cannot end before all have asked.
+        let handle = state.handle(&target("room")).unwrap();
+        let memory = handle.memory();
+        let mut listing: Vec<_> = (0..100).map(|_| Box::pin(state.usage(NAMESPACE))).collect();
+        for usage in &mut listing {
+            assert!(usage.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_pending());
+        }
+        assert_eq!(state.0.shared.telling.begun(NAMESPACE), Some(1));
+        drop(memory);
+        listing
+    };
+    let most = futures::future::join_all(listing).await;
+    assert!(most.into_iter().all(|usage| usage.unwrap() == Usage { objects: 1, bytes: 4 }));
+    assert_eq!(state.0.shared.telling.begun(NAMESPACE), None);
+    put(&state, "room", "key", "xx").await;
+    assert_eq!(state.usage(NAMESPACE).await.unwrap().bytes, 5);
+}
