@@ -88,7 +88,7 @@ impl World {
             "domain.add" => json!({"domain": "other.example.com"}),
             "cron.create" => json!({"name": "OTHER", "cronExpression": "0 0 1 1 *"}),
             "cron.update" => json!({"enabled": true}),
-            "queue.create" => json!({"name": "OTHER"}),
+            "kv.create" | "queue.create" => json!({"name": "OTHER"}),
             "queue.update" => json!({"maxRetries": 1}),
             "queue.send" => json!({"body": "x"}),
             "queue.send_batch" => json!({"messages": [{"body": "x"}]}),
