@@ -157,7 +157,7 @@ mod tests {
         env.within(|| {
             let jobs = queue("jobs");
             assert_eq!(jobs.send("good").unwrap(), "1-1");
-            assert_eq!(jobs.send_batch(["bad", "later"].map(|body| Outgoing::text(body))).unwrap(), ["1-2", "1-3"]);
+            assert_eq!(jobs.send_batch(["bad", "later"].map(Outgoing::text)).unwrap(), ["1-2", "1-3"]);
             jobs.send(Outgoing::bytes_of([0xff]).with_delay(Duration::from_secs(60))).unwrap();
             assert_eq!((jobs.metrics().unwrap().backlog_count, jobs.metrics().unwrap().backlog_bytes), (4, 13));
         });
