@@ -102,7 +102,7 @@ fn steps(req: Request) -> Result<Response> {
 
 /// A batch by way of the SDK's router: bodies are numbers, of which odd ones come again.
 fn typed(batch: &Batch) -> Result<()> {
-    batch.each(|number: u64| if number % 2 == 0 { Ok(()) } else { Err(tovuk::Error::internal("it is odd")) });
+    batch.each(|number: u64| if number.is_multiple_of(2) { Ok(()) } else { Err(tovuk::Error::internal("it is odd")) });
     Ok(())
 }
 
