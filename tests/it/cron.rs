@@ -185,7 +185,7 @@ async fn the_development_loop_ticks_by_its_clock_and_follows_the_file() {
     };
     at_home("tovuk clock advance 24h");
     // The two may tick in either order, so this one is not waited for by its line.
-    while at_home("tovuk cron history daily --service app --json").json()["runs"][0]["outcome"] != "succeeded" {}
+    while at_home("tovuk cron history daily --service app --json").json()["runs"][0]["outcome"] != "ok" {}
     // The wait begins when the failure is written down, which is after its line.
     let failed = |attempts: u64| {
         while at_home("tovuk cron history status-500 --service app --json").json()["runs"][0]["attempts"] != attempts {}
