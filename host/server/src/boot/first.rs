@@ -3,11 +3,13 @@
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::StartError;
 use crate::control::store::accounts;
 use crate::control::vault::write_private;
 use crate::control::{Control, OpenError, Refusal, Scope};
+use tovuk_kernel::clock::Clock;
 use tovuk_kernel::limits::Plan;
 
 /// A token that is kept in a file of the data folder, and the account that it is made for when there is none.
@@ -28,8 +30,25 @@ const ADMIN: Keeper =
 pub(super) const DEV: Keeper =
     Keeper { file: "dev-token", name: "dev-token file", scope: Scope::Account, handle: "dev", display_name: "Development", plan: Plan::Free };
 
+/// How often a folder that is in use is looked at again, and how long after.
+const CLAIMS: u32 = 25;
+const CLAIM_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
 /// Makes the data folder, for this user alone, and keeps other processes out of it for as long as the file is open.
-pub(super) fn claim(data: &Path) -> Result<File, StartError> {
+///
+/// A folder that is in use is looked at again for half a second: a host that has just ended can have left the lock with a child that it was starting, until
+/// that child runs its own program.
+pub(super) async fn claim(data: &Path) -> Result<File, StartError> {
+    for _ in 1..CLAIMS {
+        match try_claim(data) {
+            Err(StartError::InUse(_)) => Clock::system().sleep(CLAIM_AGAIN_AFTER).await,
+            claimed => return claimed,
+        }
+    }
+    try_claim(data)
+}
+
+fn try_claim(data: &Path) -> Result<File, StartError> {
     let failed = |source| StartError::Data { path: data.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(failed)?;
     for folder in ["uploads", "assets", "artifacts"] {

@@ -61,7 +61,7 @@ pub struct LocalHost {
 impl LocalHost {
     /// Starts a host with no services on the air. `observer` is told what the log store is told.
     pub async fn start(config: LocalConfig, compiler: Compiler, clock: Clock, observer: Arc<dyn Observer>) -> Result<Self, StartError> {
-        let lock = claim(&config.data)?;
+        let lock = claim(&config.data).await?;
         let vault = open::vault(&SecretKey::Generated, &config.data)?;
         let listener = bind(config.listen).await?;
         let port = address_of(&listener)?.port();
@@ -114,8 +114,8 @@ fn urls(port: u16) -> Urls {
 }
 
 /// Makes the data folder and keeps other processes, and version control, out of it.
-fn claim(data: &Path) -> Result<File, StartError> {
-    let lock = first::claim(data).map_err(|error| match error {
+async fn claim(data: &Path) -> Result<File, StartError> {
+    let lock = first::claim(data).await.map_err(|error| match error {
         StartError::InUse(_) => StartError::Running { url: fs::read_to_string(data.join(URL_FILE)).ok().map(|url| url.trim().to_owned()) },
         other => other,
     })?;

@@ -110,7 +110,7 @@ impl Host {
     /// Starts a host.
     pub async fn start(config: HostConfig, compiler: Compiler, clock: Clock) -> Result<Self, StartError> {
         config.check()?;
-        let lock = first::claim(&config.data)?;
+        let lock = first::claim(&config.data).await?;
         let vault = open::vault(&config.secret_key, &config.data)?;
         // Listened before anything is opened, so that an address in use is told at once and no request is refused meanwhile: clients wait.
         let public = bind(config.listen).await?;
