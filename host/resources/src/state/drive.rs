@@ -309,18 +309,18 @@ fn clear(handle: &Handle) -> Result<Answer<bool>, Error> {
     let id = handle.object.id.clone();
     let namespace = id.namespace;
     let before = handle.memory().counts;
-    let deleted = match handle.shared.catalogue.existing(namespace) {
+    let alarm = match handle.shared.catalogue.existing(namespace) {
         None => false,
         Some(_) => handle.shared.catalogue.write_blocking(namespace, move |tx, shard| {
-            let (_, existed) = rows::delete(tx, id.namespace, &id.object)?;
+            let alarm = rows::delete(tx, id.namespace, &id.object)?;
             shard.due.update(tx)?;
-            Ok(existed)
+            Ok(alarm)
         })?,
     };
     handle.cleared();
     handle.shared.ledger.release(namespace, before.bytes);
     handle.shared.to_remove.notify_one();
-    let existed = deleted || before.values > 0;
+    let existed = alarm || before.values > 0;
     Ok(Answer { value: existed, rows_read: 1, rows_written: before.values.max(u64::from(existed)), object: Default::default() })
 }
 

@@ -136,17 +136,17 @@ pub(super) fn vacate(tx: &Transaction<'_>, namespace: Namespace, object: &str) -
     Ok(())
 }
 
-/// Forgets an object with all that it has. Returns its incarnation and whether it existed.
-pub(super) fn delete(tx: &Transaction<'_>, namespace: Namespace, object: &str) -> Result<(Option<i64>, bool), Error> {
+/// Forgets an object with all that it has. Returns whether it had an alarm; what values it has is not told here at once, so the caller knows better.
+pub(super) fn delete(tx: &Transaction<'_>, namespace: Namespace, object: &str) -> Result<bool, Error> {
     check_namespace(tx, namespace)?;
-    let sql = "DELETE FROM objects WHERE namespace = ?1 AND key = ?2 RETURNING incarnation, vals > 0 OR next IS NOT NULL";
+    let sql = "DELETE FROM objects WHERE namespace = ?1 AND key = ?2 RETURNING incarnation, next IS NOT NULL";
     let row = |row: &Row<'_>| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, bool>(1)?));
     let deleted = tx.prepare_cached(sql)?.query_row(params![namespace.0, object.as_bytes()], row).optional()?;
-    let (incarnation, existed) = deleted.unwrap_or_default();
+    let (incarnation, alarm) = deleted.unwrap_or_default();
     if let Some(incarnation) = incarnation {
         note_removed(tx, namespace, object, incarnation)?;
     }
-    Ok((incarnation, existed))
+    Ok(alarm)
 }
 
 /// Objects of a namespace, one more than asked for if there are more.

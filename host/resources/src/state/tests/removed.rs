@@ -23,6 +23,15 @@ async fn a_deleted_object_is_gone_with_its_file_and_can_be_made_anew() {
 }
 
 #[tokio::test]
+async fn an_object_that_was_emptied_is_not_said_to_have_existed() {
+    let (_folder, _clock, state) = fresh().await;
+    put(&state, "a", "key", "x").await;
+    assert_eq!(objects(&state).await, ["a"]);
+    assert!(state.delete_value(&target("a"), "key").await.unwrap().value);
+    assert!(!state.delete_object(&target("a")).await.unwrap().value);
+}
+
+#[tokio::test]
 async fn a_dropped_namespace_is_refused_and_removed_and_its_neighbour_stays() {
     let (folder, clock, state) = fresh().await;
     let neighbour = Target { namespace: Namespace(NAMESPACE.0 + 8), ..target("a") };
