@@ -9,6 +9,7 @@ pub mod database;
 mod killing;
 pub mod kv;
 mod ledger;
+pub mod memory;
 pub mod objects;
 pub mod queue;
 mod shares;

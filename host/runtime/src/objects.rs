@@ -15,7 +15,7 @@ use crate::body::Body;
 use crate::component::OBJECT_HANDLER;
 use crate::failure::Failure;
 use crate::imports::convert;
-use crate::imports::state::{OwnObject, told};
+use crate::imports::state::{OwnObject, state_told};
 use crate::instance::{Data, Instance};
 use crate::invocation::Invocation;
 use crate::invoke::{Admitted, Budget, Started};
@@ -96,7 +96,7 @@ type Left = (Result<Answered, Failure>, Option<OwnObject>);
 
 /// A refusal or a failure of the store.
 fn failed(error: &state::Error, outcome: Outcome) -> Failure {
-    let (code, text) = told(error);
+    let (code, text) = state_told(error);
     Failure::new(code, outcome, text)
 }
 

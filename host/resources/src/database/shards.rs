@@ -76,6 +76,18 @@ impl Shards {
         self.shards.iter().filter_map(|shard| shard.database.get())
     }
 
+    /// The highest number in all files, as `of` reads it from one; 0 when there is none.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub async fn highest<E: From<Error> + Send + 'static>(&self, of: fn(&Connection) -> Result<i64, E>) -> Result<i64, E> {
+        let mut highest = 0;
+        for database in self.all() {
+            highest = highest.max(database.read(of).await?);
+        }
+        Ok(highest)
+    }
+
     fn shard(&self, number: i64) -> Option<&Shard> {
         let count = i64::try_from(self.shards.len()).ok()?;
         self.shards.get(usize::try_from(number.checked_rem_euclid(count)?).ok()?)

@@ -30,13 +30,14 @@ use tovuk_kernel::limits::{KV_BULK_BYTES_MAX, KV_BULK_READ_KEYS_MAX, KV_BULK_WRI
 
 pub use error::Error;
 pub use list::Pages;
-pub use types::{Deleted, Entry, List, Listed, Memory, Namespace, Page, Put, Usage, Written};
+pub use types::{Deleted, Entry, List, Listed, Namespace, Page, Put, Usage, Written};
 pub use update::Tag;
 
 use crate::database::rusqlite::Transaction;
 use crate::database::shards::Shards;
 use crate::database::{self, Counts, Database};
 use crate::ledger::Ledger;
+use crate::memory::Memory;
 use crate::shares::Shares;
 use cache::Cache;
 use store::Change;
@@ -313,11 +314,7 @@ impl Kv {
 
     /// The highest number of a namespace that was ever written to; 0 when there is none.
     pub async fn highest(&self) -> Result<i64, Error> {
-        let mut highest = 0;
-        for database in self.store.shards.all() {
-            highest = highest.max(database.read(store::highest).await?);
-        }
-        Ok(highest)
+        self.store.shards.highest(store::highest).await
     }
 
     /// What a namespace holds.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use tovuk_kernel::clock::UnixMs;
 
-use super::types::{Checked, Memory, is_live};
+use super::types::{Checked, is_live};
 use super::{Entry, Error, Listed, Namespace, Usage};
 use crate::database::rusqlite;
+use crate::memory::Memory;
 
 /// The tables of a shard.
 pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];

@@ -52,12 +52,6 @@ impl Entry {
     }
 }
 
-/// Where the memory for what is read is counted, until this is dropped.
-pub trait Memory: Send + Sync {
-    /// Takes so many bytes, if there are so many left.
-    fn take(&self, bytes: u64) -> bool;
-}
-
 /// What a namespace holds. Keys that have expired count until they are swept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {

@@ -221,11 +221,7 @@ impl Queues {
     /// # Errors
     /// When the store fails.
     pub async fn highest(&self) -> Result<i64, Error> {
-        let mut highest = 0;
-        for database in self.store.shards.all() {
-            highest = highest.max(database.read(rows::highest).await?);
-        }
-        Ok(highest)
+        self.store.shards.highest(rows::highest).await
     }
 
     /// The highest number of a service that has ever had a queue, dropped ones included; 0 when there is none.
@@ -233,11 +229,7 @@ impl Queues {
     /// # Errors
     /// When the store fails.
     pub async fn highest_service(&self) -> Result<i64, Error> {
-        let mut highest = 0;
-        for database in self.store.shards.all() {
-            highest = highest.max(database.read(rows::highest_service).await?);
-        }
-        Ok(highest)
+        self.store.shards.highest(rows::highest_service).await
     }
 
     /// The settings of a queue. They are another value after each call that sets them, also one that has changed nothing.

@@ -12,7 +12,7 @@ use super::types::{check_changes, check_entry, check_key};
 use super::view::{Allowance, View};
 use super::waits::Held;
 use super::{AlarmInfo, Answer, Change, Error, Holds, List, Listed, Page, Schedule, State, Swapped, Target, Written};
-use crate::kv::Memory;
+use crate::memory::Memory;
 
 /// The right to an object. The next one has it when this is dropped.
 pub(super) struct Turn {

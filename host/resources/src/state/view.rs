@@ -15,7 +15,7 @@ use super::memory::{Reply, length};
 use super::objects::Handle;
 use super::types::{Span, check_entry, integer};
 use super::{AlarmInfo, Answer, Change, Counts, Error, Listed, Swapped, Written, ringing};
-use crate::kv::Memory;
+use crate::memory::Memory;
 
 /// What a change takes in memory besides its key and its value, more or less, in bytes.
 const CHANGE_BYTES: usize = 128;

@@ -5,15 +5,13 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use tovuk_kernel::codes;
 use tovuk_kernel::limits::{KV_CALL_BYTES_MAX, kv_account_bytes};
 use tovuk_kernel::resource::Kind;
 use tovuk_resources::kv::{self, Kv, Namespace};
 use wasmtime::component::Linker;
 
 use super::Whole;
-use super::data::error;
+use super::data::{error, told};
 use crate::data_bindings::tovuk::data::types;
 use crate::data_bindings::tovuk::kv::store;
 use crate::instance::Data;
@@ -35,29 +33,16 @@ impl Data {
         self.resource(Kind::Kv, name).map(Namespace)
     }
 
-    /// A value or an object on its way into its store, which counts as host memory until it is there.
-    pub(super) fn held(&self, value: Vec<u8>) -> Result<Bytes, types::Error> {
-        let reservation = self.invocation.runtime.memory().reserve();
-        if !reservation.grow(value.len() as u64) {
-            return Err(error(&codes::HOST_BUSY, "the host has no memory left for these bytes; try again shortly".to_owned()));
-        }
-        Ok(reservation.hold(value.into()))
-    }
-
     fn put_of(&self, item: store::Item) -> Result<kv::Put, types::Error> {
         let value = self.held(item.value)?;
         Ok(kv::Put { key: item.key, value, metadata: item.metadata, expiration: item.expiration, ttl_seconds: item.ttl })
     }
 }
 
-/// What the guest is told. Why a file could not be read or written is for the operator.
+/// What the guest is told.
 pub(super) fn refused(refused: kv::Error) -> types::Error {
-    let code = refused.code();
-    if let kv::Error::Database(error) = &refused {
-        tracing::error!("KV failed: {error}");
-        return self::error(code, code.message.to_owned());
-    }
-    error(code, refused.to_string())
+    let (code, text) = told("KV", refused.code(), &refused, matches!(refused, kv::Error::Database(_)));
+    error(code, text)
 }
 
 /// The bytes of a value. They are copied where they are hot, and others have them too.

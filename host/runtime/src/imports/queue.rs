@@ -6,7 +6,7 @@ use tovuk_resources::queue::{self, Encoding, Queue, Queues};
 use wasmtime::component::Linker;
 
 use super::Whole;
-use super::data::error;
+use super::data::{error, told};
 use crate::data_bindings::tovuk::data::types;
 use crate::data_bindings::tovuk::queue::producer;
 use crate::instance::Data;
@@ -34,14 +34,10 @@ impl Data {
     }
 }
 
-/// What the guest is told. Why a file could not be read or written is for the operator.
+/// What the guest is told.
 fn refused(refused: queue::Error) -> types::Error {
-    let code = refused.code();
-    if let queue::Error::Database(error) = &refused {
-        tracing::error!("a queue failed: {error}");
-        return self::error(code, code.message.to_owned());
-    }
-    error(code, refused.to_string())
+    let (code, text) = told("a queue", refused.code(), &refused, matches!(refused, queue::Error::Database(_)));
+    error(code, text)
 }
 
 impl producer::Host for Data {

@@ -1,12 +1,13 @@
 //! `tovuk:state/store`: the State of the worker's service. The store checks every limit; here names become numbers and bytes change hands. Within a call
 //! of an object's handler, what is done to that object goes to the session that the call has.
 
+use tovuk_kernel::codes::Code;
 use tovuk_kernel::resource::Kind;
 use tovuk_resources::state::{self, Change, List, Namespace, Page, Schedule, Session, State, Target, Written};
 use wasmtime::component::Linker;
 
 use super::Whole;
-use super::data::error;
+use super::data::{error, told};
 use crate::data_bindings::tovuk::data::types;
 use crate::data_bindings::tovuk::state::store;
 use crate::instance::Data;
@@ -38,20 +39,15 @@ impl Data {
     }
 }
 
-/// What the guest is told. Why a file could not be read or written is for the operator.
+/// What the guest is told.
 fn refused(refused: state::Error) -> types::Error {
-    let (code, text) = told(&refused);
+    let (code, text) = state_told(&refused);
     error(code, text)
 }
 
-/// The code and the text of an error, for whoever wrote the worker.
-pub(crate) fn told(refused: &state::Error) -> (&'static tovuk_kernel::codes::Code, String) {
-    let code = refused.code();
-    if let state::Error::Database(error) = refused {
-        tracing::error!("State failed: {error}");
-        return (code, code.message.to_owned());
-    }
-    (code, refused.to_string())
+/// The code and the text of an error of State.
+pub(crate) fn state_told(refused: &state::Error) -> (&'static Code, String) {
+    told("State", refused.code(), refused, matches!(refused, state::Error::Database(_)))
 }
 
 fn list_of(options: store::ListOptions) -> List {

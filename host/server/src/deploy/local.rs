@@ -135,9 +135,11 @@ pub async fn put(control: &Control, deploy: LocalDeploy) -> Result<Deployed, Ref
         output = Output { artifact: Some(artifact), component_bytes: Some(bytes), assets: None };
     }
     migrations::check(&declared.name, &declared.service, &deploy.migrations)?;
-    let applied = migrate(control, &account, &declared.name, deploy.migrations).await?;
+    let (id, name) = (account.id, declared.name.clone());
+    let service = control.read(move |conn| service_of(conn, id, &name)).await?;
+    let applied = migrate(control, &account, &service, deploy.migrations).await?;
     let _air = control.air().await;
-    set_queues(control, &account, &declared).await?;
+    queue_settings::apply(control, &service, &declared.service).await?;
     let local = Local { assets: deploy.assets, secrets: deploy.secrets };
     let nonce = random::<16>().map_err(Refusal::internal)?;
     let recorded = control.write({
@@ -153,22 +155,9 @@ pub async fn put(control: &Control, deploy: LocalDeploy) -> Result<Deployed, Ref
     Ok(Deployed { missing, applied })
 }
 
-/// Gives queues the settings that are declared now.
-async fn set_queues(control: &Control, account: &Account, declared: &Declared) -> Result<(), Refusal> {
-    let (account, name) = (account.id, declared.name.clone());
-    let found = control.read(move |conn| {
-        let service = service_of(conn, account, &name)?;
-        Ok((Version::live(conn, service.id)?.map(|live| live.declared.service), service))
-    });
-    let (before, service) = found.await?;
-    queue_settings::apply(control, &service, &declared.service, before.as_ref()).await
-}
-
-async fn migrate(control: &Control, account: &Account, service: &str, migrations: Migrations) -> Result<Vec<String>, Refusal> {
+async fn migrate(control: &Control, account: &Account, service: &Service, migrations: Migrations) -> Result<Vec<String>, Refusal> {
     let mut applied = Vec::new();
     if !migrations.is_empty() {
-        let (account_id, name) = (account.id, service.to_owned());
-        let service = control.read(move |conn| service_of(conn, account_id, &name)).await?;
         migrations::apply(control, service.id, account.plan, migrations, |line| applied.push(line.to_owned())).await?;
     }
     Ok(applied)

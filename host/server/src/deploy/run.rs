@@ -138,9 +138,7 @@ async fn attempt(control: &Control, version: &Version, log: &BuildLog, cancel: &
 /// Gives the queues and cron triggers of a service the settings and expressions of the version that is about to go on the air, after the one that is on it.
 /// For whoever has the air, so that no other version comes between.
 pub(crate) async fn apply_settings(control: &Control, service: &Service, declared: &project::Service) -> Result<(), Refusal> {
-    let id = service.id;
-    let before = control.read(move |conn| Version::live(conn, id)).await?.map(|live| live.declared.service);
-    queue_settings::apply(control, service, declared, before.as_ref()).await?;
+    queue_settings::apply(control, service, declared).await?;
     cron::apply(control, service, declared).await
 }
 

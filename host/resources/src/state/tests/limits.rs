@@ -80,7 +80,7 @@ async fn a_session_holds_what_it_changes_last_and_no_more() {
 /// Memory of so many bytes.
 struct Room(std::sync::atomic::AtomicU64);
 
-impl crate::kv::Memory for Room {
+impl crate::memory::Memory for Room {
     fn take(&self, bytes: u64) -> bool {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
     }

@@ -14,6 +14,7 @@ use tovuk_resources::kv;
 use tovuk_runtime::memory::Reservation;
 
 use super::kv_values::{Encoding, Entry, EntryToPut, shown};
+use super::lists::{Room, page_limit, written_bytes};
 use super::resources::{self, ResourceEntry};
 use super::services::ResourcesResponse;
 use crate::control::handler::Handler;
@@ -54,7 +55,7 @@ impl Request for Create {
 impl Handler for Create {
     async fn run(self, control: Control, caller: Caller) -> Result<Created, Refusal> {
         let made = resources::make(&control, caller, Self::OPERATION.name, (self.service, Kind::Kv, self.name)).await?;
-        Ok(Created { namespace: made.resource.into(), resources: made.resources })
+        Ok(Created { namespace: made.resource.into(), resources: made.resources.complete(&control).await? })
     }
 }
 
@@ -337,23 +338,18 @@ impl Handler for Keys {
         let (kv, namespace) = namespace(&control, &caller, &self.service, self.namespace).await?;
         let mut answer = KeysPage { keys: Vec::new(), has_more: false, next_cursor: None, memory: None };
         if let Some(limit) = self.limit {
-            let limit = Some(usize::try_from(limit).unwrap_or(usize::MAX));
-            answer.add(kv.list(namespace, kv::List { prefix: self.prefix, limit, cursor: self.cursor }).await?);
+            let list = kv::List { prefix: self.prefix, limit: page_limit(limit), cursor: self.cursor };
+            answer.add(kv.list(namespace, list).await?);
             return Ok(answer);
         }
-        let (memory, mut bytes) = (control.runtime().memory().reserve(), 0);
+        let mut room = Room::new(&control, KV_LIST_BYTES_MAX);
         let mut pages = kv.pages(namespace, self.prefix, self.cursor);
-        while bytes < KV_LIST_BYTES_MAX
+        while room.is_left()
             && let Some(page) = pages.next().await
         {
-            let more = answer.add(page?);
-            // The first page is always given: it is small.
-            if bytes > 0 && !memory.grow(more as u64) {
-                return Err(kv::Error::Busy.into());
-            }
-            bytes += more;
+            room.take(answer.add(page?))?;
         }
-        answer.memory = Some(memory);
+        answer.memory = Some(room.into_memory());
         Ok(answer)
     }
 }
@@ -373,14 +369,4 @@ impl KeyEntry {
     fn bytes(&self) -> usize {
         size_of::<Self>() + written_bytes(&self.name) + self.metadata.as_ref().map_or(0, |metadata| metadata.get().len())
     }
-}
-
-/// What a text takes in an answer.
-pub(super) fn written_bytes(text: &str) -> usize {
-    let escaped = |byte: u8| match byte {
-        0..=0x1f => 6,
-        b'"' | b'\\' => 2,
-        _ => 1,
-    };
-    text.bytes().map(escaped).sum()
 }

@@ -61,16 +61,20 @@ impl EntryToPut {
 
 /// The bytes that a value stands for. What is no text is stored as the request wrote it.
 pub(super) fn bytes_of(value: &RawValue, encoding: Encoding) -> Result<Bytes, Refusal> {
-    let invalid = |text: String| Refusal::new(&codes::INVALID_REQUEST, text);
-    let json = value.get();
-    if !json.starts_with('"') {
-        return Ok(Bytes::copy_from_slice(json.as_bytes()));
+    match string_of("value", value)? {
+        None => Ok(Bytes::copy_from_slice(value.get().as_bytes())),
+        Some(text) if encoding == Encoding::Text => Ok(text.into()),
+        Some(text) => {
+            let invalid = |error| Refusal::new(&codes::INVALID_REQUEST, format!("the value is no base64: {error}"));
+            Ok(STANDARD.decode(text).map_err(invalid)?.into())
+        }
     }
-    let text: String = serde_json::from_str(json).map_err(|error| invalid(format!("`value`: {error}")))?;
-    match encoding {
-        Encoding::Text => Ok(text.into()),
-        Encoding::Base64 => Ok(STANDARD.decode(text).map_err(|error| invalid(format!("the value is no base64: {error}")))?.into()),
-    }
+}
+
+/// The text of a JSON string, or none where the JSON is something else: that is stored or sent as the request wrote it.
+pub(super) fn string_of(field: &str, json: &RawValue) -> Result<Option<String>, Refusal> {
+    let invalid = |error| Refusal::new(&codes::INVALID_REQUEST, format!("`{field}`: {error}"));
+    json.get().starts_with('"').then(|| serde_json::from_str(json.get()).map_err(invalid)).transpose()
 }
 
 /// Bytes as an answer has them: as they are, or in base64 where they are no text.

@@ -13,6 +13,7 @@ pub mod env;
 pub mod kv;
 pub mod kv_bulk;
 pub mod kv_values;
+mod lists;
 pub mod login;
 pub mod operator;
 pub mod queue_messages;

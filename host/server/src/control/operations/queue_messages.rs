@@ -9,7 +9,7 @@ use tovuk_kernel::limits::{API_QUEUE_BODY_BYTES_MAX, QUEUE_LIST_BYTES_MAX, QUEUE
 use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, PAGE_ARGUMENTS, Request};
 use tovuk_resources::queue;
 
-use super::kv_values::Encoding;
+use super::kv_values::{Encoding, string_of};
 use super::queue_settings::Consumer;
 use super::queues::{QUEUE, queue_of};
 use super::timestamp;
@@ -61,11 +61,9 @@ pub struct MessageToSend {
 
 impl MessageToSend {
     fn into_send(self, delay_seconds: Option<u32>) -> Result<queue::Send, Refusal> {
-        let json = self.body.get();
-        let invalid = |error: serde_json::Error| Refusal::new(&codes::INVALID_REQUEST, format!("`body`: {error}"));
-        let (text, encoding) = match json.starts_with('"') {
-            true => (serde_json::from_str(json).map_err(invalid)?, self.encoding.into()),
-            false => (json.to_owned(), queue::Encoding::Text),
+        let (text, encoding) = match string_of("body", &self.body)? {
+            Some(text) => (text, self.encoding.into()),
+            None => (self.body.get().to_owned(), queue::Encoding::Text),
         };
         Ok(queue::Send::from_text(text, encoding, self.delay_seconds.or(delay_seconds))?)
     }

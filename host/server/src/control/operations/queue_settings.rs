@@ -11,6 +11,7 @@ use super::resources::ResourceEntry;
 use crate::control::store::resources::{self as rows, Resource};
 use crate::control::store::services::Service;
 use crate::control::{Control, Refusal};
+use crate::deploy::live::Version;
 
 /// Who takes messages out of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -204,20 +205,15 @@ pub(crate) async fn make(control: &Control, service: &Service, declared: &projec
     set(control, service, made, declared, None).await
 }
 
-/// The same for all queues that the project file declares. `before` is what the live deploy declared.
-pub(crate) async fn apply(
-    control: &Control,
-    service: &Service,
-    declared: &project::Service,
-    before: Option<&project::Service>,
-) -> Result<(), Refusal> {
+/// The same for all queues that the project file declares, after what the live deploy declares.
+pub(crate) async fn apply(control: &Control, service: &Service, declared: &project::Service) -> Result<(), Refusal> {
     if declared.queues.is_empty() {
         return Ok(());
     }
     create(control, service).await?;
     let id = service.id;
-    let all = control.read(move |conn| Ok(rows::list(conn, id, Kind::Queue)?)).await?;
-    set(control, service, all, declared, before).await
+    let (all, live) = control.read(move |conn| Ok((rows::list(conn, id, Kind::Queue)?, Version::live(conn, id)?))).await?;
+    set(control, service, all, declared, live.as_ref().map(|live| &live.declared.service)).await
 }
 
 async fn set(

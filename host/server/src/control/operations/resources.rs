@@ -135,7 +135,7 @@ pub(super) struct Made {
     pub resources: ResourcesResponse,
 }
 
-/// Makes the row of a resource for a caller. `operation` is what the account's activity calls it.
+/// Makes the row of a resource for a caller. `operation` is what the account's activity calls it. What only the stores know is not in the answer yet.
 pub(super) async fn make(control: &Control, caller: Caller, operation: &'static str, of: (String, Kind, String)) -> Result<Made, Refusal> {
     let (now, (service, kind, name)) = (control.now_ms(), of);
     let work = control.write(move |conn| {
@@ -144,8 +144,7 @@ pub(super) async fn make(control: &Control, caller: Caller, operation: &'static 
         note(conn, &caller, operation, Some(service.id), &name, now)?;
         Ok(Made { resources: ResourcesResponse::changed(conn, &service)?, resource, service })
     });
-    let made: Made = work.await?;
-    Ok(Made { resources: made.resources.complete(control).await?, ..made })
+    work.await
 }
 
 /// Takes back what was made, because its store would not have it.
@@ -171,7 +170,7 @@ pub(super) async fn remove(
         note(conn, &caller, operation, Some(service.id), &resource.name, now)?;
         ResourcesResponse::changed(conn, &service)
     });
-    let mut resources = work.await?.complete(control).await?;
+    let mut resources = work.await?;
     if !control.remove_data().await {
         resources.next_actions.push(STILL_REMOVING.to_owned());
     }

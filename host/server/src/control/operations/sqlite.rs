@@ -116,7 +116,7 @@ impl Handler for Create {
             resources::unmake(&control, &made.resource).await?;
             return Err(refusal);
         }
-        Ok(Created { database: made.resource.into(), resources: made.resources })
+        Ok(Created { database: made.resource.into(), resources: made.resources.complete(&control).await? })
     }
 }
 

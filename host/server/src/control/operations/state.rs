@@ -10,7 +10,7 @@ use tovuk_kernel::resource::Kind;
 use tovuk_resources::state;
 use tovuk_runtime::memory::Reservation;
 
-use super::kv::written_bytes;
+use super::lists::{Room, page_limit, written_bytes};
 use super::resources::{self, ResourceEntry};
 use super::services::ResourcesResponse;
 use super::state_values::Removed;
@@ -53,7 +53,7 @@ impl Request for Create {
 impl Handler for Create {
     async fn run(self, control: Control, caller: Caller) -> Result<Created, Refusal> {
         let made = resources::make(&control, caller, Self::OPERATION.name, (self.service, Kind::State, self.class_name)).await?;
-        Ok(Created { namespace: made.resource.into(), resources: made.resources })
+        Ok(Created { namespace: made.resource.into(), resources: made.resources.complete(&control).await? })
     }
 }
 
@@ -167,10 +167,6 @@ impl Request for Objects {
     type Response = ObjectsPage;
 }
 
-fn page_limit(limit: u32) -> Option<usize> {
-    Some(usize::try_from(limit).unwrap_or(usize::MAX))
-}
-
 impl Handler for Objects {
     const COUNTS_ANSWER: bool = true;
 
@@ -184,14 +180,14 @@ impl Handler for Objects {
             answer.add(control.state().objects(namespace, list).await?);
             return Ok(answer);
         }
-        let mut room = Room::new(&control);
+        let mut room = Room::new(&control, STATE_LIST_BYTES_MAX);
         let mut pages = control.state().object_pages(namespace, self.prefix, self.cursor);
         while room.is_left()
             && let Some(page) = pages.next().await
         {
             room.take(answer.add(page?))?;
         }
-        answer.memory = Some(room.memory);
+        answer.memory = Some(room.into_memory());
         Ok(answer)
     }
 }
@@ -203,31 +199,6 @@ impl ObjectsPage {
         self.objects.extend(page.items.into_iter().map(ObjectEntry::from));
         (self.has_more, self.next_cursor) = (page.has_more, page.next_cursor);
         bytes
-    }
-}
-
-/// What a whole list may take: it counts as host memory, and ends when it is long.
-struct Room {
-    memory: Reservation,
-    bytes: usize,
-}
-
-impl Room {
-    fn new(control: &Control) -> Self {
-        Self { memory: control.runtime().memory().reserve(), bytes: 0 }
-    }
-
-    fn is_left(&self) -> bool {
-        self.bytes < STATE_LIST_BYTES_MAX
-    }
-
-    /// Takes what a page needs. The first one is always given: it is small.
-    fn take(&mut self, bytes: usize) -> Result<(), Refusal> {
-        if self.bytes > 0 && !self.memory.grow(bytes as u64) {
-            return Err(Refusal::new(&codes::HOST_BUSY, "the host has no memory left for this list; try again shortly, or ask for less at a time"));
-        }
-        self.bytes += bytes;
-        Ok(())
     }
 }
 
@@ -307,14 +278,14 @@ impl Handler for Keys {
             answer.add(control.state().keys(&target, list).await?.value);
             return Ok(answer);
         }
-        let mut room = Room::new(&control);
+        let mut room = Room::new(&control, STATE_LIST_BYTES_MAX);
         let mut pages = control.state().key_pages(&target, self.prefix, self.cursor);
         while room.is_left()
             && let Some(page) = pages.next().await
         {
             room.take(answer.add(page?.value))?;
         }
-        answer.memory = Some(room.memory);
+        answer.memory = Some(room.into_memory());
         Ok(answer)
     }
 }

@@ -23,6 +23,7 @@ use crate::deliver::Delivered;
 const HOLD: Duration = Duration::from_secs(1);
 /// How long it is left alone at most.
 const HOLD_MAX: Duration = Duration::from_secs(60);
+
 /// How a delivery went.
 enum Ended {
     Done,
