@@ -12,7 +12,7 @@ mod ledger;
 pub mod memory;
 pub mod objects;
 pub mod queue;
-mod shares;
+pub mod shares;
 pub mod sqlite;
 pub mod state;
 pub mod stores;

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 const REMEMBERED: usize = 1_024;
 
 /// A share for each owner, all of one size.
-pub(crate) struct Shares {
+pub struct Shares {
     size: u32,
     known: Mutex<HashMap<i64, Weak<Semaphore>>>,
 }

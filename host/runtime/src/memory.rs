@@ -32,6 +32,11 @@ impl HostMemory {
         self.0.used_bytes.load(Ordering::Relaxed)
     }
 
+    /// Bytes that guests and bodies may have together.
+    pub fn budget_bytes(&self) -> u64 {
+        self.0.budget_bytes
+    }
+
     /// Whether the budget is not used up.
     pub fn is_available(&self) -> bool {
         self.used_bytes() < self.0.budget_bytes

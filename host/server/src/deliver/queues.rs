@@ -4,16 +4,17 @@
 //! - **At least once.** A batch stays in the store until what its worker answered is on disk. Whatever ends a task gives its messages back.
 //! - **A queue waits for itself.** Where a worker cannot be called, has no handler, or fails, its own queue is tried later, and other queues go on.
 //! - **No more than there is room for.** Bodies that wait or are being delivered count as host memory, and batches of all queues together have half of the
-//!   host's instance slots, so that requests have the other half.
+//!   host's instance slots, so that requests have the other half. An account has a share of these places, and of the memory in which batches wait for more
+//!   messages: where it is used up, smaller batches go (`queues/room.rs`).
 
 mod event;
 mod feed;
 mod form;
+mod room;
 
 use std::sync::Arc;
 
 use dashmap::{DashMap, Entry};
-use tokio::sync::Semaphore;
 use tovuk_kernel::resource::Kind;
 use tovuk_resources::queue::{MessageId, Queue, Settled};
 
@@ -110,7 +111,7 @@ pub(super) fn start(control: &Control) {
 
 async fn dispatch(control: Control) {
     let slots = usize::try_from(control.runtime().slots().total() / 2).unwrap_or(1).max(1);
-    let room = Arc::new(Semaphore::new(slots));
+    let room = Arc::new(room::Room::new(slots, control.runtime().memory().budget_bytes()));
     let mut stopping = std::pin::pin!(control.deliveries().stopping());
     loop {
         let queues = tokio::select! {

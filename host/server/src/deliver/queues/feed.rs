@@ -7,7 +7,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tovuk_resources::queue::{Batch, Error, Policy, Queue, Verdict};
 use tovuk_runtime::record::EventKind;
@@ -15,6 +14,7 @@ use tovuk_runtime::service::Deployment;
 
 use super::event::{self, Answer};
 use super::form::{Context, Formed, Forming, Next, next};
+use super::room::Room;
 use super::{Doing, Names, Shown};
 use crate::control::Control;
 use crate::deliver::Delivered;
@@ -106,7 +106,7 @@ impl Pace {
 }
 
 /// Delivers what is in a queue until there is nothing left, the queue is gone, or the host stops.
-pub(super) async fn run(control: Control, queue: Queue, room: Arc<Semaphore>) {
+pub(super) async fn run(control: Control, queue: Queue, room: Arc<Room>) {
     let mut stopping = std::pin::pin!(control.deliveries().stopping());
     let names = loop {
         match Names::of(&control, queue).await {

@@ -3,13 +3,13 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tovuk_kernel::limits::{QUEUE_BATCH_MESSAGES_MAX, QUEUE_BODY_BYTES_MAX};
 use tovuk_resources::queue::{Batch, Consumer, Error, Queue, Queues, Take};
 use tovuk_runtime::memory::Reservation;
 use tovuk_runtime::service::Deployment;
 
 use super::Names;
+use super::room::{Place, Room, Waiting};
 use crate::control::Control;
 
 /// Bodies of one batch, in bytes: there is room for the largest messages.
@@ -23,7 +23,7 @@ pub(super) struct Context {
     pub(super) queue: Queue,
     pub(super) names: Names,
     /// For batches of all queues.
-    pub(super) room: Arc<Semaphore>,
+    pub(super) room: Arc<Room>,
 }
 
 impl Context {
@@ -46,6 +46,8 @@ impl Context {
 pub(super) struct Forming {
     batch: Batch,
     memory: Reservation,
+    /// What it may have while it waits. Without it, it goes.
+    waiting: Option<Waiting>,
     /// When it goes as it is.
     until_ms: u64,
 }
@@ -54,7 +56,7 @@ pub(super) struct Forming {
 pub(super) struct Formed {
     pub(super) batch: Batch,
     pub(super) memory: Reservation,
-    pub(super) place: OwnedSemaphorePermit,
+    pub(super) place: Place,
     /// Whether it is as large as it may be, so that more messages may be waiting.
     pub(super) is_full: bool,
 }
@@ -72,6 +74,8 @@ pub(super) enum Next {
 /// it waits.
 pub(super) async fn next(context: &Context, forming: &mut Option<Forming>, is_idle: bool) -> Result<Next, Error> {
     let (queues, queue, clock) = (context.queues(), context.queue, context.control.clock());
+    let account = context.names.service.account_id;
+    let mut place = None;
     loop {
         let policy = queues.policy(queue)?;
         let Some(live) = context.version().upgrade() else {
@@ -83,27 +87,39 @@ pub(super) async fn next(context: &Context, forming: &mut Option<Forming>, is_id
         // A worker that streams is not sent more than it takes.
         let bytes = BATCH_BYTES_MAX.min(usize::try_from(live.limits.stream_body_mb << 19).unwrap_or(usize::MAX));
         drop(live);
+        // A batch that may not wait goes as it is.
+        let goes = matches!(forming, Some(Forming { waiting: None, .. }));
         let (has, has_bytes, until_ms) = match forming {
             Some(Forming { batch, until_ms, .. }) => (batch.messages().len(), bytes_of(batch), *until_ms),
             None => (0, 0, context.now_ms().saturating_add(u64::from(policy.max_batch_timeout_seconds) * 1_000)),
         };
-        let mut is_full = has >= most || has_bytes.saturating_add(QUEUE_BODY_BYTES_MAX) > bytes;
+        let mut is_full = goes || has >= most || has_bytes.saturating_add(QUEUE_BODY_BYTES_MAX) > bytes;
         if !is_full {
-            let taken = queues.take(queue, Take { messages: most - has, bytes: bytes - has_bytes }).await?;
+            let may_wait = context.room.may_wait(account);
+            // What could not wait for a place is not taken before there is one.
+            if forming.is_none() && may_wait < QUEUE_BODY_BYTES_MAX && place.is_none() {
+                place = context.room.place(account).await;
+            }
+            let taken = queues.take(queue, Take { messages: most - has, bytes: (bytes - has_bytes).min(may_wait) }).await?;
             if !taken.is_empty() {
                 if !take_in(context, forming, taken, until_ms) {
                     *forming = None;
                     return Ok(Next::Hold("the host has no memory for a batch now".to_owned()));
                 }
-                is_full = forming.as_ref().is_some_and(|forming| forming.batch.messages().len() >= most);
+                is_full = forming.as_ref().is_some_and(|forming| forming.waiting.is_none() || forming.batch.messages().len() >= most);
             }
         }
         let rest_ms = until_ms.saturating_sub(context.now_ms());
         if forming.is_some() && (is_full || rest_ms == 0) {
-            let Ok(place) = context.room.clone().acquire_owned().await else { return Ok(Next::Nothing) };
+            let place = match place.take() {
+                Some(place) => Some(place),
+                None => context.room.place(account).await,
+            };
+            let Some(place) = place else { return Ok(Next::Nothing) };
             let Some(Forming { batch, memory, .. }) = forming.take() else { continue };
             return Ok(Next::Deliver(Formed { batch, memory, place, is_full }));
         }
+        place = None;
         let wait = if forming.is_some() {
             Some(Duration::from_millis(rest_ms))
         } else {
@@ -132,14 +148,21 @@ fn bytes_of(batch: &Batch) -> usize {
 
 /// Adds what was taken to the batch that is being formed. False when the host has no memory for it.
 fn take_in(context: &Context, forming: &mut Option<Forming>, taken: Batch, until_ms: u64) -> bool {
+    let waits = context.room.wait(context.names.service.account_id, bytes_of(&taken));
     let bytes = u64::try_from(bytes_of(&taken)).unwrap_or(u64::MAX);
     match forming {
-        Some(Forming { batch, memory, .. }) => memory.grow(bytes) && batch.merge(taken).is_ok(),
+        Some(Forming { batch, memory, waiting, .. }) => {
+            match (waiting.as_mut(), waits) {
+                (Some(waiting), Some(more)) => waiting.merge(more),
+                _ => *waiting = None,
+            }
+            memory.grow(bytes) && batch.merge(taken).is_ok()
+        }
         None => {
             let memory = context.control.runtime().memory().reserve();
             let has_room = memory.grow(bytes);
             if has_room {
-                *forming = Some(Forming { batch: taken, memory, until_ms });
+                *forming = Some(Forming { batch: taken, memory, waiting: waits, until_ms });
             }
             has_room
         }
