@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::paged::Paged;
 use crate::{DataError, host};
 
 /// More than this cannot be carried into the host by one call: it would end the worker instead of failing.
@@ -145,7 +146,7 @@ impl<'a> Kv<'a> {
 
     /// The keys that begin with `prefix`, in the order of their bytes. Asks the host for a thousand at a time, when they are needed.
     pub fn keys(&self, prefix: impl Into<String>) -> Keys<'a> {
-        Keys { kv: *self, prefix: prefix.into(), page: Vec::new().into_iter(), next: Next::First }
+        Keys { kv: *self, rest: Paged::new(prefix.into()) }
     }
 
     /// One page of keys: at most `limit`, 1 to 1,000, going on after the page that gave `cursor`.
@@ -283,39 +284,15 @@ pub struct Page {
 #[derive(Clone, Debug)]
 pub struct Keys<'a> {
     kv: Kv<'a>,
-    prefix: String,
-    page: std::vec::IntoIter<Key>,
-    next: Next,
-}
-
-#[derive(Clone, Debug)]
-enum Next {
-    First,
-    After(String),
-    Nothing,
+    rest: Paged<Key>,
 }
 
 impl Iterator for Keys<'_> {
     type Item = Result<Key, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(key) = self.page.next() {
-                return Some(Ok(key));
-            }
-            let cursor = match std::mem::replace(&mut self.next, Next::Nothing) {
-                Next::First => None,
-                Next::After(cursor) => Some(cursor),
-                Next::Nothing => return None,
-            };
-            match self.kv.page(&self.prefix, 1_000, cursor.as_deref()) {
-                Ok(page) => {
-                    self.page = page.keys.into_iter();
-                    self.next = page.cursor.map_or(Next::Nothing, Next::After);
-                }
-                Err(error) => return Some(Err(error)),
-            }
-        }
+        let kv = self.kv;
+        self.rest.next(|prefix, cursor| kv.page(prefix, 1_000, cursor).map(|page| (page.keys, page.cursor)))
     }
 }
 

@@ -49,6 +49,7 @@ mod logger;
 #[doc(hidden)]
 pub mod object_bindings;
 pub mod objects;
+mod paged;
 pub mod queue;
 mod request;
 mod response;

@@ -16,6 +16,7 @@ pub use streams::{Reader, Writer};
 pub use types::{Fetched, GetOptions, ListOptions, NewObject, Object, Page, Range, Upload};
 
 use crate::DataError;
+use crate::paged::Paged;
 
 /// The objects of this worker's service.
 ///
@@ -96,23 +97,12 @@ impl Objects {
 
     /// All objects whose paths begin so, in the order of their bytes. They are fetched page by page.
     pub fn list<'a>(&self, prefix: &'a str) -> impl Iterator<Item = Result<Object, DataError>> + 'a {
-        let mut next = Some(None);
-        let mut page = Vec::new().into_iter();
-        std::iter::from_fn(move || {
-            loop {
-                if let Some(object) = page.next() {
-                    return Some(Ok(object));
-                }
-                let cursor: Option<String> = next.take()?;
-                match backend::list(&ListOptions { prefix: prefix.to_owned(), limit: Some(1_000), cursor }) {
-                    Ok(found) => {
-                        next = found.cursor.map(Some);
-                        page = found.objects.into_iter();
-                    }
-                    Err(error) => return Some(Err(error)),
-                }
-            }
-        })
+        let mut rest = Paged::new(prefix.to_owned());
+        let page = |prefix: &str, cursor: Option<&str>| {
+            let options = ListOptions { prefix: prefix.to_owned(), limit: Some(1_000), cursor: cursor.map(str::to_owned) };
+            backend::list(&options).map(|found| (found.objects, found.cursor))
+        };
+        std::iter::from_fn(move || rest.next(page))
     }
 
     /// One page of objects.

@@ -2,6 +2,7 @@
 
 use super::{Class, Object};
 use crate::DataError;
+use crate::paged::Paged;
 
 /// What a write may have besides its bytes for each change, about.
 const CHANGE_BYTES: usize = 64;
@@ -122,47 +123,6 @@ pub struct ObjectPage {
     pub objects: Vec<ObjectEntry>,
     /// Where to go on; `None` on the last page.
     pub cursor: Option<String>,
-}
-
-/// A list that is read page by page.
-#[derive(Clone, Debug)]
-struct Paged<T> {
-    prefix: String,
-    page: std::vec::IntoIter<T>,
-    next: Next,
-}
-
-#[derive(Clone, Debug)]
-enum Next {
-    First,
-    After(String),
-    Nothing,
-}
-
-impl<T> Paged<T> {
-    fn new(prefix: String) -> Self {
-        Self { prefix, page: Vec::new().into_iter(), next: Next::First }
-    }
-
-    fn next(&mut self, read: impl Fn(&str, Option<&str>) -> Result<(Vec<T>, Option<String>), DataError>) -> Option<Result<T, DataError>> {
-        loop {
-            if let Some(entry) = self.page.next() {
-                return Some(Ok(entry));
-            }
-            let cursor = match std::mem::replace(&mut self.next, Next::Nothing) {
-                Next::First => None,
-                Next::After(cursor) => Some(cursor),
-                Next::Nothing => return None,
-            };
-            match read(&self.prefix, cursor.as_deref()) {
-                Ok((entries, cursor)) => {
-                    self.page = entries.into_iter();
-                    self.next = cursor.map_or(Next::Nothing, Next::After);
-                }
-                Err(error) => return Some(Err(error)),
-            }
-        }
-    }
 }
 
 /// The keys of an object, one after the other. It ends after an error.

@@ -6,6 +6,11 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
+/// Whether tests run at their full size: set `TOVUK_SOAK=1`.
+pub(crate) fn full_size() -> bool {
+    std::env::var_os("TOVUK_SOAK").is_some()
+}
+
 /// Runs the ignored test of this name with these variables, and kills its process once so many of its lines counted. `counts` is given every line that it
 /// writes to standard error, also what it had written before it died, and says which count. Fails when the process ended before.
 pub(crate) fn run_until_killed(test: &str, variables: &[(&str, &OsStr)], lines_before_kill: usize, mut counts: impl FnMut(&str) -> bool) {
