@@ -22,6 +22,8 @@
 //! # tovuk::Result::Ok(())
 //! ```
 //!
+//! A worker that does nothing else can have `#[tovuk::cron("nightly")]` on `clean_up`, and no other handler.
+//!
 //! A tick whose handler fails, or that the worker has no route for, is delivered again after one, two and four minutes. It can also come twice where the host
 //! has died in between, so what it does should do no harm when it is done again: [`Tick::scheduled_time_ms`] stays the same.
 

@@ -18,8 +18,9 @@
 //! - [`Env`] reads environment variables and calls bound services; [`fetch`] calls absolute URLs.
 //! - [`sqlite`] runs SQL in the service's databases: typed rows, batches, transactions, results of any size.
 //! - [`kv()`] reads and writes the KV namespaces of the worker's service.
-//! - [`cron`] has what cron triggers send, and [`Router::cron`] answers it.
-//! - [`queue()`] sends messages to the queues of the worker's service, and [`Router::queue`] answers what they deliver.
+//! - [`cron`](mod@cron) has what cron triggers send, and [`Router::cron`] answers it; so does `#[tovuk::cron]` in a worker that does nothing else.
+//! - [`queue()`](fn@queue) sends messages to the queues of the worker's service, and [`Router::queue`] answers what they deliver; so does `#[tovuk::queue]`
+//!   in a worker that does nothing else.
 //! - [`state()`](fn@state) reads and writes State: objects that do one thing at a time and have an alarm; `#[tovuk::state]` is a handler of theirs.
 //! - [`objects()`] stores files of any size and reads them, in pieces where they are large.
 //! - [`Error`] carries a status; `?` works on the usual errors, whose text goes to the log and not to the client.
@@ -73,7 +74,7 @@ pub use request::Request;
 pub use response::Response;
 pub use router::Router;
 pub use state::state;
-pub use tovuk_macros::{alarm, handler, state};
+pub use tovuk_macros::{alarm, cron, handler, queue, state};
 
 /// What handlers return: `Result<Response>`, with [`Error`] for everything else.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -90,6 +91,6 @@ pub mod __private {
     pub use crate::object_bindings::alarms::exports::tovuk::state::alarm_handler::{Alarm, Guest as AlarmGuest};
     pub use crate::object_bindings::calls::export_object;
     pub use crate::object_bindings::calls::exports::tovuk::state::handler::{Failure as ObjectFailure, Guest as ObjectGuest};
-    pub use crate::state::{run as run_object, run_alarm};
+    pub use crate::state::{IntoDone, run as run_object, run_alarm};
     pub use wit_bindgen::rt as wit_bindgen_rt;
 }

@@ -121,6 +121,20 @@ async fn a_batch_comes_as_the_contract_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_can_be_a_consumer_and_nothing_else() {
+    let host = Operator::start(TOVUK).await;
+    host.deploy(&host.token, "shop", "queue_only", config(&json!({"jobs": {"max_batch_timeout_seconds": 0}, "other": {}}))).await;
+    send_all(&host, "jobs", &["a", "bad"]).await;
+    let metrics = until(&host, "jobs", |metrics| metrics["retries"] == 1).await;
+    assert_eq!(metrics["backlogCount"], 1);
+    assert_eq!(host.ok("GET", &format!("{SEEN}/jobs%2F1"), None).await["value"], "a");
+    send(&host, "other", "a").await;
+    pass(&host, 5);
+    until(&host, "other", |metrics| metrics["consumerState"] == "consumer_missing").await;
+    assert_eq!(host.get("shop", "/").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_goes_when_it_is_full_or_has_waited() {
     let host = with_queues(json!({"jobs": {"max_batch_size": 2, "max_batch_timeout_seconds": 60}})).await;
     send_all(&host, "jobs", &["a", "b", "c"]).await;

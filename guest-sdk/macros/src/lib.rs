@@ -4,9 +4,9 @@
 //! so that their errors are the compiler's own.
 
 use proc_macro::TokenStream;
-use quote::quote;
+use quote::{format_ident, quote};
 use syn::spanned::Spanned;
-use syn::{Error, FnArg, ItemFn, parse_macro_input};
+use syn::{Error, FnArg, ItemFn, LitStr, parse_macro_input};
 
 /// Makes a function the handler of the worker: `fn(Request)` or `fn(Request, Env)`, returning `Response` or `Result<Response, E>` with
 /// `E: Into<tovuk::Error>`. A component has one.
@@ -142,6 +142,79 @@ pub fn alarm(attribute: TokenStream, item: TokenStream) -> TokenStream {
         };
     }
     .into()
+}
+
+/// Makes a function the consumer of the service's queue of this name, and the worker's only handler: `#[tovuk::queue("jobs")]` on `fn(&Batch)` that returns
+/// nothing or `Result<(), E>` with `E: Into<tovuk::Error>`. When it succeeds, the messages are done, but for those that it has asked to have again; when it fails,
+/// those that it has not settled come again.
+///
+/// A worker that answers requests or other events as well, or has several queues, has a `#[tovuk::handler]` with `Router::queue` instead: a component has one
+/// handler.
+#[proc_macro_attribute]
+pub fn queue(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    event(attribute, item, &OF_BATCHES)
+}
+
+/// Makes a function the handler of the service's cron trigger of this name, and the worker's only handler: `#[tovuk::cron("nightly")]` on `fn(Tick)` that
+/// returns nothing or `Result<(), E>` with `E: Into<tovuk::Error>`. A tick that fails is delivered again after one, two and four minutes.
+///
+/// A worker that answers requests or other events as well, or has several triggers, has a `#[tovuk::handler]` with `Router::cron` instead: a component has
+/// one handler.
+#[proc_macro_attribute]
+pub fn cron(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    event(attribute, item, &OF_TICKS)
+}
+
+/// A sort of event that a function can be the only handler of.
+struct OfEvents {
+    /// The attribute, and the method of the router.
+    attribute: &'static str,
+    example: &'static str,
+    shape: &'static str,
+}
+
+const OF_BATCHES: OfEvents = OfEvents {
+    attribute: "queue",
+    example: "#[tovuk::queue(\"jobs\")]",
+    shape: "a consumer of a queue takes a batch: `fn jobs(batch: &tovuk::queue::Batch) -> tovuk::Result<()>`",
+};
+const OF_TICKS: OfEvents = OfEvents {
+    attribute: "cron",
+    example: "#[tovuk::cron(\"nightly\")]",
+    shape: "a handler of a cron trigger takes a tick: `fn nightly(tick: tovuk::cron::Tick) -> tovuk::Result<()>`",
+};
+
+fn event(attribute: TokenStream, item: TokenStream, of: &OfEvents) -> TokenStream {
+    let function = parse_macro_input!(item as ItemFn);
+    let name = match syn::parse::<LitStr>(attribute) {
+        Ok(name) => check_event(&function, of).map(|()| name),
+        Err(_) => Err(Error::new(function.sig.ident.span(), format!("say whose events the function handles: `{}`", of.example))),
+    };
+    let name = match name {
+        Ok(name) => name,
+        Err(error) => {
+            let error = error.to_compile_error();
+            return quote! { #error #function }.into();
+        }
+    };
+    let (method, function_name) = (format_ident!("{}", of.attribute), &function.sig.ident);
+    quote! {
+        #function
+
+        const _: () = {
+            // Its name is none that a handler would have, because it stands nearer to the call below than the handler does.
+            #[::tovuk::handler]
+            fn __tovuk_event(request: ::tovuk::Request) -> ::tovuk::Result<::tovuk::Response> {
+                ::tovuk::Router::new().#method(#name, |event| ::tovuk::__private::IntoDone::into_done(#function_name(event))).run(request)
+            }
+        };
+    }
+    .into()
+}
+
+fn check_event(function: &ItemFn, of: &OfEvents) -> Result<(), Error> {
+    check_plain(function)?;
+    if function.sig.inputs.len() == 1 { Ok(()) } else { Err(Error::new(function.sig.ident.span(), of.shape)) }
 }
 
 /// A sort of function that is called with an object.
@@ -283,5 +356,18 @@ mod tests {
         .unwrap_err()
         .to_string();
         assert!(error.contains("takes no arguments"), "{error}");
+    }
+
+    #[test]
+    fn a_handler_of_events_takes_one_argument() {
+        let batch: ItemFn = parse_quote!(
+            fn jobs(batch: &Batch) {}
+        );
+        assert!(check_event(&batch, &OF_BATCHES).is_ok());
+        let none: ItemFn = parse_quote!(
+            fn jobs() {}
+        );
+        assert!(check_event(&none, &OF_BATCHES).unwrap_err().to_string().contains("takes a batch"));
+        assert!(check_event(&none, &OF_TICKS).unwrap_err().to_string().contains("takes a tick"));
     }
 }

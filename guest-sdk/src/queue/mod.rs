@@ -1,5 +1,18 @@
 //! Queues: messages that are sent now and delivered later, at least once. Sending is thin over `tovuk:queue/producer`, whose limits are the host's, who says
-//! which one was met; what is delivered comes as a request, which [`Router::queue`](crate::Router::queue) answers.
+//! which one was met; what is delivered comes as a request, which [`Router::queue`](crate::Router::queue) answers. A worker
+//! that does nothing else can say so:
+//!
+//! ```
+//! use tovuk::queue::Batch;
+//!
+//! #[tovuk::queue("jobs")]
+//! fn jobs(batch: &Batch) -> tovuk::Result<()> {
+//!     for message in batch.messages() {
+//!         println!("{}", message.text()?);
+//!     }
+//!     Ok(())
+//! }
+//! ```
 
 mod batch;
 #[cfg(target_arch = "wasm32")]

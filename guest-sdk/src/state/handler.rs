@@ -63,9 +63,9 @@ where
     }
 }
 
-/// What a handler of alarms may return.
+/// What a handler of alarms, of batches or of ticks may return.
 #[diagnostic::on_unimplemented(
-    message = "a handler of alarms cannot return `{Self}`",
+    message = "a handler of events cannot return `{Self}`",
     note = "return nothing or `Result<(), E>` where `E: Into<tovuk::Error>`"
 )]
 pub trait IntoDone {
