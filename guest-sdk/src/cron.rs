@@ -19,7 +19,7 @@
 //! let env = tovuk::testing::TestEnv::new();
 //! let tick = Tick::new("nightly", "0 0 * * *", 1_780_272_000_000);
 //! assert_eq!(env.run(handle, tick.to_request()?).status(), 204);
-//! # tovuk::Result::Ok(())
+//! # Ok::<(), tovuk::Error>(())
 //! ```
 //!
 //! A worker that does nothing else can have `#[tovuk::cron("nightly")]` on `clean_up`, and no other handler.
