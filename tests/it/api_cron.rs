@@ -165,6 +165,11 @@ async fn every_form_of_a_command_means_what_the_wire_says() {
     assert_eq!((&runs["runs"][0]["manual"], &runs["runs"][0]["attempts"]), (&json!(true), &json!(0)));
     let listed = host.line("tovuk cron list --service shop").ok().stdout;
     assert!(listed.contains("nightly") && listed.contains("0 6 * * *"), "{listed}");
+    // What else the service has is in the JSON, and a trigger needs no restart.
+    let made = host.line("tovuk cron create hourly --value '0 * * * *' --service shop").ok().stdout;
+    for text in [&listed, &made] {
+        assert!(!text.contains("queues") && !text.contains("sqlite") && !text.contains("restart"), "{text}");
+    }
     for (line, code) in [
         ("tovuk cron create", "missing_argument"),
         ("tovuk cron create weekly", "missing_argument"),

@@ -49,6 +49,17 @@ fn a_good_project_is_told_with_what_its_workers_may_do() {
 }
 
 #[test]
+fn a_cron_expression_that_names_no_time_is_told_with_its_line() {
+    let project = Project::new(&[
+        ("tovuk.toml", "[services.site]\nassets = \"public\"\n[services.site.crons]\nnightly = \"0 25 * * *\"\n"),
+        ("public/index.html", ""),
+    ]);
+    let answer = check(&project, "", &[]);
+    assert_eq!(answer.code, 1, "{}{}", answer.out, answer.err);
+    assert!(answer.err.contains("4:11") && answer.err.contains("hours 0-23"), "{}", answer.err);
+}
+
+#[test]
 fn a_component_can_be_checked_by_itself() {
     let project = good();
     let answer = check(&project, "lean.wasm", &[]);

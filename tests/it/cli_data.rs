@@ -102,6 +102,7 @@ async fn every_form_of_a_command_of_state_means_what_the_wire_says() {
     let shown = host.line("tovuk state alarm Room r --service app --json").ok().json();
     assert_eq!(shown["alarm"]["scheduledAtUnixMs"], 1_780_272_000_000_u64);
     assert_eq!(host.line("tovuk state alarm get Room none --service app --json").ok().json(), json!({"alarm": null}));
+    assert_eq!(host.line("tovuk state alarm get Room none --service app").ok().stdout, "no alarm\n");
     assert_eq!(host.line("tovuk state delete-object Room r --service app --json").ok().json()["deleted"], json!(true));
     for (line, code) in [
         ("tovuk state get Room r none", "state_key_not_found"),

@@ -196,6 +196,7 @@ async fn a_deploy_sets_queues_as_the_file_says_and_leaves_what_it_never_said() {
         (json!({"jobs": {"max_batch_size": 101}}), "100"),
         (json!({"jobs": {"retention_seconds": 59}}), "60"),
         (json!({"jobs": {"dead_letter_queue": "jobs"}}), "its own dead-letter queue"),
+        (json!({"jobs": {"dead_letter_queue": "failed"}, "failed": {"dead_letter_queue": "jobs"}}), "failed → jobs → failed"),
     ] {
         let reply = host.ask("POST", "/v1/deploy", Some(body(json!({"routes": ["/*"], "queues": queues}), json!({})))).await;
         assert!(reply.status.is_client_error() && reply.text().contains(says), "{}", reply.text());

@@ -28,7 +28,7 @@ fn accept(req: Request) -> Result<Response> {
 /// Sends what the queue delivers. Each message is settled alone, so that one which fails brings back no other.
 fn send_all(batch: &Batch) -> Result<()> {
     for message in batch.messages() {
-        match send(message.id(), &message.json()?) {
+        match message.json().and_then(|email| send(message.id(), &email)) {
             Ok(()) => message.ack(),
             Err(error) => {
                 tovuk::log::warn!("attempt {} of {}: {error}", message.attempts(), message.id());

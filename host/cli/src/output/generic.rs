@@ -52,6 +52,7 @@ fn object(map: &Map<String, Value>, path: &str) -> String {
             Value::Object(inner) => {
                 sections.push_str(&if alone && path.is_empty() { object(inner, "") } else { format!("\n{title}:\n{}", object(inner, "")) })
             }
+            Value::Null if alone && path.is_empty() => sections.push_str(&format!("no {title}\n")),
             Value::Null => {}
             value => values.push((title, cell(value))),
         }

@@ -19,8 +19,30 @@ pub fn print(answer: &Value, json: bool, text: impl FnOnce(&Value) -> String) {
     crate::print(&if json { format!("{answer:#}\n") } else { text(answer) });
 }
 
-/// The answer of an operation as text.
-pub fn of_operation(operation: &Operation, answer: &Value) -> String {
+/// What a service has of each kind, and the first word of the commands that are about it.
+const KINDS: [(&str, &str); 6] = [
+    ("sqliteDatabases", "sqlite"),
+    ("kvNamespaces", "kv"),
+    ("queues", "queue"),
+    ("cronTriggers", "cron"),
+    ("stateNamespaces", "state"),
+    ("serviceBindings", "binding"),
+];
+
+/// An answer with all resources of a service, without those of kinds that the command is not about.
+fn of_kind(kind: &str, answer: &Value) -> Value {
+    let mut answer = answer.clone();
+    if let Value::Object(map) = &mut answer
+        && KINDS.iter().all(|(list, _)| map.contains_key(*list))
+        && KINDS.iter().any(|(_, word)| *word == kind)
+    {
+        map.retain(|name, _| name != "usageCaps" && KINDS.iter().all(|(list, word)| list != name || *word == kind));
+    }
+    answer
+}
+
+/// The answer of an operation as text. `kind` is the first word of the command.
+pub fn of_operation(operation: &Operation, kind: &str, answer: &Value) -> String {
     match operation.name {
         "service.list" => services::list(answer),
         "service.show" => services::show(answer),
@@ -29,7 +51,7 @@ pub fn of_operation(operation: &Operation, answer: &Value) -> String {
         "storage.download" => storage::url(answer),
         "storage.delete" => storage::deleted(answer),
         name if name.ends_with(".logs") => lines(answer),
-        _ => generic(answer),
+        _ => generic(&of_kind(kind, answer)),
     }
 }
 

@@ -68,7 +68,8 @@ pub fn request(rows: &[Row], matches: &ArgMatches) -> Result<(&'static Operation
 pub async fn run(rows: &[Row], matches: &ArgMatches, args: &ClientArgs) -> anyhow::Result<ExitCode> {
     let (operation, call) = request(rows, matches)?;
     let answer = Client::for_operation(args, operation)?.call(call).await?;
-    output::print(&answer, args.json, |answer| output::of_operation(operation, answer));
+    let kind = rows.first().and_then(|row| row.command.words.split(' ').next()).unwrap_or_default();
+    output::print(&answer, args.json, |answer| output::of_operation(operation, kind, answer));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -220,8 +220,21 @@ fn check_queues(service: &Service, path: &str, report: &mut Report<'_>) {
             if let Err(error) = check_resource_name(target) {
                 report.error(&path, error.to_string(), name_help(&error));
             }
+        } else if let Some(circle) = circle_of(service, name) {
+            let message = format!("dead letters of the queue `{name}` would come back to it: {circle}");
+            report.error(&path, message, "let the last of them have no dead-letter queue");
         }
     }
+}
+
+/// The way that dead letters of a queue would take back to it, for the first of its names.
+fn circle_of(service: &Service, name: &str) -> Option<String> {
+    let next = |queue: &&str| service.queues.get(*queue)?.dead_letter_queue.as_deref();
+    let way: Vec<&str> = std::iter::successors(Some(name), next).take(service.queues.len() + 1).collect();
+    let back = way.iter().skip(1).position(|queue| *queue == name)? + 1;
+    let circle = way.get(..=back)?;
+    // Each circle is told of once.
+    circle.iter().all(|other| *other >= name).then(|| circle.join(" → "))
 }
 
 fn check_crons(service: &Service, path: &str, report: &mut Report<'_>) {

@@ -17,6 +17,9 @@ const WEEKDAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
 const FIELDS: [(&str, &str, &[&str]); 5] =
     [("minute", "", &[]), ("hour", "", &[]), ("day of month", "LW", &[]), ("month", "", &MONTHS), ("day of week", "L#", &WEEKDAYS)];
 
+/// What the library does not say of a number that is too large.
+const RANGES: &str = "Minutes are 0-59, hours 0-23, days of a month 1-31, months 1-12, days of a week 0-7.";
+
 /// An expression that was found good.
 #[derive(Clone, Debug)]
 pub struct Expression {
@@ -59,7 +62,7 @@ impl Expression {
     /// Reads an expression that was found good before.
     pub(super) fn read(text: String) -> Result<Self, String> {
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Optional).build();
-        let pattern = parser.parse(&text).map_err(|error| error.to_string())?;
+        let pattern = parser.parse(&text).map_err(|error| format!("{error} {RANGES}"))?;
         Ok(Self { text, pattern })
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
+use http::StatusCode;
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tovuk_kernel::codes;
@@ -33,6 +34,9 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// How long it is left alone at most.
 const PAUSE_MAX: Duration = Duration::from_secs(64);
 
+/// What a worker lacks that does not know of alarms.
+const NO_HANDLER: &str =
+    "the worker has no handler of alarms: it needs a function with #[tovuk::alarm], or has to answer POST /.tovuk/state/<class>/<object>/alarm";
 /// How long an alarm goes back to the store whose object could not be read or written, in ms.
 const FAILED_MS: u64 = 10_000;
 
@@ -282,6 +286,7 @@ async fn bring(control: &Control, ring: Ring) -> Brought {
     };
     let why = match delivered {
         Ok(Delivered::Answered { status, .. }) if status.is_success() => None,
+        Ok(Delivered::Answered { status: StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED, .. }) => Some(NO_HANDLER.to_owned()),
         Ok(Delivered::Answered { status, .. }) => Some(format!("the worker answered with {}", status.as_u16())),
         Ok(Delivered::Failed(why)) => Some(why),
         Err(refused) if [codes::STATE_OBJECT_BUSY.code, codes::STORAGE_FAILED.code].contains(&refused.code.code) => {

@@ -65,7 +65,7 @@ fn anything_else_is_refused_and_says_why() {
         ("0 0 1 1 * * 2026", "it has 7 fields"),
         ("@daily", "nicknames"),
         ("@every 5m", "nicknames"),
-        ("60 * * * *", ""),
+        ("60 * * * *", "Minutes are 0-59"),
         ("* 24 * * *", ""),
         ("* * 0 * *", ""),
         ("* * 32 * *", ""),

@@ -86,6 +86,10 @@ impl Request for Create {
 
 impl Handler for Create {
     async fn run(self, control: Control, caller: Caller) -> Result<Created, Refusal> {
+        if self.changes.dead_letter_queue.as_ref().and_then(Option::as_ref) == Some(&self.name) {
+            let text = format!("the queue `{}` cannot be its own dead-letter queue: name another queue of the service", self.name);
+            return Err(Refusal::new(&codes::QUEUE_DEAD_LETTER_REFUSED, text));
+        }
         let (asking, of, changes) = (caller.clone(), self.service.clone(), self.changes);
         // Before there is anything to take back.
         let change = control.read(move |conn| changes.resolved(conn, &service_of(conn, asking.account_number(), &of)?)).await?;

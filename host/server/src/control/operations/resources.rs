@@ -142,9 +142,17 @@ pub(super) async fn make(control: &Control, caller: Caller, operation: &'static 
         let service = service_of(conn, caller.account_number(), &service)?;
         let resource = create(conn, &service, kind, &name, now)?;
         note(conn, &caller, operation, Some(service.id), &name, now)?;
-        Ok(Made { resources: ResourcesResponse::changed(conn, &service)?, resource, service })
+        Ok(Made { resources: now_has(conn, &service, kind)?, resource, service })
     });
     work.await
+}
+
+/// What a service has after a change of its resources of a kind. A cron trigger ticks without the worker knowing of it.
+fn now_has(conn: &Connection, service: &Service, kind: Kind) -> Result<ResourcesResponse, Refusal> {
+    match kind {
+        Kind::Cron => ResourcesResponse::of(conn, service),
+        _ => ResourcesResponse::changed(conn, service),
+    }
 }
 
 /// Takes back what was made, because its store would not have it.
@@ -168,7 +176,7 @@ pub(super) async fn remove(
         let resource = find(conn, &service, kind, &name)?;
         resources::delete(conn, kind, resource.number)?;
         note(conn, &caller, operation, Some(service.id), &resource.name, now)?;
-        ResourcesResponse::changed(conn, &service)
+        now_has(conn, &service, kind)
     });
     let mut resources = work.await?;
     if !control.remove_data().await {
