@@ -101,9 +101,11 @@ pub struct Service {
     pub state: Vec<String>,
     /// Queues by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("examples" = [{"jobs": {"max_batch_size": 25, "max_retries": 5}}]))]
     pub queues: BTreeMap<String, Queue>,
     /// Cron triggers by name: a five-field expression in UTC.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("examples" = [{"nightly": "0 0 * * *"}]))]
     pub crons: BTreeMap<String, String>,
     /// Names of secrets that must be set before a deploy; each becomes an environment variable.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -205,7 +205,7 @@ impl<'a> Checker<'a> {
     fn example(&self, schema: &'a Value) -> String {
         let schema = self.resolve(branches(schema).next().unwrap_or(schema));
         if let Some(example) = schema.get("examples").and_then(|examples| examples.get(0)) {
-            return example.to_string();
+            return toml::Value::try_from(example).map_or_else(|_| example.to_string(), |example| example.to_string());
         }
         match types(schema).first().copied() {
             Some("boolean") => "true".to_owned(),

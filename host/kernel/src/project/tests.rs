@@ -4,6 +4,7 @@
 
 mod properties;
 mod published;
+mod queues;
 
 use insta::assert_snapshot;
 
@@ -82,35 +83,6 @@ fn the_documented_example_is_read_whole() {
     assert_eq!(gateway.bindings[0].name(), "AUTH_SERVICE");
     assert!(gateway.is_public() && !parsed.project.services["auth"].is_public());
     assert_eq!(parsed.project.services["auth"].kind(), Kind::RustWorker);
-}
-
-#[test]
-fn dead_letters_that_would_come_back_are_refused_once() {
-    let text = r#"
-[services.a]
-routes = ["/*"]
-[services.a.queues]
-in = { dead_letter_queue = "y" }
-y = { dead_letter_queue = "z" }
-z = { dead_letter_queue = "x" }
-x = { dead_letter_queue = "y" }
-out = { dead_letter_queue = "end" }
-end = {}
-"#;
-    assert_snapshot!(problems(text), @r#"
-    8:27 error: dead letters of the queue `x` would come back to it: x → y → z → x
-        let the last of them have no dead-letter queue
-    "#);
-}
-
-#[test]
-fn a_dead_letter_queue_that_is_only_named_becomes_a_pull_queue_with_a_warning() {
-    let parsed = parse(EXAMPLE).unwrap();
-    assert_eq!(parsed.project.services["gateway"].queues["failed_jobs"].consumer, Some(Consumer::Pull));
-    assert_snapshot!(told(EXAMPLE, &parsed.warnings), @r#"
-    17:21 warning: the dead-letter queue `failed_jobs` is not declared in the file; a pull queue of that name is assumed
-        declare it with the table [services.gateway.queues.failed_jobs]
-    "#);
 }
 
 #[test]

@@ -9,7 +9,12 @@ use super::{Entry, Field, Place};
 pub fn curl(entry: &Entry) -> String {
     let operation = entry.operation;
     let mut line = "curl".to_owned();
-    let body: Map<String, Value> = entry.from(Place::Body).filter(|field| field.required).map(|field| (field.name.clone(), value(field))).collect();
+    let mut body: Map<String, Value> =
+        entry.from(Place::Body).filter(|field| field.required).map(|field| (field.name.clone(), value(field))).collect();
+    // A change of nothing is refused, so one that needs no field in particular is shown with the first that is plain.
+    if body.is_empty() && operation.method == Method::Put {
+        body.extend(entry.from(Place::Body).map(|field| (field.name.clone(), value(field))).find(|(_, value)| !value.is_object()));
+    }
     // With a body, curl sends POST unless it is told otherwise; without one, GET.
     let implied = if body.is_empty() { Method::Get } else { Method::Post };
     if operation.method != implied {
@@ -32,7 +37,9 @@ pub fn curl(entry: &Entry) -> String {
 }
 
 fn value(field: &Field) -> Value {
-    match field.schema.get("type").and_then(Value::as_str) {
+    let types = field.schema.get("type");
+    let of_several = || types.and_then(Value::as_array)?.iter().filter_map(Value::as_str).find(|name| *name != "null");
+    match types.and_then(Value::as_str).or_else(of_several) {
         Some("boolean") => true.into(),
         Some("integer" | "number") => 1.into(),
         Some("array") => Value::Array(Vec::new()),
