@@ -6,6 +6,7 @@ mod services;
 mod sqlite;
 mod storage;
 
+use std::borrow::Cow;
 use std::io::IsTerminal;
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -30,15 +31,16 @@ const KINDS: [(&str, &str); 6] = [
 ];
 
 /// An answer with all resources of a service, without those of kinds that the command is not about.
-fn of_kind(kind: &str, answer: &Value) -> Value {
+fn of_kind<'a>(kind: &str, answer: &'a Value) -> Cow<'a, Value> {
+    let has_all = KINDS.iter().all(|(list, _)| answer.get(list).is_some());
+    if !has_all || KINDS.iter().all(|(_, word)| *word != kind) {
+        return Cow::Borrowed(answer);
+    }
     let mut answer = answer.clone();
-    if let Value::Object(map) = &mut answer
-        && KINDS.iter().all(|(list, _)| map.contains_key(*list))
-        && KINDS.iter().any(|(_, word)| *word == kind)
-    {
+    if let Value::Object(map) = &mut answer {
         map.retain(|name, _| name != "usageCaps" && KINDS.iter().all(|(list, word)| list != name || *word == kind));
     }
-    answer
+    Cow::Owned(answer)
 }
 
 /// The answer of an operation as text. `kind` is the first word of the command.

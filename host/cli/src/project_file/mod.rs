@@ -95,7 +95,8 @@ pub fn load(directory: &Path) -> Result<Loaded, LoadError> {
     for (name, service) in &mut project.services {
         let folder = service_directory(directory, service);
         fill_in(service, &folder, directory);
-        errors.extend(missing_parts(name, service, &folder).into_iter().map(|(key, message, help)| {
+        let missing = missing_parts(name, service, &folder).into_iter().map(|(key, message, help)| (key.to_owned(), message, help));
+        errors.extend(missing.chain(wrong_crons(service)).map(|(key, message, help)| {
             // A service in the published form has no table of its own to point at.
             let path = if service.published.is_some() { key } else { format!("services.{name}.{key}") };
             let path = path.trim_end_matches('.').to_owned();
@@ -144,18 +145,18 @@ fn default_frontend_build(folder: &Path) -> Option<String> {
 }
 
 /// What the file relies on and the folder lacks: the key at fault within the service (empty for the service itself), the message and the help.
-fn missing_parts(name: &str, service: &Service, folder: &Path) -> Vec<(String, String, String)> {
+fn missing_parts(name: &str, service: &Service, folder: &Path) -> Vec<(&'static str, String, String)> {
     if !folder.is_dir() {
         let message = format!("the folder of the service `{name}` does not exist: {}", folder.display());
-        return vec![("root".to_owned(), message, "correct `root`, or make the folder".to_owned())];
+        return vec![("root", message, "correct `root`, or make the folder".to_owned())];
     }
-    let mut missing: Vec<(String, String, String)> = Vec::new();
+    let mut missing = Vec::new();
     let has_worker = service.build.is_some() || service.component.as_ref().is_some_and(|component| folder.join(component).is_file());
     if service.kind().has_worker() && !has_worker {
-        let key = if service.routes.is_empty() { "" } else { "routes" }.to_owned();
+        let key = if service.routes.is_empty() { "" } else { "routes" };
         missing.push(match (&service.component, folder.join("package.json").is_file()) {
             (Some(component), _) => (
-                "component".to_owned(),
+                "component",
                 format!("the service `{name}` has no build command, and its component does not exist: {}", folder.join(component).display()),
                 "add the command that makes it, for example build = \"npm run build\"".to_owned(),
             ),
@@ -175,19 +176,18 @@ fn missing_parts(name: &str, service: &Service, folder: &Path) -> Vec<(String, S
         let Some(migrations) = &settings.migrations else { continue };
         if !folder.join(migrations).is_dir() {
             let message = format!("the folder of migrations of the database `{database}` does not exist: {}", folder.join(migrations).display());
-            missing.push(("sqlite".to_owned(), message, format!("make it with `mkdir -p {}`", folder.join(migrations).display())));
-        }
-    }
-    for (trigger, expression) in &service.crons {
-        if let Err(error) = Expression::parse(expression) {
-            missing.push((
-                format!("crons.{trigger}"),
-                error.to_string(),
-                "write for example \"0 0 * * *\", which is every midnight in UTC".to_owned(),
-            ));
+            missing.push(("sqlite", message, format!("make it with `mkdir -p {}`", folder.join(migrations).display())));
         }
     }
     missing
+}
+
+/// Cron expressions that name no time, told likewise.
+fn wrong_crons(service: &Service) -> impl Iterator<Item = (String, String, String)> {
+    service.crons.iter().filter_map(|(trigger, expression)| {
+        let error = Expression::parse(expression).err()?;
+        Some((format!("crons.{trigger}"), error.to_string(), "write for example \"0 0 * * *\", which is every midnight in UTC".to_owned()))
+    })
 }
 
 #[cfg(test)]

@@ -9,11 +9,11 @@ use super::{Entry, Field, Place};
 pub fn curl(entry: &Entry) -> String {
     let operation = entry.operation;
     let mut line = "curl".to_owned();
-    let mut body: Map<String, Value> =
-        entry.from(Place::Body).filter(|field| field.required).map(|field| (field.name.clone(), value(field))).collect();
+    let shown = |field: &Field| (field.name.clone(), value(field));
+    let mut body: Map<String, Value> = entry.from(Place::Body).filter(|field| field.required).map(shown).collect();
     // A change of nothing is refused, so one that needs no field in particular is shown with the first that is plain.
     if body.is_empty() && operation.method == Method::Put {
-        body.extend(entry.from(Place::Body).map(|field| (field.name.clone(), value(field))).find(|(_, value)| !value.is_object()));
+        body.extend(entry.from(Place::Body).map(shown).find(|(_, value)| !value.is_object()));
     }
     // With a body, curl sends POST unless it is told otherwise; without one, GET.
     let implied = if body.is_empty() { Method::Get } else { Method::Post };

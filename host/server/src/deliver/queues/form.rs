@@ -75,7 +75,6 @@ pub(super) enum Next {
 pub(super) async fn next(context: &Context, forming: &mut Option<Forming>, is_idle: bool) -> Result<Next, Error> {
     let (queues, queue, clock) = (context.queues(), context.queue, context.control.clock());
     let account = context.names.service.account_id;
-    let mut place = None;
     loop {
         let policy = queues.policy(queue)?;
         let Some(live) = context.version().upgrade() else {
@@ -87,6 +86,7 @@ pub(super) async fn next(context: &Context, forming: &mut Option<Forming>, is_id
         // A worker that streams is not sent more than it takes.
         let bytes = BATCH_BYTES_MAX.min(usize::try_from(live.limits.stream_body_mb << 19).unwrap_or(usize::MAX));
         drop(live);
+        let mut place = None;
         // A batch that may not wait goes as it is.
         let goes = matches!(forming, Some(Forming { waiting: None, .. }));
         let (has, has_bytes, until_ms) = match forming {
@@ -97,7 +97,7 @@ pub(super) async fn next(context: &Context, forming: &mut Option<Forming>, is_id
         if !is_full {
             let may_wait = context.room.may_wait(account);
             // What could not wait for a place is not taken before there is one.
-            if forming.is_none() && may_wait < QUEUE_BODY_BYTES_MAX && place.is_none() {
+            if forming.is_none() && may_wait < QUEUE_BODY_BYTES_MAX {
                 place = context.room.place(account).await;
             }
             let taken = queues.take(queue, Take { messages: most - has, bytes: (bytes - has_bytes).min(may_wait) }).await?;
@@ -119,7 +119,7 @@ pub(super) async fn next(context: &Context, forming: &mut Option<Forming>, is_id
             let Some(Forming { batch, memory, .. }) = forming.take() else { continue };
             return Ok(Next::Deliver(Formed { batch, memory, place, is_full }));
         }
-        place = None;
+        drop(place);
         let wait = if forming.is_some() {
             Some(Duration::from_millis(rest_ms))
         } else {
