@@ -7,6 +7,7 @@ pub mod codes;
 pub mod error;
 pub mod ids;
 pub mod limits;
+pub mod meters;
 pub mod names;
 pub mod operation;
 pub mod outbound;
