@@ -12,5 +12,6 @@ pub mod names;
 pub mod operation;
 pub mod outbound;
 pub mod paths;
+pub mod pricing;
 pub mod project;
 pub mod resource;
