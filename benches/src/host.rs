@@ -12,6 +12,7 @@ use tovuk_kernel::outbound::Allowlist;
 use tovuk_kernel::project::Kind;
 use tovuk_kernel::resource::{Grants, Owner};
 use tovuk_resources::bindings::{Binding, Bindings};
+use tovuk_resources::meters::Bill;
 use tovuk_runtime::compile::Compiler;
 use tovuk_runtime::failure::Failure;
 use tovuk_runtime::record::{Identity, LogLine, Observer, Record};
@@ -128,7 +129,16 @@ impl Host {
         let mut env = vec![("TOVUK_SERVICE_ID".to_owned(), id.to_string())];
         env.extend_from_slice(bindings.env());
         let grants = Grants::new(Owner { account: 1, service: 1, plan: Plan::Pro });
-        service.promote(Arc::new(Deployment { id: "deploy_bench".into(), artifact, limits, env, bindings, outbound: Allowlist::default(), grants }));
+        service.promote(Arc::new(Deployment {
+            id: "deploy_bench".into(),
+            artifact,
+            limits,
+            env,
+            bindings,
+            outbound: Allowlist::default(),
+            grants,
+            bill: Bill::default(),
+        }));
         let site = Site::new(id.clone(), Kind::RustWorker, &["/*".to_owned()], None);
         self.sites.push((id, vec![format!("{name}.localhost")], Some(site)));
         Ok(())

@@ -67,6 +67,7 @@ mod state;
 mod streaming;
 mod templates;
 mod tidy;
+mod usage;
 mod worker_sqlite;
 
 use tovuk_tests::{Host, HostConfig};

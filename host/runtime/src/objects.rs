@@ -144,7 +144,7 @@ impl Runtime {
 
 /// Calls the handler of calls.
 async fn call(pre: ObjectPre<Data>, admitted: Admitted, name: ObjectName, own: OwnObject, request: (Parts, Bytes)) -> Result<Started, Failure> {
-    let Admitted { invocation, permit, place } = admitted;
+    let Admitted { invocation, permit, place, purse } = admitted;
     let guest = {
         let invocation = invocation.clone();
         async move {
@@ -165,14 +165,14 @@ async fn call(pre: ObjectPre<Data>, admitted: Admitted, name: ObjectName, own: O
             wasmtime::Result::Ok((answered, instance.store.data_mut().own_object.take()))
         }
     };
-    let result = Metered::new(invocation.clone(), guest).await;
+    let result = Metered::new(invocation.clone(), purse, guest).await;
     drop(place);
     ended(&invocation, result).await
 }
 
 /// Calls the handler of alarms.
 async fn ring(pre: ObjectAlarmPre<Data>, admitted: Admitted, name: ObjectName, own: OwnObject, ringing: Ringing) -> Result<Started, Failure> {
-    let Admitted { invocation, permit, place } = admitted;
+    let Admitted { invocation, permit, place, purse } = admitted;
     let guest = {
         let invocation = invocation.clone();
         async move {
@@ -195,7 +195,7 @@ async fn ring(pre: ObjectAlarmPre<Data>, admitted: Admitted, name: ObjectName, o
             wasmtime::Result::Ok((answered, instance.store.data_mut().own_object.take()))
         }
     };
-    let result = Metered::new(invocation.clone(), guest).await;
+    let result = Metered::new(invocation.clone(), purse, guest).await;
     drop(place);
     ended(&invocation, result).await
 }
@@ -209,7 +209,7 @@ async fn ended(invocation: &Arc<Invocation>, result: Result<wasmtime::Result<Lef
         Ok(Err(error)) => Err(trap::classify(invocation, &error)),
         Err(stop) => Err(run::stopped(invocation, stop)),
     };
-    run::answered(invocation, answer)
+    run::answered(invocation, answer).await
 }
 
 fn session(own: Option<OwnObject>) -> Result<Session, Failure> {

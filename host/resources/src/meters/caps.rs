@@ -35,14 +35,38 @@ pub struct Setting {
 
 /// A cap would be exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the {} cap of {} {}s for {} is used up", if self.key.service.is_some() { "service's" } else { "account's" }, self.value, self.key.meter.unit(), self.key.period.as_str())]
+#[error("{}", self.text())]
 pub struct Exceeded {
     /// Which cap.
     pub key: CapKey,
     /// How much it allows.
     pub value: u64,
-    /// When the period ends.
+    /// When the period ends, in ms since the UNIX epoch.
     pub ends_ms: UnixMs,
+    /// In how many seconds that is.
+    pub retry_after_seconds: u64,
+}
+
+impl Exceeded {
+    /// Which cap, how much it is, until when, and what to do.
+    fn text(&self) -> String {
+        let CapKey { service, meter, period, .. } = self.key;
+        let (whose, flag) = match service {
+            Some(service) => ("service's", format!(" --service service_{service}")),
+            None => ("account's", String::new()),
+        };
+        let (name, unit, period) = (meter.as_str(), meter.unit(), period.as_str());
+        let ends = i64::try_from(self.ends_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).unwrap_or(jiff::Timestamp::MAX);
+        // A level does not fall by itself when a period ends.
+        let (state, or) = match meter.sort() {
+            Sort::Counter => (format!("is used up until {ends}"), "wait, or raise it"),
+            Sort::Level => ("has no room for this".to_owned(), "delete something, or raise it"),
+        };
+        format!(
+            "the {whose} cap of {} ({unit}) for {name} in a {period} {state}: {or} with `tovuk limits set {name} --period {period} --value <n>{flag}`",
+            self.value
+        )
+    }
 }
 
 /// A cap that applies.
@@ -108,7 +132,7 @@ impl Cap {
         let taken = state.reserved.saturating_add(if is_level { level } else { state.used });
         let wanted = taken.saturating_add(more);
         if wanted > state.setting.value {
-            return Asked::Exceeded(Exceeded { key: self.key, value: state.setting.value, ends_ms: ends_ms(self.key.period, now) });
+            return Asked::Exceeded(self.exceeded(&state, now));
         }
         if !is_level && wanted > state.leased {
             let block = (state.setting.value / LEASES).clamp(1, LEASE_MAX);
@@ -117,6 +141,19 @@ impl Cap {
         }
         state.reserved += more;
         Asked::Granted(state.window)
+    }
+
+    fn exceeded(&self, state: &State, now: UnixMs) -> Exceeded {
+        let ends_ms = ends_ms(self.key.period, now);
+        let retry_after_seconds = ends_ms.saturating_sub(now).div_ceil(1_000);
+        Exceeded { key: self.key, value: state.setting.value, ends_ms, retry_after_seconds }
+    }
+
+    /// How much it has room for, and how it refuses more. `level` as for [`Cap::reserve`].
+    pub fn room(&self, level: u64, now: UnixMs) -> (u64, Exceeded) {
+        let state = self.state(now);
+        let taken = state.reserved.saturating_add(if self.key.meter.sort() == Sort::Level { level } else { state.used });
+        (state.setting.value.saturating_sub(taken), self.exceeded(&state, now))
     }
 
     /// The disk knows of that lease.
@@ -140,6 +177,12 @@ impl Cap {
     pub fn charge(&self, used: u64, now: UnixMs) {
         let mut state = self.state(now);
         state.used = state.used.saturating_add(used);
+    }
+
+    /// How much of it is used. `level` as for [`Cap::reserve`].
+    pub fn used(&self, level: u64, now: UnixMs) -> u64 {
+        let state = self.state(now);
+        if self.key.meter.sort() == Sort::Level { level } else { state.used }
     }
 
     /// What it says.

@@ -80,14 +80,16 @@ impl Counters {
         self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds to a meter.
+    /// Adds to a meter on that day, or on the earliest that is kept apart.
     pub fn add(&self, meter: Meter, more: u64, day: u32) {
-        if let Some(used) = self.on(day).used.get(meter.index()) {
+        let today = self.on(day);
+        let ended = if today.number > day { self.past().ended.iter().find(|ended| ended.number >= day).cloned() } else { None };
+        if let Some(used) = ended.as_ref().unwrap_or(&today).used.get(meter.index()) {
             used.fetch_add(more, Ordering::Relaxed);
         }
     }
 
-    /// The counters of that day. A clock that has gone back finds the latest.
+    /// The counters of that day, or of the latest there is.
     fn on(&self, day: u32) -> Guard<Arc<Day>> {
         let today = self.today.load();
         if today.number >= day {

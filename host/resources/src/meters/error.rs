@@ -6,14 +6,11 @@ use super::Exceeded;
 use crate::database::{self, rusqlite};
 
 /// Why something was not counted, capped or allowed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// A cap would be exceeded.
     #[error(transparent)]
     Exceeded(#[from] Exceeded),
-    /// A cap without sense.
-    #[error("a cap tells at 1 to 100 percent, not at {0}")]
-    Percent(u16),
     /// The store has failed.
     #[error(transparent)]
     Database(#[from] database::Error),
@@ -30,8 +27,22 @@ impl Error {
     pub fn code(&self) -> &'static Code {
         match self {
             Self::Exceeded(_) => &codes::USAGE_CAP_EXCEEDED,
-            Self::Percent(_) => &codes::INVALID_REQUEST,
             Self::Database(_) => &codes::STORAGE_FAILED,
         }
     }
 }
+
+/// What a store says whose work could not be charged: its own `Usage` over a cap, and its own failure of a database where that of the meters failed.
+macro_rules! refuses {
+    ($error:ty) => {
+        impl From<$crate::meters::Error> for $error {
+            fn from(error: $crate::meters::Error) -> Self {
+                match error {
+                    $crate::meters::Error::Exceeded(exceeded) => Self::Usage(exceeded),
+                    $crate::meters::Error::Database(error) => Self::from(error),
+                }
+            }
+        }
+    };
+}
+pub(crate) use refuses;

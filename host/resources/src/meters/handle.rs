@@ -1,18 +1,35 @@
-//! What services are charged with: the handle that whoever works for one holds, and reservations.
+//! What services are charged with: the handle that whoever works for one holds.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use tovuk_kernel::clock::Clock;
-use tovuk_kernel::meters::{METERS, Meter, Sort};
+use tovuk_kernel::meters::{METERS, Meter};
 
 use super::Error;
-use super::caps::{Asked, Cap, CapKey};
+use super::caps::{Asked, Cap, CapKey, Exceeded};
 use super::counters::Counters;
+use super::reservation::Reservation;
 use super::store::Store;
 use super::window::{self, Window};
 use crate::database;
+
+/// The memory that State duration is counted with, in MB.
+const OBJECT_MB: u64 = 128;
+
+/// What is measured in a smaller unit than it is charged in. No part of it is lost between two charges, and none is charged twice.
+#[derive(Default)]
+pub(super) struct Fractions(AtomicU64);
+
+impl Fractions {
+    /// Adds so many small units, and says how many large ones have become whole by it.
+    fn add(&self, small: u64, per_large: u64) -> u64 {
+        let before = self.0.fetch_add(small, Ordering::Relaxed);
+        (before.wrapping_add(small) / per_large).wrapping_sub(before / per_large)
+    }
+}
 
 /// The caps that a service works under, by meter.
 pub(super) type Applying = [Vec<Arc<Cap>>; METERS];
@@ -24,23 +41,11 @@ pub struct ServiceMeters {
     /// Its own number.
     pub service: i64,
     pub(super) counters: Counters,
+    pub(super) cpu_ns: Fractions,
+    pub(super) mb_ms: Fractions,
     pub(super) caps: ArcSwap<Applying>,
     pub(super) store: Weak<Store>,
     pub(super) clock: Clock,
-}
-
-/// What was reserved for work that has begun. It is given back when it is dropped.
-pub struct Reservation {
-    meters: Arc<ServiceMeters>,
-    meter: Meter,
-    /// The caps that it is reserved in, and how much in each. A cap is there twice where its period has changed in between.
-    held: Vec<Held>,
-}
-
-struct Held {
-    cap: Arc<Cap>,
-    window: Window,
-    amount: u64,
 }
 
 impl ServiceMeters {
@@ -54,6 +59,16 @@ impl ServiceMeters {
             }
         }
         self.caps.store(Arc::new(applying));
+    }
+
+    /// How many whole ms this makes, with what earlier calls have left of one. For CPU time, which is measured in ns.
+    pub fn whole_cpu_ms(&self, ns: u64) -> u64 {
+        self.cpu_ns.add(ns, 1_000_000)
+    }
+
+    /// How many GB-ms a handler with an object's memory has taken that ran for so many ms, with what earlier calls have left of one.
+    pub fn whole_gb_ms(&self, wall_ms: u64) -> u64 {
+        self.mb_ms.add(wall_ms.saturating_mul(OBJECT_MB), 1_000)
     }
 
     /// Charges what was used and could not be reserved. It counts in caps, and does not ask them.
@@ -73,12 +88,13 @@ impl ServiceMeters {
     /// # Errors
     /// [`Error::Exceeded`] when a cap has no room, or when the store fails.
     pub async fn reserve(self: &Arc<Self>, meter: Meter, amount: u64) -> Result<Reservation, Error> {
-        let mut reservation = Reservation { meters: self.clone(), meter, held: Vec::new() };
+        let mut reservation = Reservation::nothing(self.clone(), meter);
         reservation.extend(amount).await?;
         Ok(reservation)
     }
 
-    async fn ask(&self, cap: &Cap, more: u64) -> Result<Window, Error> {
+    /// Waits for room in one cap.
+    pub(super) async fn ask(&self, cap: &Cap, more: u64) -> Result<Window, Error> {
         let store = self.store.upgrade().ok_or(Error::Database(database::Error::Closed))?;
         let attempt = || cap.reserve(more, store.level_of(&cap.key), self.clock.now_unix_ms());
         loop {
@@ -97,60 +113,15 @@ impl ServiceMeters {
         }
     }
 
+    /// How much there is room for, in the cap that has least, and how that cap refuses more. None where no cap applies.
+    pub fn room(&self, meter: Meter) -> Option<(u64, Exceeded)> {
+        let (caps, now) = (self.caps.load(), self.clock.now_unix_ms());
+        let store = self.store.upgrade()?;
+        caps.get(meter.index())?.iter().map(|cap| cap.room(store.level_of(&cap.key), now)).min_by_key(|(room, _)| *room)
+    }
+
     /// Whether something is capped that this work would charge, so that it has to be reserved.
     pub fn is_capped(&self, meter: Meter) -> bool {
         self.caps.load().get(meter.index()).is_some_and(|caps| !caps.is_empty())
-    }
-}
-
-impl Reservation {
-    /// Reserves more.
-    ///
-    /// # Errors
-    /// As [`ServiceMeters::reserve`]; what was reserved before stays.
-    pub async fn extend(&mut self, more: u64) -> Result<(), Error> {
-        let applying = self.meters.caps.load_full();
-        let caps = applying.get(self.meter.index()).map(Vec::as_slice).unwrap_or_default();
-        // Given back when one of them has no room.
-        let mut asked = Self { meters: self.meters.clone(), meter: self.meter, held: Vec::new() };
-        for cap in caps {
-            let window = self.meters.ask(cap, more).await?;
-            asked.held.push(Held { cap: cap.clone(), window, amount: more });
-        }
-        for new in std::mem::take(&mut asked.held) {
-            match self.held.iter_mut().find(|held| Arc::ptr_eq(&held.cap, &new.cap) && held.window == new.window) {
-                Some(held) => held.amount = held.amount.saturating_add(new.amount),
-                None => self.held.push(new),
-            }
-        }
-        Ok(())
-    }
-
-    /// The work has ended and has used so much. The rest is given back.
-    pub fn settle(mut self, used: u64) {
-        self.give_back(used);
-        if self.meter.sort() == Sort::Counter {
-            self.meters.counters.add(self.meter, used, window::day(self.meters.clock.now_unix_ms()));
-        }
-    }
-
-    /// Counts what was used in each cap, in the latest period that it was reserved for.
-    fn give_back(&mut self, used: u64) {
-        while let Some(held) = self.held.pop() {
-            held.cap.settle(held.amount, used, held.window);
-            self.held.retain(|earlier| {
-                let same = Arc::ptr_eq(&earlier.cap, &held.cap);
-                if same {
-                    earlier.cap.settle(earlier.amount, 0, earlier.window);
-                }
-                !same
-            });
-        }
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.give_back(0);
     }
 }

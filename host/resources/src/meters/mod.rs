@@ -8,12 +8,15 @@
 //! - **Levels**, such as stored bytes, are asked of the stores that have them ([`Levels`]): what there is and what is being written stays below the cap.
 //! - **Notices** of caps that fill up are rows, written with the mark that there is one, so each is told, and once in a period ([`Meters::notice`]).
 
+mod bill;
 mod caps;
 mod counters;
 mod error;
 mod handle;
+mod reservation;
 mod rows;
 mod store;
+mod tally;
 mod window;
 
 #[cfg(test)]
@@ -28,10 +31,14 @@ use tokio::task::AbortHandle;
 use tovuk_kernel::clock::Clock;
 use tovuk_kernel::meters::{METERS, Meter, Period};
 
+pub use bill::{Bill, Charge};
 pub use caps::{CapKey, Exceeded, Setting};
 pub use counters::Figures;
 pub use error::Error;
-pub use handle::{Reservation, ServiceMeters};
+pub(crate) use error::refuses;
+pub use handle::ServiceMeters;
+pub use reservation::Reservation;
+pub use tally::Tally;
 
 use crate::database::{self, Database};
 use caps::{Cap, Stored};
@@ -80,6 +87,10 @@ pub struct CapInfo {
     pub key: CapKey,
     /// What it says.
     pub setting: Setting,
+    /// How much of it is used.
+    pub used: u64,
+    /// When its period ends, in ms since the UNIX epoch.
+    pub ends_ms: u64,
 }
 
 /// Somebody has to be told that a cap fills up.
@@ -173,6 +184,11 @@ impl Meters {
         meters
     }
 
+    /// The same, as the stores and the runtime are given it.
+    pub fn bill(&self, account: i64, service: i64) -> Bill {
+        self.service(account, service).into()
+    }
+
     /// What an account has used, or one of its services.
     pub fn usage(&self, account: i64, service: Option<i64>) -> Usage {
         self.store.usage(account, service, self.store.clock.now_unix_ms())
@@ -181,11 +197,8 @@ impl Meters {
     /// Sets a cap, from now on. What was used of the period before counts.
     ///
     /// # Errors
-    /// [`Error::Percent`], or when the store fails.
+    /// When the store fails.
     pub async fn set_cap(&self, key: CapKey, setting: Setting) -> Result<(), Error> {
-        if !(1..=100).contains(&setting.notify_at_percent) {
-            return Err(Error::Percent(setting.notify_at_percent));
-        }
         let (store, writing) = (self.store.clone(), self.store.clone());
         // A task of its own, so that what is in memory follows what is on disk also when the caller has gone.
         let work = tokio::spawn(async move {
@@ -231,9 +244,14 @@ impl Meters {
 
     /// The caps of an account, and with `service` only those of that service, in their order.
     pub fn caps(&self, account: i64, service: Option<i64>) -> Vec<CapInfo> {
-        let books = self.store.books();
-        let caps = books.caps.values().filter(|cap| cap.key.account == account && service.is_none_or(|service| cap.key.service == Some(service)));
-        let mut caps: Vec<_> = caps.map(|cap| CapInfo { key: cap.key, setting: cap.setting() }).collect();
+        let now = self.store.clock.now_unix_ms();
+        let is_asked = |key: &CapKey| key.account == account && service.is_none_or(|service| key.service == Some(service));
+        let caps: Vec<_> = self.store.books().caps.values().filter(|cap| is_asked(&cap.key)).cloned().collect();
+        let info = |cap: Arc<Cap>| {
+            let (key, used) = (cap.key, cap.used(self.store.level_of(&cap.key), now));
+            CapInfo { key, setting: cap.setting(), used, ends_ms: window::ends_ms(key.period, now) }
+        };
+        let mut caps: Vec<_> = caps.into_iter().map(info).collect();
         caps.sort_by_key(|cap| cap.key);
         caps
     }

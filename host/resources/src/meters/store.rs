@@ -38,7 +38,8 @@ impl Store {
 
     pub(super) fn handle(self: &Arc<Self>, account: i64, service: i64, counters: Counters) -> Arc<ServiceMeters> {
         let caps = ArcSwap::from_pointee(std::array::from_fn(|_| Vec::new()));
-        Arc::new(ServiceMeters { account, service, counters, caps, store: Arc::downgrade(self), clock: self.clock.clone() })
+        let (cpu_ns, mb_ms) = Default::default();
+        Arc::new(ServiceMeters { account, service, counters, cpu_ns, mb_ms, caps, store: Arc::downgrade(self), clock: self.clock.clone() })
     }
 
     /// Lets a cap apply. It is charged before what was used is added up, so that nothing is missed; what is charged meanwhile may count twice.

@@ -6,6 +6,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::limits::{API_QUEUE_BODY_BYTES_MAX, QUEUE_LIST_BYTES_MAX, QUEUE_SEND_MESSAGES_MAX};
+use tovuk_kernel::meters::Meter;
 use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, PAGE_ARGUMENTS, Request};
 use tovuk_resources::queue;
 
@@ -17,7 +18,7 @@ use crate::control::decode::bounded;
 use crate::control::handler::Handler;
 use crate::control::{Caller, Control, Refusal};
 
-const METERS: &[&str] = &["queue_operations"];
+const METERS: &[Meter] = &[Meter::QueueOperations];
 const SEND_ERRORS: &[&Code] = &[
     &codes::RESOURCE_NOT_FOUND,
     &codes::QUEUE_MESSAGE_TOO_LARGE,

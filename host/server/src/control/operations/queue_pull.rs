@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tovuk_kernel::codes;
 use tovuk_kernel::limits::QUEUE_BATCH_MESSAGES_MAX;
+use tovuk_kernel::meters::Meter;
 use tovuk_kernel::operation::{Argument, Command, Form, Method, Operation, Request};
 use tovuk_resources::queue;
 
@@ -64,7 +65,7 @@ impl Request for Pull {
             "For queues whose consumer is `pull`. The answer may be empty. What is not settled while it is hidden is given out again, and counts as failed after \
              as many deliveries as the queue allows.",
         )
-        .meters(&["queue_operations"])
+        .meters(&[Meter::QueueOperations])
         .errors(&[&codes::RESOURCE_NOT_FOUND, &codes::QUEUE_CONSUMER_MISMATCH])
         .commands(&[Command::new("queue pull")
             .arguments(&[
@@ -141,7 +142,7 @@ impl Request for Settle {
     const OPERATION: Operation =
         Operation::new("queue.ack", Method::Post, "/v1/services/{service}/queues/{queue}/messages/ack", "Settle messages that were pulled")
             .described("A lease that has run out still settles its message until somebody else has pulled it.")
-            .meters(&["queue_operations"])
+            .meters(&[Meter::QueueOperations])
             .errors(&[&codes::RESOURCE_NOT_FOUND])
             .commands(&[
                 Command::new("queue ack")
