@@ -66,6 +66,7 @@ pub struct Stores {
 struct Stored {
     kv: Kv,
     sqlite: Sqlites,
+    state: State,
 }
 
 impl Levels for Stored {
@@ -73,6 +74,7 @@ impl Levels for Stored {
         match meter {
             Meter::KvStorageBytes => self.kv.stored_bytes(account, service),
             Meter::SqliteStorageBytes => self.sqlite.stored_bytes(account, service),
+            Meter::StateSqliteStorageBytes => self.state.stored_bytes(account, service),
             _ => 0,
         }
     }
@@ -93,7 +95,7 @@ impl Stores {
             crons: Crons::open(&data.join("cron.db"), clock.clone()).await?,
             state: State::open(&data.join("state"), clock.clone()).await?,
         };
-        stores.meters.set_levels(Arc::new(Stored { kv: stores.kv.clone(), sqlite: stores.sqlite.clone() }));
+        stores.meters.set_levels(Arc::new(Stored { kv: stores.kv.clone(), sqlite: stores.sqlite.clone(), state: stores.state.clone() }));
         Ok(stores)
     }
 

@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Request, Response};
 use tokio::sync::oneshot;
 
 use tovuk_kernel::codes;
+use tovuk_kernel::limits::EVENT_WALL_MS;
 use tovuk_resources::state::Holds;
 
 use crate::body::{Body, CollectError};
@@ -214,7 +215,7 @@ impl Runtime {
                     Some(place) => place,
                     None => Box::pin(self.place(service, deployment)).await?,
                 };
-                let charge = usage::begin(&deployment.bill).await?;
+                let charge = usage::begin(&deployment.bill, event, wall_ms(event, deployment)).await?;
                 let at_once = if self.memory().is_available() { self.slots().try_admit() } else { None };
                 let (slots, permit) = match at_once {
                     Some(granted) => granted,
@@ -223,7 +224,7 @@ impl Runtime {
                 (Chain::new(trace, slots, &target, parts), 1, permit, Some(place), parent_span, None, charge)
             }
             Grant::Call(caller) => {
-                let charge = usage::begin(&deployment.bill).await?;
+                let charge = usage::begin(&deployment.bill, event, wall_ms(event, deployment)).await?;
                 let chain = caller.chain.clone();
                 let number = chain.number(&target, parts, &caller.target.account).map_err(|hops| {
                     let mut failure = Failure::refused(&codes::BINDING_CHAIN_LIMIT, chain_limit_text(&hops));
@@ -273,6 +274,11 @@ impl Runtime {
             )),
         }
     }
+}
+
+/// How long an invocation may take to answer, in ms.
+pub(crate) fn wall_ms(event: EventKind, deployment: &Deployment) -> u64 {
+    if event.is_delivery() { EVENT_WALL_MS } else { deployment.limits.wall_ms }
 }
 
 /// The answer to a body that is larger than the service takes.

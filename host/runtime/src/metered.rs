@@ -147,5 +147,7 @@ impl<T> Drop for Metered<T> {
             self.invocation.end(Outcome::Cancelled, None);
             self.drop_inner();
         }
+        let clock = self.invocation.runtime.clock();
+        self.purse.ended(clock.monotonic_ms().saturating_sub(self.invocation.started_ms));
     }
 }

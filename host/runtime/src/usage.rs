@@ -5,9 +5,10 @@ use std::task::{Context, Poll, ready};
 
 use futures::future::BoxFuture;
 use tovuk_kernel::meters::Meter;
-use tovuk_resources::meters::{Bill, Charge, Error};
+use tovuk_resources::meters::{Bill, Charge, Error, gb_ms_at_most};
 
 use crate::failure::Failure;
+use crate::record::EventKind;
 
 /// CPU time that is reserved at a time, in ms.
 const SLICE_MS: u64 = 10;
@@ -17,23 +18,34 @@ const LEAST_MS: u64 = 1;
 /// An invocation that may begin.
 pub(crate) struct Beginning {
     request: Charge,
+    /// For one that has a State object.
+    of_object: Option<Charge>,
     purse: Purse,
 }
 
-/// Reserves what an invocation needs to begin.
-pub(crate) async fn begin(bill: &Bill) -> Result<Beginning, Failure> {
+/// Reserves what an invocation needs to begin. One that has a State object runs for `wall_ms` at the most.
+pub(crate) async fn begin(bill: &Bill, event: EventKind, wall_ms: u64) -> Result<Beginning, Failure> {
     let request = bill.reserve(Meter::WorkerRequests, 1).await?;
-    let mut purse = Purse { bill: bill.clone(), charge: None, covered_ns: 0, refill: None };
+    let mut purse = Purse { bill: bill.clone(), charge: None, covered_ns: 0, refill: None, duration: None };
     if bill.is_capped(Meter::WorkerCpuMs) {
         purse.fill(slice(bill.clone()).await?, 0);
     }
-    Ok(Beginning { request, purse })
+    let mut of_object = None;
+    if matches!(event, EventKind::State | EventKind::Alarm) {
+        of_object = Some(bill.reserve(Meter::StateRequests, 1).await?);
+        let most = if bill.is_capped(Meter::StateDurationGbMilliseconds) { gb_ms_at_most(wall_ms) } else { 0 };
+        purse.duration = Some(bill.reserve(Meter::StateDurationGbMilliseconds, most).await?);
+    }
+    Ok(Beginning { request, of_object, purse })
 }
 
 impl Beginning {
     /// It has begun, and is charged.
     pub fn begun(self) -> Purse {
         self.request.settle(1);
+        if let Some(charge) = self.of_object {
+            charge.settle(1);
+        }
         self.purse
     }
 }
@@ -51,6 +63,8 @@ pub(crate) struct Purse {
     /// How much the invocation may have used, in ns.
     covered_ns: u64,
     refill: Option<BoxFuture<'static, Result<Slice, Error>>>,
+    /// How long it has a State object.
+    duration: Option<Charge>,
 }
 
 impl Purse {
@@ -67,6 +81,13 @@ impl Purse {
             _ if ms == 0 => {}
             Some(charge) => charge.spend(ms),
             None => self.bill.charge(Meter::WorkerCpuMs, ms),
+        }
+    }
+
+    /// The guest has ended, so many ms after it was admitted.
+    pub fn ended(&mut self, wall_ms: u64) {
+        if let Some(duration) = self.duration.take() {
+            duration.settle(self.bill.whole_gb_ms(wall_ms));
         }
     }
 

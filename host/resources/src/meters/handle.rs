@@ -19,6 +19,11 @@ use crate::database;
 /// The memory that State duration is counted with, in MB.
 const OBJECT_MB: u64 = 128;
 
+/// What a handler with a State object is charged at the most that runs for so many ms.
+pub fn gb_ms_at_most(wall_ms: u64) -> u64 {
+    wall_ms.saturating_mul(OBJECT_MB).div_ceil(1_000).saturating_add(1)
+}
+
 /// What is measured in a smaller unit than it is charged in. No part of it is lost between two charges, and none is charged twice.
 #[derive(Default)]
 pub(super) struct Fractions(AtomicU64);

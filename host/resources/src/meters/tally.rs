@@ -4,8 +4,8 @@
 use tokio::runtime::Handle;
 use tovuk_kernel::meters::Meter;
 
-use super::bill::{Bill, Charge};
 use super::Error;
+use super::bill::{Bill, Charge};
 
 /// What was reserved for work that reads and writes rows.
 pub struct Tally {

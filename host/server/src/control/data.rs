@@ -53,7 +53,7 @@ impl Control {
     /// Says whose classes of State objects there are, and deletes the rows of those that are deleted in the store already.
     async fn settle_state(&self) -> Result<(), Refusal> {
         let owners = self.read(|conn| Ok(store::resources::owners(conn, Kind::State)?)).await?;
-        let owners = owners.into_iter().map(|(number, account, _)| (state::Namespace(number), account)).collect();
+        let owners = owners.into_iter().map(|(number, account, service)| (state::Namespace(number), account, service)).collect();
         for namespace in self.state().own(owners).await? {
             tracing::warn!("state_{namespace} has been deleted: so is its row");
             self.write(move |conn| Ok(store::resources::delete(conn, Kind::State, namespace.0)?)).await?;

@@ -79,9 +79,9 @@ impl Request for Pull {
 
 impl Handler for Pull {
     async fn run(self, control: Control, caller: Caller) -> Result<Pulled, Refusal> {
-        let queue = queue_of(&control, &caller, &self.service, self.queue).await?;
+        let (queues, queue) = queue_of(&control, &caller, &self.service, self.queue).await?;
         let messages = self.batch_size.map(|size| usize::try_from(size).unwrap_or(usize::MAX));
-        let pulled = control.queues().pull(queue, queue::Pull { messages, visibility_seconds: self.visibility_timeout_seconds }).await?;
+        let pulled = queues.pull(queue, queue::Pull { messages, visibility_seconds: self.visibility_timeout_seconds }).await?;
         log_failed(&control, queue, &pulled.settled).await;
         let messages = pulled.messages.iter().map(|(lease, message)| Leased { lease_id: lease.to_string(), message: message.into() });
         Ok(Pulled {
@@ -157,11 +157,11 @@ impl Request for Settle {
 
 impl Handler for Settle {
     async fn run(self, control: Control, caller: Caller) -> Result<Settled, Refusal> {
-        let queue = queue_of(&control, &caller, &self.service, self.queue).await?;
+        let (queues, queue) = queue_of(&control, &caller, &self.service, self.queue).await?;
         let acks = self.acks.iter().map(|lease| lease.parse()).collect::<Result<Vec<_>, queue::Error>>()?;
         let retry = |retry: &Retry| Ok(queue::Retry { what: retry.lease_id.parse()?, delay_seconds: retry.delay_seconds });
         let retries = self.retries.iter().map(retry).collect::<Result<Vec<_>, queue::Error>>()?;
-        let settled = control.queues().settle_leases(queue, acks, retries).await?;
+        let settled = queues.settle_leases(queue, acks, retries).await?;
         log_failed(&control, queue, &settled.settled).await;
         Ok(Settled {
             acked: settled.settled.acked,

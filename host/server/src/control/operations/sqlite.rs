@@ -9,6 +9,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::limits::{API_SQLITE_BODY_BYTES_MAX, Plan};
+use tovuk_kernel::meters::Meter;
 use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, Request};
 use tovuk_kernel::resource::Kind;
 use tovuk_resources::sqlite::{self, Allowance, Flat, Sqlites};
@@ -240,7 +241,7 @@ impl Request for Query {
         )
         .access(Access::Runtime)
         .body_bytes_max(API_SQLITE_BODY_BYTES_MAX)
-        .errors(QUERY_ERRORS)
+        .errors(QUERY_ERRORS).meters(&[Meter::SqliteRowsRead, Meter::SqliteRowsWritten, Meter::SqliteStorageBytes])
         .commands(&[
             Command::new("sqlite query")
                 .arguments(&[
@@ -345,6 +346,7 @@ impl Request for Migrate {
         &codes::SQLITE_STORAGE_FULL,
         &codes::SQLITE_BUSY,
     ])
+    .meters(&[Meter::SqliteRowsRead, Meter::SqliteRowsWritten, Meter::SqliteStorageBytes])
     .commands(&[Command::new("sqlite migrate")
         .arguments(&[
             DATABASE,
