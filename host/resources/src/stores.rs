@@ -67,6 +67,7 @@ struct Stored {
     kv: Kv,
     sqlite: Sqlites,
     state: State,
+    objects: Objects,
 }
 
 impl Levels for Stored {
@@ -74,6 +75,7 @@ impl Levels for Stored {
         match meter {
             Meter::KvStorageBytes => self.kv.stored_bytes(account, service),
             Meter::SqliteStorageBytes => self.sqlite.stored_bytes(account, service),
+            Meter::ObjectStorageBytes => self.objects.stored_bytes(account, service),
             Meter::StateSqliteStorageBytes => self.state.stored_bytes(account, service),
             _ => 0,
         }
@@ -95,7 +97,12 @@ impl Stores {
             crons: Crons::open(&data.join("cron.db"), clock.clone()).await?,
             state: State::open(&data.join("state"), clock.clone()).await?,
         };
-        stores.meters.set_levels(Arc::new(Stored { kv: stores.kv.clone(), sqlite: stores.sqlite.clone(), state: stores.state.clone() }));
+        stores.meters.set_levels(Arc::new(Stored {
+            kv: stores.kv.clone(),
+            sqlite: stores.sqlite.clone(),
+            state: stores.state.clone(),
+            objects: stores.objects.clone(),
+        }));
         Ok(stores)
     }
 

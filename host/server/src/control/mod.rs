@@ -313,10 +313,10 @@ impl Control {
         &self.0.stores.state
     }
 
-    /// Whether objects of a service are served: it is there, and its account is not suspended.
-    pub(crate) async fn serves_objects_of(&self, service: i64) -> Result<bool, Refusal> {
+    /// The account of a service whose objects are served: it is there, and its account is not suspended.
+    pub(crate) async fn serves_objects_of(&self, service: i64) -> Result<Option<i64>, Refusal> {
         let service = self.read(move |conn| Ok(store::services::get(conn, service)?)).await?;
-        Ok(service.is_some_and(|service| !self.tokens().is_suspended(service.account_id)))
+        Ok(service.map(|service| service.account_id).filter(|account| !self.tokens().is_suspended(*account)))
     }
 
     /// What URLs that are given out begin with.
