@@ -68,6 +68,8 @@ mod streaming;
 mod templates;
 mod tidy;
 mod usage;
+mod usage_caps;
+mod usage_told;
 mod worker_sqlite;
 
 use tovuk_tests::{Host, HostConfig};

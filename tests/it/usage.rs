@@ -12,7 +12,7 @@ use tovuk_tests::{Client, Operator, Reply};
 use crate::TOVUK;
 
 /// A host with the service `shop`, which has the namespace `CACHE` and runs a guest.
-async fn with_shop(guest: &str) -> Operator {
+pub(crate) async fn with_shop(guest: &str) -> Operator {
     let host = Operator::start(TOVUK).await;
     host.ok("POST", "/v1/services", Some(json!({"name": "shop"}))).await;
     host.ok("POST", "/v1/services/shop/kv/namespaces", Some(json!({"name": "CACHE"}))).await;
@@ -21,14 +21,14 @@ async fn with_shop(guest: &str) -> Operator {
     host
 }
 
-async fn ask(host: &Operator, service: &str, path: &str, body: &Value) -> Reply {
+pub(crate) async fn ask(host: &Operator, service: &str, path: &str, body: &Value) -> Reply {
     let address = host.host.public_address();
     let request = Request::post(path).header("host", format!("{service}.localhost:{}", address.port()));
     Client::new(address).whole(request.body(Full::new(body.to_string().into())).unwrap()).await
 }
 
 /// What was used today, of the account or of a service.
-async fn used(host: &Operator, service: Option<&str>, meter: Meter) -> u64 {
+pub(crate) async fn used(host: &Operator, service: Option<&str>, meter: Meter) -> u64 {
     let query = service.map_or_else(String::new, |service| format!("?service={service}"));
     let usage = host.ok("GET", &format!("/v1/usage{query}"), None).await;
     usage["usage"]["meters"]["day"][meter.as_str()].as_u64().unwrap()
@@ -40,7 +40,7 @@ async fn cap(host: &Operator, meter: Meter, value: u64) {
 }
 
 /// A cap of so much more than was used until now.
-async fn cap_more(host: &Operator, meter: Meter, more: u64) {
+pub(crate) async fn cap_more(host: &Operator, meter: Meter, more: u64) {
     let before = used(host, None, meter).await;
     cap(host, meter, before + more).await;
 }

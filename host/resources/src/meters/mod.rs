@@ -104,6 +104,8 @@ pub struct Notice {
     pub used: u64,
     /// What the cap says.
     pub setting: Setting,
+    /// Whether [`Meters::written`] was called for it.
+    pub is_written: bool,
 }
 
 /// The open store. Clones share it.
@@ -268,6 +270,14 @@ impl Meters {
             }
             noticed.await;
         }
+    }
+
+    /// A notice was written down where it is to be found, and need not be again; somebody may still have to be told.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn written(&self, id: i64) -> Result<(), Error> {
+        self.store.database.write(move |tx| rows::mark_written(tx, id)).await
     }
 
     /// Somebody has been told of a notice.

@@ -155,17 +155,19 @@ pub(super) fn add_notice(conn: &Connection, key: &CapKey, window: Window, used: 
 
 /// The oldest notice that is still to be told.
 pub(super) fn next_notice(conn: &Connection, after: i64) -> Result<Option<Notice>, Error> {
-    let sql = "select id, account, service, meter, period, used, cap, at_percent from notices where id > ?1 order by id limit 1";
+    let sql = "select id, account, service, meter, period, used, cap, at_percent, written from notices where id > ?1 order by id limit 1";
     let notice = conn.prepare_cached(sql)?.query_row([after], |row| {
-        let (used, cap) = (unsigned(row.get("used")?), unsigned(row.get("cap")?));
-        Ok(key(row)?.zip(Some((row.get("id")?, used, cap, row.get("at_percent")?))))
+        let setting = Setting { value: unsigned(row.get("cap")?), notify_at_percent: row.get("at_percent")? };
+        let (id, used, is_written) = (row.get("id")?, unsigned(row.get("used")?), row.get("written")?);
+        Ok(key(row)?.map(|key| Notice { id, key, used, setting, is_written }))
     });
-    Ok(notice.optional()?.flatten().map(|(key, (id, used, value, notify_at_percent))| Notice {
-        id,
-        key,
-        used,
-        setting: Setting { value, notify_at_percent },
-    }))
+    Ok(notice.optional()?.flatten())
+}
+
+/// A notice stands in the account's activity.
+pub(super) fn mark_written(conn: &Connection, id: i64) -> Result<(), Error> {
+    conn.prepare_cached("update notices set written = 1 where id = ?1")?.execute([id])?;
+    Ok(())
 }
 
 /// Forgets a notice.

@@ -32,5 +32,7 @@ create table notices (
     window integer not null,
     used integer not null,
     cap integer not null,
-    at_percent integer not null
+    at_percent integer not null,
+    -- Whether it stands in the account's activity.
+    written integer not null default 0
 );

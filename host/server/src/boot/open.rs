@@ -60,6 +60,7 @@ pub(super) async fn open(parts: Parts, compiler: Compiler, clock: Clock) -> Resu
         None => kept,
     };
     let stores = Stores::open(&parts.data, &parts.objects, &clock).await?;
+    logs.set_meters(stores.meters.clone());
     let runtime = Runtime::new(parts.runtime, compiler, clock, observer, Some(stores.clone()))?;
     let routes = Routes::default();
     let public_authority = parts.urls.public_authority();

@@ -7,6 +7,7 @@
 mod alarms;
 mod crons;
 mod lines;
+mod notices;
 pub(crate) mod queues;
 
 use std::future::Future;
@@ -207,5 +208,6 @@ async fn answered(runtime: &Runtime, started: Started, is_read: bool) -> Deliver
 pub(crate) fn start(control: &Control) {
     control.deliveries().spawn(alarms::run(control.clone()));
     control.deliveries().spawn(crons::run(control.clone()));
+    control.deliveries().spawn(notices::run(control.clone()));
     queues::start(control);
 }

@@ -36,6 +36,7 @@ pub mod storage;
 mod storage_parts;
 pub mod tokens;
 pub mod usage;
+pub mod webhooks;
 
 use rusqlite::Connection;
 use schemars::JsonSchema;
@@ -65,7 +66,10 @@ pub(super) fn all() -> Vec<Registered> {
         usage::Show,
         caps::Set,
         caps::Delete,
-        caps::List
+        caps::List,
+        webhooks::Set,
+        webhooks::Show,
+        webhooks::Delete
     ];
     table![services::List, services::Create, services::Show, resources::ResourcesOf, services::Restart, services::Delete];
     table![deploys::Create, deploys::List, deploys::ListOfService, deploys::Show, deploys::Cancel, rollback::Rollback];
