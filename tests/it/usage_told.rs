@@ -39,7 +39,7 @@ async fn receiver() -> (u16, mpsc::UnboundedReceiver<(String, String)>) {
                     .collect();
                 let length: usize = headers["content-length"].to_str().unwrap().parse().unwrap();
                 if body.len() >= length {
-                    break (headers["x-tovuk-signature"].to_str().unwrap().to_owned(), body.to_owned());
+                    break (headers["tovuk-signature"].to_str().unwrap().to_owned(), body.to_owned());
                 }
             };
             let status = if count == 0 { "500 Internal Server Error" } else { "200 OK" };
@@ -53,12 +53,13 @@ async fn receiver() -> (u16, mpsc::UnboundedReceiver<(String, String)>) {
 
 /// Lets time pass until it has come.
 async fn next<T>(host: &Operator, received: &mut mpsc::UnboundedReceiver<T>) -> T {
-    loop {
-        if let Ok(Some(next)) = tokio::time::timeout(Duration::from_millis(50), received.recv()).await {
-            return next;
+    for _ in 0..600 {
+        if let Ok(next) = tokio::time::timeout(Duration::from_millis(50), received.recv()).await {
+            return next.expect("the receiver has failed");
         }
         host.clock.advance(Duration::from_secs(1));
     }
+    panic!("nothing has come in ten minutes");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -366,10 +366,14 @@ impl Room {
             return Ok(());
         }
         at_most(bytes, limits::OBJECT_SINGLE_BYTES_MAX)?;
-        let (tenant, upload, size) = (self.tenant, self.upload, bytes.saturating_add(GROWTH_BYTES));
+        let (tenant, upload) = (self.tenant, self.upload);
+        // What is needed now counts; what is taken ahead only if there is room for it.
+        let needed = bytes.saturating_sub(self.reserved);
+        let ahead = needed.saturating_add(GROWTH_BYTES);
+        let (room, granted) = self.objects.1.reserve_some(Meter::ObjectStorageBytes, ahead, needed).await?;
+        let size = self.reserved.saturating_add(granted);
         let grow = move |tx: &rusqlite::Transaction<'_>| {
             let row = rows::find_upload(tx, tenant.service, upload)?.ok_or(Error::UploadNotFound)?;
-            // What is needed now counts; what is taken ahead only if there is room for it.
             let size = match check_room(tx, tenant, size.saturating_sub(row.size)) {
                 Ok(()) => size,
                 Err(_) => check_room(tx, tenant, bytes.saturating_sub(row.size)).map(|()| bytes)?,
@@ -377,7 +381,6 @@ impl Room {
             rows::resize_upload(tx, &row, size)?;
             Ok::<_, Error>(size)
         };
-        let room = self.objects.1.reserve(Meter::ObjectStorageBytes, size.saturating_sub(self.reserved)).await?;
         self.reserved = self.objects.write(tenant.service, grow).await?;
         drop(room);
         Ok(())

@@ -151,8 +151,8 @@ async fn send(control: &Control, notice: &Notice, webhook: &webhooks::Webhook) -
     *request.method_mut() = Method::POST;
     *request.uri_mut() = webhook.url.parse().map_err(|error| format!("{error}"))?;
     request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    request.headers_mut().insert("x-tovuk-event", HeaderValue::from_static("usage.cap.reached"));
-    request.headers_mut().insert("x-tovuk-signature", value(&format!("t={seconds},v1={signature}"))?);
+    request.headers_mut().insert("tovuk-event", HeaderValue::from_static("usage.cap.reached"));
+    request.headers_mut().insert("tovuk-signature", value(&format!("t={seconds},v1={signature}"))?);
     let allow = Allowlist::from_iter(origin(&webhook.url));
     let caller = Caller { account: &account, service: "the usage webhook", allow: &allow };
     let answer = control.clock().timeout(ANSWER, control.runtime().outbound().send(caller, request)).await;

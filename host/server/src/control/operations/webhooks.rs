@@ -58,7 +58,7 @@ impl Request for Set {
     const OPERATION: Operation = Operation::new("usage.webhook.set", Method::Put, PATH, "Set the webhook that is called when a usage cap fills up")
         .described(
             "It is called with `POST` and JSON: `event` (`usage.cap.reached`), `id`, `metric`, `period`, `service`, `used`, `capValue`, `notifyAtPercent`. \
-            `x-tovuk-signature` is `t=<seconds of Unix time>,v1=<hex>`, where `v1` is the HMAC-SHA256 of `<t>.<body>` under the secret. A call that is not \
+            `tovuk-signature` is `t=<seconds of Unix time>,v1=<hex>`, where `v1` is the HMAC-SHA256 of `<t>.<body>` under the secret. A call that is not \
             answered with a 2xx status is made again, later and later.",
         )
         .commands(&[Command::new("limits webhook set")
