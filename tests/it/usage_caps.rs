@@ -64,8 +64,8 @@ async fn cpu_time_stops_where_its_cap_does() {
         assert_eq!((reply.status.as_u16(), reply.code()), (429, "usage_cap_exceeded".to_owned()));
     }
     let used = used(&host, None, Meter::WorkerCpuMs).await - before;
-    // Each of the guests that ran goes on to its next yield, which is a few ms in a build without optimisation.
-    assert!((200..200 + 8 * 10).contains(&used), "{used} ms");
+    // What is left of a ms counts later. Each of the guests that ran goes on to its next yield, which is a few ms in a build without optimisation.
+    assert!((190..200 + 8 * 10).contains(&used), "{used} ms");
     let refused = host.get("shop", "/turns/1").await;
     assert_eq!(refused.code(), "usage_cap_exceeded");
     host.ok("DELETE", "/v1/usage/caps/worker_cpu_ms/day", None).await;
@@ -208,7 +208,7 @@ async fn a_host_that_is_killed_forgets_no_cap() {
         host.ok("PUT", &format!("/v1/services/shop/kv/CACHE/values/{key}"), Some(&json!({"value": "x"}))).await;
     }
     let written = Connection::open(data.join("meters.db")).unwrap();
-    let written = || written.query_row("select coalesce(max(used), 0) from days where meter = 'kv_writes'", [], |row| row.get::<_, u64>(0)).unwrap();
+    let written = || written.query_row("select coalesce(max(used), 0) from days where meter = 'kv_writes'", [], |row| row.get::<_, i64>(0)).unwrap();
     let began = std::time::Instant::now();
     while written() < 20 {
         assert!(began.elapsed() < std::time::Duration::from_secs(20), "{}", written());

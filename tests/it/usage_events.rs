@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tovuk_kernel::meters::Meter;
-use tovuk_tests::{Operator, tar_gz};
+use tovuk_runtime::outbound::{AddressPolicy, OutboundConfig};
+use tovuk_tests::{Gate, Operator, tar_gz};
 
 use crate::TOVUK;
-use crate::usage::{cap_more, used};
+use crate::usage::{ask, cap_more, used};
 
 /// Lets time pass until it is so.
 async fn until(host: &Operator, holds: impl AsyncFn() -> bool) {
@@ -77,4 +78,32 @@ async fn static_files_and_builds_are_charged_and_capped() {
     assert_eq!(build["status"], "failed", "{build}");
     assert!(build["message"].as_str().unwrap().starts_with("usage_cap_exceeded"), "{build}");
     assert_eq!(used(&host, None, Meter::BuildMinutes).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_is_charged_for_as_long_as_it_has_its_object() {
+    let host = Operator::with(TOVUK, |config| {
+        config.outbound = OutboundConfig { addresses: AddressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()] }, ..OutboundConfig::default() };
+    })
+    .await;
+    let gate = Gate::start().await;
+    let url = format!("http://127.0.0.1:{}", gate.port);
+    host.deploy(&host.token, "shop", "state", json!({"routes": ["/*"], "state": ["Room", "Log"], "outbound": [url]})).await;
+    let steps = json!([{"op": "gate", "url": format!("{url}/")}, {"op": "put", "key": "k", "value": "x"}]);
+    let call = json!([{"op": "call", "object": "a", "steps": steps}]);
+    let (answered, ()) = tokio::join!(ask(&host, "shop", "/", &call), async {
+        gate.arrived().await;
+        host.clock.advance(Duration::from_secs(10));
+        gate.pass();
+    });
+    assert_eq!((answered.status.as_u16(), &answered.json()[0]["status"]), (200, &json!(200)), "{}", answered.text());
+    let used = async |meter| used(&host, Some("shop"), meter).await;
+    // 10 s with 128 MB.
+    assert_eq!(used(Meter::StateDurationGbMilliseconds).await, 1_280);
+    assert_eq!((used(Meter::StateRequests).await, used(Meter::StateSqliteRowsWritten).await, used(Meter::WorkerRequests).await), (1, 1, 2));
+    // Less than a call may take.
+    cap_more(&host, Meter::StateDurationGbMilliseconds, 100).await;
+    let refused = ask(&host, "shop", "/", &call).await.json();
+    assert_eq!(refused[0]["error"], "usage_cap_exceeded", "{refused}");
+    assert_eq!(used(Meter::StateRequests).await, 1, "what was refused is free");
 }
