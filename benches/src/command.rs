@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::output::Report;
-use crate::{control, host, http, inproc, kinds, machine, native};
+use crate::{bill, control, host, http, inproc, kinds, machine, native};
 
 /// Measures the host in process and over HTTP, beside its peers.
 #[derive(Parser)]
@@ -38,6 +38,8 @@ enum Command {
     Sqlite(KindArguments),
     /// KV: in a worker, over the API, and the store itself beside a plain table.
     Kv(KvArguments),
+    /// The bill of CPU time beside what the process has used, over a mixed load.
+    Bill(BillArguments),
     /// Cron: an operator's host with thousands of triggers, many of them due in the same minute.
     Cron(CronArguments),
     /// Queues: the store with many callers, without and with a backlog, and deliveries to a worker.
@@ -103,6 +105,20 @@ pub struct InprocArguments {
     /// Raw results, one JSON object a line; `target/bench/inproc-<time>.jsonl` when absent.
     #[arg(long)]
     pub json: Option<PathBuf>,
+}
+
+/// How the bill is measured.
+#[derive(Args, Clone)]
+pub struct BillArguments {
+    /// Seconds of load.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    /// Requests at a time.
+    #[arg(long, default_value_t = 8)]
+    pub clients: usize,
+    /// Worker threads.
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
 }
 
 /// How servers are measured.
@@ -295,6 +311,11 @@ pub fn run() -> anyhow::Result<()> {
             let mut report = Report::begin();
             kinds::kv::run(&arguments, &mut report)?;
             report.finish("kv")
+        }
+        Command::Bill(arguments) => {
+            let mut report = Report::begin();
+            bill::run(&arguments, &mut report)?;
+            report.finish("bill")
         }
         Command::Cron(arguments) => {
             let mut report = Report::begin();

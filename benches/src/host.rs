@@ -8,10 +8,12 @@ use anyhow::Context;
 use tovuk_kernel::clock::Clock;
 use tovuk_kernel::ids::ServiceId;
 use tovuk_kernel::limits::{Plan, WorkerLimits};
+use tovuk_kernel::meters::{Meter, Period};
 use tovuk_kernel::outbound::Allowlist;
 use tovuk_kernel::project::Kind;
 use tovuk_kernel::resource::{Grants, Owner};
 use tovuk_resources::bindings::{Binding, Bindings};
+use tovuk_resources::meters::Meters;
 use tovuk_runtime::compile::Compiler;
 use tovuk_runtime::failure::Failure;
 use tovuk_runtime::record::{Identity, LogLine, Observer, Record};
@@ -94,6 +96,8 @@ pub struct Host {
     pub runtime: Runtime,
     /// What it has said.
     pub tally: Arc<Tally>,
+    /// What it charges, as an operator's host does.
+    meters: Meters,
     sites: Vec<Placement>,
 }
 
@@ -107,12 +111,21 @@ impl Host {
             config.engine.slots_max = slots;
         }
         let compiler = Compiler::this_program(clock.clone()).context("this program's own path is unknown")?;
+        let meters_clock = clock.clone();
         let runtime = Runtime::new(config, compiler, clock, tally.clone(), None)?;
-        let mut host = Self { runtime, tally, sites: Vec::new() };
+        let folder = guests::repository().join("target/bench/meters");
+        std::fs::create_dir_all(&folder)?;
+        let meters = Meters::open(&folder.join(format!("{}.db", std::process::id())), meters_clock).await?;
+        let mut host = Self { runtime, tally, meters, sites: Vec::new() };
         for (name, guest) in SERVICES {
             host.deploy(name, guest).await.with_context(|| format!("the guest `{guest}` cannot be deployed"))?;
         }
         Ok(host)
+    }
+
+    /// The CPU time that was billed this month, in ms.
+    pub fn billed_cpu_ms(&self) -> u64 {
+        self.meters.usage(1, None).of(Meter::WorkerCpuMs, Period::Month)
     }
 
     async fn deploy(&mut self, name: &str, guest: &str) -> anyhow::Result<()> {
@@ -128,7 +141,16 @@ impl Host {
         let mut env = vec![("TOVUK_SERVICE_ID".to_owned(), id.to_string())];
         env.extend_from_slice(bindings.env());
         let grants = Grants::new(Owner { account: 1, service: 1, plan: Plan::Pro });
-        service.promote(Arc::new(Deployment { id: "deploy_bench".into(), artifact, limits, env, bindings, outbound: Allowlist::default(), grants }));
+        service.promote(Arc::new(Deployment {
+            id: "deploy_bench".into(),
+            artifact,
+            limits,
+            env,
+            bindings,
+            outbound: Allowlist::default(),
+            grants,
+            bill: self.meters.bill(1, 1),
+        }));
         let site = Site::new(id.clone(), Kind::RustWorker, &["/*".to_owned()], None);
         self.sites.push((id, vec![format!("{name}.localhost")], Some(site)));
         Ok(())

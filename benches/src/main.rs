@@ -1,5 +1,6 @@
 //! `bench`: measures the host in process and over HTTP, beside its peers. It measures and prints; it decides nothing, and no test depends on it.
 
+mod bill;
 mod command;
 mod control;
 mod guests;

@@ -15,6 +15,7 @@ use tovuk_kernel::outbound::Allowlist;
 use tovuk_kernel::project::Kind;
 use tovuk_kernel::resource::{self, Grants, Owner};
 use tovuk_resources::bindings::{Binding, Bindings};
+use tovuk_resources::meters::Bill;
 use tovuk_resources::stores::Stores;
 use tovuk_runtime::compile::Compiler;
 use tovuk_runtime::record::Identity;
@@ -223,7 +224,8 @@ impl Host {
         let outbound = Allowlist::from_iter(config.outbound.iter().map(|pattern| pattern.parse().unwrap()));
         let none = Grants::new(Owner { account: 1, service: 1, plan: Plan::Free });
         let grants = config.resources.iter().fold(none, |grants, (kind, name, number)| grants.with(*kind, name, *number));
-        let deployment = Deployment { id: "deploy_1".into(), artifact, limits: config.limits, env, bindings, outbound, grants };
+        let deployment =
+            Deployment { id: "deploy_1".into(), artifact, limits: config.limits, env, bindings, outbound, grants, bill: Bill::default() };
         self.runtime.services().get(&id).unwrap().promote(Arc::new(deployment));
         Ok(())
     }

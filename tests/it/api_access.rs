@@ -8,14 +8,14 @@ use tovuk_tests::{Operator, Reply};
 use crate::TOVUK;
 
 /// What `alice` has, and others must not learn of.
-struct World {
+pub(crate) struct World {
     host: Operator,
-    alice: String,
+    pub(crate) alice: String,
     bob: String,
     suspended: String,
     read: String,
     /// The tokens of the workers of alice's `shop` and `auth`.
-    shop_worker: String,
+    pub(crate) shop_worker: String,
     auth_worker: String,
     ids: Vec<(&'static str, String)>,
     /// What has completed an upload in parts, and can be sent again.
@@ -23,7 +23,7 @@ struct World {
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let host = Operator::start(TOVUK).await;
         let (alice, bob, suspended) = (host.account("alice").await, host.account("bob").await, host.account("carol").await);
         for service in ["auth", "shop"] {
@@ -81,13 +81,20 @@ impl World {
         path
     }
 
-    async fn call(&self, operation: &Operation, token: Option<&str>) -> Reply {
+    /// What alice has used.
+    pub(crate) async fn usage(&self) -> Value {
+        self.host.ok_as(&self.alice, "GET", "/v1/usage", None).await
+    }
+
+    pub(crate) async fn call(&self, operation: &Operation, token: Option<&str>) -> Reply {
         let body = match operation.name {
             "env.set" => json!({"name": "A", "value": "b"}),
             "binding.create" => json!({"bindingName": "A", "targetService": "auth"}),
             "domain.add" => json!({"domain": "other.example.com"}),
             "cron.create" => json!({"name": "OTHER", "cronExpression": "0 0 1 1 *"}),
             "cron.update" => json!({"enabled": true}),
+            "usage.cap.set" => json!({"period": "day", "capValue": 1_000_000}),
+            "usage.webhook.set" => json!({"url": "https://hooks.example.com/tovuk"}),
             "kv.create" | "queue.create" => json!({"name": "OTHER"}),
             "queue.update" => json!({"maxRetries": 1}),
             "queue.send" => json!({"body": "x"}),

@@ -67,6 +67,10 @@ mod state;
 mod streaming;
 mod templates;
 mod tidy;
+mod usage;
+mod usage_caps;
+mod usage_events;
+mod usage_told;
 mod worker_sqlite;
 
 use tovuk_tests::{Host, HostConfig};

@@ -153,7 +153,16 @@ impl Worker {
         let service = runtime.services().add(identity, &limits);
         let grants = Grants::new(Owner { account: 1, service: 1, plan: Plan::Pro }).with(kind, name, NAMESPACE.0);
         let (env, bindings, outbound) = (Vec::new(), Bindings::new(&[]), Allowlist::default());
-        service.promote(Arc::new(Deployment { id: "deploy_bench".into(), artifact, limits, env, bindings, outbound, grants }));
+        service.promote(Arc::new(Deployment {
+            id: "deploy_bench".into(),
+            artifact,
+            limits,
+            env,
+            bindings,
+            outbound,
+            grants,
+            bill: stores.meters.bill(1, 1),
+        }));
         Ok(Self { runtime, service, stores })
     }
 

@@ -76,6 +76,7 @@ codes! {
     SERVICE_LIMIT = 409 "service_limit" Caller false "The account has as many services as its plan allows." "Delete a service with `tovuk service delete`, or ask the operator for another plan.";
     SERVICE_IN_USE = 409 "service_in_use" Caller false "Other services are bound to this one." "Delete the bindings that the message names, or repeat with `--force` (`?force=true`): their calls then fail.";
     RESOURCE_EXISTS = 409 "resource_exists" Caller false "A resource of that name exists." "Choose another name, or delete the one that exists first.";
+    USAGE_CAP_EXCEEDED = 429 "usage_cap_exceeded" Caller true "A usage cap has been reached." "Work goes on when the period ends, which Retry-After says. `tovuk usage` shows what was used, `tovuk limits list` the caps; `tovuk limits set <meter> --period <period> --value <n>` raises one.";
     RESOURCE_LIMIT = 409 "resource_limit" Caller false "The service has as many resources as it may." "Delete resources that are no longer used: see `tovuk service show <service>`.";
     BINDING_REFUSED = 409 "binding_refused" Caller false "The binding is not possible." "Bind a service with a worker to a service with a worker; static frontends neither call nor are called.";
     BINDING_TARGET_NOT_FOUND = 409 "binding_target_not_found" Caller false "The target of the binding does not exist." "Deploy the target first, or correct its name: `tovuk service list`.";

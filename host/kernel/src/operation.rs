@@ -1,14 +1,15 @@
 //! What an operation of the control API is, stated once: its route, who may call it, its command, its limits, its errors. The router, the command
 //! line, the OpenAPI document and the reference derive from this; what an operation *does* stands with the code that runs it.
 //!
-//! An operation's request is one flat struct. Those of its fields that the path names come from the path, the rest from the JSON body or, for GET
-//! and DELETE, from the query.
+//! An operation's request is one flat struct. Those of its fields that the path names come from the path, the rest from the JSON body or from
+//! the query; GET and DELETE have no body.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codes::Code;
+use crate::meters::Meter;
 
 /// The method of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,8 +75,8 @@ pub struct Operation {
     pub body_bytes_max: u64,
     /// The codes it can fail with besides those that any route can.
     pub errors: &'static [&'static Code],
-    /// The meters that it charges, by name.
-    pub meters: &'static [&'static str],
+    /// The meters that it charges. Over a cap of one of them it fails with `usage_cap_exceeded`.
+    pub meters: &'static [Meter],
     /// Its commands, if it has any.
     pub commands: &'static [Command],
 }
@@ -132,7 +133,7 @@ impl Operation {
     }
 
     /// Which charges these meters.
-    pub const fn meters(mut self, meters: &'static [&'static str]) -> Self {
+    pub const fn meters(mut self, meters: &'static [Meter]) -> Self {
         self.meters = meters;
         self
     }

@@ -10,6 +10,7 @@ mod killing;
 pub mod kv;
 mod ledger;
 pub mod memory;
+pub mod meters;
 pub mod objects;
 pub mod queue;
 pub mod shares;

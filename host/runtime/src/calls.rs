@@ -148,7 +148,11 @@ fn failed(caller: &Invocation, failure: Failure) -> Result<Response<Body>, CallE
     }
     let request_id = caller.chain.trace.to_string();
     let body = ErrorBody::detailed(failure.code, &failure.message, &failure.hops, &request_id).to_json();
-    Ok(json(failure.code.status, body))
+    let mut response = json(failure.code.status, body);
+    if let Some(seconds) = failure.retry_after_seconds {
+        response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    Ok(response)
 }
 
 /// A response of the host itself.

@@ -2,6 +2,7 @@
 
 use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::error::HopBody;
+use tovuk_resources::meters::{self, Exceeded};
 
 use crate::record::Outcome;
 
@@ -23,6 +24,8 @@ pub struct Failure {
     pub hops: Vec<HopBody>,
     /// How the invocation ended.
     pub outcome: Outcome,
+    /// In how many seconds the same request can succeed, where that is known.
+    pub retry_after_seconds: Option<u64>,
     /// The record of an invocation says it too.
     pub(crate) recorded: bool,
 }
@@ -31,12 +34,18 @@ impl Failure {
     /// A failure without hops.
     pub fn new(code: &'static Code, outcome: Outcome, message: impl Into<String>) -> Self {
         let message = cut(message.into(), MESSAGE_BYTES_MAX);
-        Self { code, message, detail: None, hops: Vec::new(), outcome, recorded: false }
+        Self { code, message, detail: None, hops: Vec::new(), outcome, retry_after_seconds: None, recorded: false }
     }
 
     /// The work was not begun.
     pub fn refused(code: &'static Code, message: impl Into<String>) -> Self {
         Self::new(code, Outcome::Refused, message)
+    }
+
+    /// A usage cap has no room.
+    pub fn over_cap(exceeded: &Exceeded) -> Self {
+        let refused = Self::refused(&codes::USAGE_CAP_EXCEEDED, exceeded.to_string());
+        Self { retry_after_seconds: Some(exceeded.retry_after_seconds), ..refused }
     }
 
     /// The host is at fault. What went wrong is for its log.
@@ -59,6 +68,15 @@ impl Failure {
     /// What the log is to have.
     pub fn for_log(&self) -> &str {
         self.detail.as_deref().unwrap_or(&self.message)
+    }
+}
+
+impl From<meters::Error> for Failure {
+    fn from(error: meters::Error) -> Self {
+        match error {
+            meters::Error::Exceeded(exceeded) => Self::over_cap(&exceeded),
+            meters::Error::Database(error) => Self::internal(format!("usage could not be counted: {error}")),
+        }
     }
 }
 

@@ -11,11 +11,15 @@ use futures::future::BoxFuture;
 use http_body::{Frame, SizeHint};
 use tokio::task::JoinHandle;
 use tovuk_kernel::clock::Clock;
+use tovuk_kernel::meters::Meter;
+use tovuk_resources::meters;
 
 use crate::body::{Body, BodyError};
+use crate::failure::Failure;
 use crate::headers::strip_host_fields;
 use crate::invocation::Invocation;
 use crate::record::Outcome;
+use crate::usage;
 
 /// A guest that goes on after its response head. Dropping this ends it.
 pub(crate) struct GuestTask(Option<JoinHandle<()>>);
@@ -101,13 +105,20 @@ pub(crate) struct ResponseBody<B> {
     limit_bytes: u64,
     /// After so many bytes the response is whole, and nobody reads on to hear that the body has ended.
     due_bytes: Option<u64>,
+    /// What has come and may leave once its bytes are reserved.
+    held: Option<Held>,
     ended: bool,
+}
+
+struct Held {
+    frame: Frame<Bytes>,
+    reserved: BoxFuture<'static, Result<(), meters::Error>>,
 }
 
 impl<B> ResponseBody<B> {
     pub fn new(inner: B, invocation: Arc<Invocation>, guest: Option<GuestTask>, due_bytes: Option<u64>) -> Self {
         let limit_bytes = invocation.deployment.limits.stream_body_mb << 20;
-        Self { inner, invocation, guest, limit_bytes, due_bytes, ended: false }
+        Self { inner, invocation, guest, limit_bytes, due_bytes, held: None, ended: false }
     }
 
     /// The guest stopped before its body was whole. Whoever reads it must not take what came for all of it.
@@ -115,6 +126,51 @@ impl<B> ResponseBody<B> {
         self.ended = true;
         self.guest = None;
         BodyError::HttpResponseIncomplete
+    }
+
+    /// Lets bytes go once they are charged: at once where no cap applies.
+    fn charge(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+        let bill = &self.invocation.deployment.bill;
+        if !bill.is_capped(Meter::WorkerTransferBytes) {
+            bill.charge(Meter::WorkerTransferBytes, bytes);
+            return Some(frame);
+        }
+        let bill = bill.clone();
+        self.held = Some(Held { frame, reserved: Box::pin(async move { usage::send(&bill, bytes).await }) });
+        None
+    }
+
+    /// A frame leaves.
+    fn passes(&mut self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(data) = frame.data_ref() {
+            let total = self.invocation.bytes_out.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
+            if !data.is_empty() {
+                self.invocation.progress();
+            }
+            if total > self.limit_bytes {
+                let text = format!("the response body has more than {} bytes; it was cut there", self.limit_bytes);
+                self.invocation.end(Outcome::Refused, Some(text));
+                return Poll::Ready(Some(Err(self.cut())));
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    /// What was held leaves once its bytes are reserved. The body is cut where they cannot be.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(held) = &mut self.held else { return Poll::Pending };
+        let reserved = std::task::ready!(held.reserved.as_mut().poll(cx));
+        let frame = self.held.take().map(|held| held.frame);
+        match (reserved, frame) {
+            (Ok(()), Some(frame)) => self.passes(frame),
+            (Ok(()), None) => Poll::Pending,
+            (Err(error), _) => {
+                let failure = Failure::from(error);
+                self.invocation.end(failure.outcome, Some(format!("the response body was cut: {}", failure.for_log())));
+                Poll::Ready(Some(Err(self.cut())))
+            }
+        }
     }
 
     fn finish(&mut self) {
@@ -141,23 +197,16 @@ where
         if this.ended {
             return Poll::Ready(None);
         }
+        if this.held.is_some() {
+            return this.poll_held(cx);
+        }
         let mut polled = Pin::new(&mut this.inner).poll_frame(cx);
         strip_trailers(&mut polled);
         match std::task::ready!(polled) {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    let total = this.invocation.bytes_out.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
-                    if !data.is_empty() {
-                        this.invocation.progress();
-                    }
-                    if total > this.limit_bytes {
-                        let text = format!("the response body has more than {} bytes; it was cut there", this.limit_bytes);
-                        this.invocation.end(Outcome::Refused, Some(text));
-                        return Poll::Ready(Some(Err(this.cut())));
-                    }
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
+            Some(Ok(frame)) => match this.charge(frame) {
+                Some(frame) => this.passes(frame),
+                None => this.poll_held(cx),
+            },
             Some(Err(error)) => {
                 this.invocation.end(Outcome::Failed, Some(format!("the response body broke off: {error}")));
                 this.cut();

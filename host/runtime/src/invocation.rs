@@ -11,9 +11,10 @@ use tokio::sync::oneshot;
 
 use tovuk_kernel::error::HopBody;
 use tovuk_kernel::ids::AccountId;
-use tovuk_kernel::limits::{CHAIN_INVOCATIONS, EVENT_WALL_MS};
+use tovuk_kernel::limits::CHAIN_INVOCATIONS;
 use tovuk_resources::state::Holds;
 
+use crate::invoke::wall_ms;
 use crate::record::{EventKind, Identity, LogLine, LogStream, Outcome, Record};
 use crate::runtime::Runtime;
 use crate::service::Deployment;
@@ -191,7 +192,7 @@ impl Invocation {
 
     /// How long it may take to answer.
     pub(crate) fn wall_ms(&self) -> u64 {
-        if self.event.is_delivery() { EVENT_WALL_MS } else { self.deployment.limits.wall_ms }
+        wall_ms(self.event, &self.deployment)
     }
 
     pub(crate) fn head_is_out(&self) -> bool {

@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Request, Response};
 use tokio::sync::oneshot;
 
 use tovuk_kernel::codes;
+use tovuk_kernel::limits::EVENT_WALL_MS;
 use tovuk_resources::state::Holds;
 
 use crate::body::{Body, CollectError};
@@ -24,6 +25,7 @@ use crate::runtime::Runtime;
 use crate::service::{Deployment, Place, Service};
 use crate::slots::Permit;
 use crate::trace::{self, TraceContext};
+use crate::usage::{self, Purse};
 use crate::worker::HttpHandler;
 
 /// What starts an invocation.
@@ -103,6 +105,7 @@ pub(crate) struct Admitted {
     pub(crate) invocation: Arc<Invocation>,
     pub(crate) permit: Permit,
     pub(crate) place: Option<Place>,
+    pub(crate) purse: Purse,
 }
 
 impl Runtime {
@@ -206,20 +209,22 @@ impl Runtime {
         holds: Holds,
     ) -> Result<Admitted, Failure> {
         let target = service.identity.clone();
-        let (chain, number, permit, place, parent_span, caller) = match budget.0 {
+        let (chain, number, permit, place, parent_span, caller, charge) = match budget.0 {
             Grant::Chain(TraceContext { trace, parent_span }) => {
                 let place = match service.try_enter() {
                     Some(place) => place,
                     None => Box::pin(self.place(service, deployment)).await?,
                 };
+                let charge = usage::begin(&deployment.bill, event, wall_ms(event, deployment)).await?;
                 let at_once = if self.memory().is_available() { self.slots().try_admit() } else { None };
                 let (slots, permit) = match at_once {
                     Some(granted) => granted,
                     None => Box::pin(self.slot()).await?,
                 };
-                (Chain::new(trace, slots, &target, parts), 1, permit, Some(place), parent_span, None)
+                (Chain::new(trace, slots, &target, parts), 1, permit, Some(place), parent_span, None, charge)
             }
             Grant::Call(caller) => {
+                let charge = usage::begin(&deployment.bill, event, wall_ms(event, deployment)).await?;
                 let chain = caller.chain.clone();
                 let number = chain.number(&target, parts, &caller.target.account).map_err(|hops| {
                     let mut failure = Failure::refused(&codes::BINDING_CHAIN_LIMIT, chain_limit_text(&hops));
@@ -227,7 +232,7 @@ impl Runtime {
                     failure
                 })?;
                 let permit = chain.slots.hop().await;
-                (chain, number, permit, None, caller.span, Some(caller.target.clone()))
+                (chain, number, permit, None, caller.span, Some(caller.target.clone()), charge)
             }
         };
         // A worker that comes through the front door is a client like others, and may be of another account.
@@ -239,7 +244,7 @@ impl Runtime {
         let start = Start { runtime: self, chain, deployment: deployment.clone(), target, number, holds, parent_span, event, caller, request: parts };
         let invocation = Invocation::start(start);
         parts.headers.insert(trace::TRACEPARENT, trace::header(invocation.chain.trace, invocation.span));
-        Ok(Admitted { invocation, permit, place })
+        Ok(Admitted { invocation, permit, place, purse: charge.begun() })
     }
 
     async fn place(&self, service: &Arc<Service>, deployment: &Deployment) -> Result<Place, Failure> {
@@ -269,6 +274,11 @@ impl Runtime {
             )),
         }
     }
+}
+
+/// How long an invocation may take to answer, in ms.
+pub(crate) fn wall_ms(event: EventKind, deployment: &Deployment) -> u64 {
+    if event.is_delivery() { EVENT_WALL_MS } else { deployment.limits.wall_ms }
 }
 
 /// The answer to a body that is larger than the service takes.

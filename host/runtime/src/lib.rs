@@ -30,4 +30,5 @@ pub mod service;
 pub mod slots;
 pub mod trace;
 mod trap;
+mod usage;
 mod worker;

@@ -8,11 +8,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tovuk_resources::meters::{self, Exceeded};
 
 use crate::invocation::Invocation;
 use crate::meter::measure;
 use crate::record::Outcome;
 use crate::run::stopped;
+use crate::usage::Purse;
 
 /// A guest that has ended may have used this much more than its limit: what can pass between two yields.
 const CPU_OVERRUN_NS: u64 = 40_000_000;
@@ -26,12 +28,17 @@ pub enum Stop {
     Wall,
     /// The host panicked inside it. The payload is in the host's log.
     Panic,
+    /// A cap of CPU time has no room for more.
+    Cap(Exceeded),
+    /// It could not be counted.
+    Uncounted,
 }
 
 /// A guest's future. Dropping it drops the guest's instance, and all that it waits for.
 pub struct Metered<T> {
     inner: Option<BoxFuture<'static, T>>,
     invocation: Arc<Invocation>,
+    purse: Purse,
     cpu_limit_ns: u64,
     /// Made when the guest first waits, because most never do.
     timer: Option<BoxFuture<'static, ()>>,
@@ -40,12 +47,13 @@ pub struct Metered<T> {
 
 impl<T> Metered<T> {
     /// `inner` makes, runs and drops the instance.
-    pub fn new(invocation: Arc<Invocation>, inner: impl Future<Output = T> + Send + 'static) -> Self {
+    pub fn new(invocation: Arc<Invocation>, purse: Purse, inner: impl Future<Output = T> + Send + 'static) -> Self {
         let cpu_limit_ns = invocation.deployment.limits.cpu_ms.saturating_mul(1_000_000);
-        Self { inner: Some(Box::pin(inner)), invocation, cpu_limit_ns, timer: None, timer_is_for_head: true }
+        Self { inner: Some(Box::pin(inner)), invocation, purse, cpu_limit_ns, timer: None, timer_is_for_head: true }
     }
 
-    fn bill(&self, ns: u64) -> u64 {
+    fn bill(&mut self, ns: u64) -> u64 {
+        self.purse.spend(ns);
         self.invocation.cpu_ns.fetch_add(ns, Ordering::Relaxed) + ns
     }
 
@@ -100,6 +108,16 @@ impl<T> Future for Metered<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let Some(inner) = this.inner.as_mut() else { return Poll::Pending };
+        match this.purse.poll_covered(this.invocation.cpu_ns.load(Ordering::Relaxed), cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(meters::Error::Exceeded(exceeded))) => return this.stop(Stop::Cap(exceeded)),
+            Poll::Ready(Err(meters::Error::Database(error))) => {
+                tracing::error!("CPU time could not be reserved: {error}");
+                return this.stop(Stop::Uncounted);
+            }
+            Poll::Pending if this.is_overdue(cx) => return this.stop(Stop::Wall),
+            Poll::Pending => return Poll::Pending,
+        }
         let (polled, ns) = measure(|| catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))));
         let used_ns = this.bill(ns);
         match polled {
@@ -129,5 +147,7 @@ impl<T> Drop for Metered<T> {
             self.invocation.end(Outcome::Cancelled, None);
             self.drop_inner();
         }
+        let clock = self.invocation.runtime.clock();
+        self.purse.ended(clock.monotonic_ms().saturating_sub(self.invocation.started_ms));
     }
 }

@@ -96,6 +96,9 @@ type Left = (Result<Answered, Failure>, Option<OwnObject>);
 
 /// A refusal or a failure of the store.
 fn failed(error: &state::Error, outcome: Outcome) -> Failure {
+    if let state::Error::Usage(exceeded) = error {
+        return Failure::over_cap(exceeded);
+    }
     let (code, text) = state_told(error);
     Failure::new(code, outcome, text)
 }
@@ -122,7 +125,8 @@ impl Runtime {
         let owner = &deployment.grants.owner;
         let (namespace, object) = (name.namespace, name.object.clone());
         let target = Target { namespace, object, account: owner.account, plan: owner.plan, holds: budget.holds() };
-        let mut session = stores.state.hold(&target).await.map_err(|error| failed(&error, Outcome::Refused))?;
+        let state = stores.state.billed_to(deployment.bill.clone());
+        let mut session = state.hold(&target).await.map_err(|error| failed(&error, Outcome::Refused))?;
         session.count_in(Box::new(self.memory().reserve()));
         let uri = parts.uri.clone();
         // The path of an alarm says it already.
@@ -144,7 +148,7 @@ impl Runtime {
 
 /// Calls the handler of calls.
 async fn call(pre: ObjectPre<Data>, admitted: Admitted, name: ObjectName, own: OwnObject, request: (Parts, Bytes)) -> Result<Started, Failure> {
-    let Admitted { invocation, permit, place } = admitted;
+    let Admitted { invocation, permit, place, purse } = admitted;
     let guest = {
         let invocation = invocation.clone();
         async move {
@@ -165,14 +169,14 @@ async fn call(pre: ObjectPre<Data>, admitted: Admitted, name: ObjectName, own: O
             wasmtime::Result::Ok((answered, instance.store.data_mut().own_object.take()))
         }
     };
-    let result = Metered::new(invocation.clone(), guest).await;
+    let result = Metered::new(invocation.clone(), purse, guest).await;
     drop(place);
     ended(&invocation, result).await
 }
 
 /// Calls the handler of alarms.
 async fn ring(pre: ObjectAlarmPre<Data>, admitted: Admitted, name: ObjectName, own: OwnObject, ringing: Ringing) -> Result<Started, Failure> {
-    let Admitted { invocation, permit, place } = admitted;
+    let Admitted { invocation, permit, place, purse } = admitted;
     let guest = {
         let invocation = invocation.clone();
         async move {
@@ -195,7 +199,7 @@ async fn ring(pre: ObjectAlarmPre<Data>, admitted: Admitted, name: ObjectName, o
             wasmtime::Result::Ok((answered, instance.store.data_mut().own_object.take()))
         }
     };
-    let result = Metered::new(invocation.clone(), guest).await;
+    let result = Metered::new(invocation.clone(), purse, guest).await;
     drop(place);
     ended(&invocation, result).await
 }
@@ -209,7 +213,7 @@ async fn ended(invocation: &Arc<Invocation>, result: Result<wasmtime::Result<Lef
         Ok(Err(error)) => Err(trap::classify(invocation, &error)),
         Err(stop) => Err(run::stopped(invocation, stop)),
     };
-    run::answered(invocation, answer)
+    run::answered(invocation, answer).await
 }
 
 fn session(own: Option<OwnObject>) -> Result<Session, Failure> {
@@ -218,11 +222,15 @@ fn session(own: Option<OwnObject>) -> Result<Session, Failure> {
 
 async fn committed(own: Option<OwnObject>) -> Result<(), Failure> {
     let failed = |error| failed(&error, Outcome::Failed);
-    session(own)?.commit().map_err(failed)?.durable().await.map(drop).map_err(failed)
+    let mut session = session(own)?;
+    session.charge(true).await.map_err(failed)?;
+    session.commit().map_err(failed)?.durable().await.map(drop).map_err(failed)
 }
 
 /// Undoes what was done and waits until that is on disk which it was based on: an answer may tell of it. The next one has the object meanwhile.
 async fn abandoned(own: Option<OwnObject>) -> Result<(), Failure> {
     let failed = |error| failed(&error, Outcome::Failed);
-    session(own)?.abandon().map_err(failed)?.durable().await.map(drop).map_err(failed)
+    let mut session = session(own)?;
+    session.charge(false).await.map_err(failed)?;
+    session.abandon().map_err(failed)?.durable().await.map(drop).map_err(failed)
 }

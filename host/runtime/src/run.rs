@@ -27,11 +27,11 @@ use crate::lean_bindings::LeanPre;
 use crate::lean_bindings::tovuk::http::types::RequestParam;
 use crate::metered::{Metered, Stop};
 use crate::record::Outcome;
-use crate::trap;
+use crate::{trap, usage};
 
 /// Runs a worker of the lean world to its end.
 pub(crate) async fn lean(pre: LeanPre<Data>, admitted: Admitted, parts: http::request::Parts, body: Bytes) -> Result<Started, Failure> {
-    let Admitted { invocation, permit, place } = admitted;
+    let Admitted { invocation, permit, place, purse } = admitted;
     let guest = {
         let invocation = invocation.clone();
         async move {
@@ -45,7 +45,7 @@ pub(crate) async fn lean(pre: LeanPre<Data>, admitted: Admitted, parts: http::re
             wasmtime::Result::Ok(result)
         }
     };
-    let result = Metered::new(invocation.clone(), guest).await;
+    let result = Metered::new(invocation.clone(), purse, guest).await;
     drop(place);
     let ended = match result {
         Ok(Ok(Ok(response))) => convert::response(response, &invocation),
@@ -53,14 +53,15 @@ pub(crate) async fn lean(pre: LeanPre<Data>, admitted: Admitted, parts: http::re
         Ok(Err(error)) => Err(trap::classify(&invocation, &error)),
         Err(stop) => Err(stopped(&invocation, stop)),
     };
-    answered(&invocation, ended)
+    answered(&invocation, ended).await
 }
 
 /// The end of an invocation whose answer is whole.
-pub(crate) fn answered(invocation: &Invocation, answer: Result<Response<Body>, Failure>) -> Result<Started, Failure> {
+pub(crate) async fn answered(invocation: &Invocation, answer: Result<Response<Body>, Failure>) -> Result<Started, Failure> {
     let mut response = answer.map_err(|failure| end_failed(invocation, failure))?;
     headers::clean_response(response.headers_mut());
     let size = http_body::Body::size_hint(response.body()).lower();
+    usage::send(&invocation.deployment.bill, size).await.map_err(|error| end_failed(invocation, error.into()))?;
     invocation.bytes_out.store(size, Ordering::Relaxed);
     invocation.head(response.status());
     invocation.end(Outcome::Response, None);
@@ -71,7 +72,7 @@ type Head = Result<Response<wasmtime_wasi_http::p2::body::HyperOutgoingBody>, Er
 
 /// Runs a streaming worker until its response head is out; what is left of it goes on in a task.
 pub(crate) async fn wasi_http(pre: ProxyPre<Data>, admitted: Admitted, parts: http::request::Parts, body: Body) -> Result<Started, Failure> {
-    let Admitted { invocation, permit, place } = admitted;
+    let Admitted { invocation, permit, place, purse } = admitted;
     let (head_sender, mut head) = oneshot::channel::<Head>();
     let guest = {
         let invocation = invocation.clone();
@@ -90,7 +91,7 @@ pub(crate) async fn wasi_http(pre: ProxyPre<Data>, admitted: Admitted, parts: ht
             wasmtime::Result::Ok(())
         }
     };
-    let mut guest = Some(Box::pin(Metered::new(invocation.clone(), guest)));
+    let mut guest = Some(Box::pin(Metered::new(invocation.clone(), purse, guest)));
     let mut guest_result = None;
     // The guest is run here until its head is out, and so dropped with this future. Most end with their head; one that goes on gets a
     // task, because hyper polls a body only while it can send, and a slow reader would stop the guest's clock.
@@ -196,5 +197,7 @@ pub(crate) fn stopped(invocation: &Invocation, stop: Stop) -> Failure {
             Failure::new(&codes::WORKER_TIMEOUT, Outcome::Wall, text)
         }
         Stop::Panic => Failure::internal("the host panicked inside the invocation"),
+        Stop::Cap(exceeded) => Failure::over_cap(&exceeded),
+        Stop::Uncounted => Failure::internal("the CPU time of the invocation could not be reserved"),
     }
 }

@@ -160,7 +160,8 @@ impl Runtime {
         &self.0.engine
     }
 
-    pub(crate) fn outbound(&self) -> &Outbound {
+    /// What sends requests to other hosts.
+    pub fn outbound(&self) -> &Outbound {
         &self.0.outbound
     }
 

@@ -12,6 +12,7 @@ use tovuk_kernel::limits::{ACCOUNT_CONCURRENCY, WorkerLimits};
 use tovuk_kernel::outbound::Allowlist;
 use tovuk_kernel::resource::Grants;
 use tovuk_resources::bindings::Bindings;
+use tovuk_resources::meters::Bill;
 
 use crate::artifacts::Artifact;
 use crate::record::Identity;
@@ -32,6 +33,8 @@ pub struct Deployment {
     pub outbound: Allowlist,
     /// The data it may reach.
     pub grants: Grants,
+    /// Where what it does is charged.
+    pub bill: Bill,
 }
 
 /// A service of this host.

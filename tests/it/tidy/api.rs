@@ -56,7 +56,7 @@ fn operation(page: &mut String, entry: &Entry) {
     }
     write!(page, "\n\n`{} {}`. {}", row.method.as_str(), row.path, access_text(row)).unwrap();
     if !row.meters.is_empty() {
-        write!(page, " Charges {}.", row.meters.join(", ")).unwrap();
+        write!(page, " Charges {}.", row.meters.iter().map(|meter| meter.as_str()).collect::<Vec<_>>().join(", ")).unwrap();
     }
     page.push('\n');
     if !entry.fields.is_empty() {

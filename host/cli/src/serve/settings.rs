@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use tovuk_kernel::clock::Clock;
+use tovuk_kernel::pricing::Pricing;
 use tovuk_runtime::outbound::{AddressPolicy, OutboundConfig};
 use tovuk_server::boot::{AcmeSettings, HostConfig, SecretKey};
 use tovuk_server::build::sandbox::SandboxConfig;
@@ -132,6 +133,9 @@ pub struct Settings {
     /// A TOML file with access_key_id and secret_access_key of the bucket, when they are not in the environment
     #[arg(long, env = "TOVUK_OBJECTS_S3_CREDENTIALS_FILE", value_name = "FILE")]
     pub objects_s3_credentials_file: Option<PathBuf>,
+    /// What usage costs: a TOML file in the form of the default, which `docs/operating.md` shows [default: the host's own prices]
+    #[arg(long, env = "TOVUK_PRICING_FILE", value_name = "FILE")]
+    pub pricing_file: Option<PathBuf>,
     /// Instances of workers at a time
     #[arg(long, env = "TOVUK_SLOTS", value_name = "NUMBER")]
     pub slots: Option<u32>,
@@ -260,6 +264,10 @@ impl Settings {
             host.nameservers = Nameservers::Addresses(self.nameserver.iter().map(|server| server.0).collect());
         }
         host.outbound = OutboundConfig { addresses: AddressPolicy { allow: self.outbound_allow_addresses }, ..OutboundConfig::default() };
+        if let Some(path) = &self.pricing_file {
+            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the prices in {}", path.display()))?;
+            host.pricing = Some(Pricing::parse(&text).with_context(|| path.display().to_string())?);
+        }
         host.slots = self.slots;
         host.guest_memory_bytes = self.guest_memory_mb.map(|mib| mib.saturating_mul(1 << 20));
         Ok(host)

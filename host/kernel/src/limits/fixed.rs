@@ -21,6 +21,8 @@ pub const ACCOUNT_CONCURRENCY: u32 = 512;
 pub const EVENT_WALL_MS: u64 = 900_000;
 /// Largest answer of a worker to an event, in bytes.
 pub const EVENT_ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// At which percentage of a usage cap its account is told, unless the cap says otherwise.
+pub const CAP_NOTIFY_PERCENT_DEFAULT: u16 = 80;
 /// Tokens that one account may have at a time.
 pub const API_TOKENS_MAX: u64 = 100;
 /// Secrets of one service.

@@ -5,7 +5,7 @@ use tovuk_kernel::limits::{
     KV_EXPIRATION_SECONDS_MIN, KV_EXPIRATION_UNIX_MAX, KV_KEY_BYTES_MAX, KV_METADATA_BYTES_MAX, KV_PAGE_KEYS_MAX, KV_VALUE_BYTES_MAX,
 };
 
-use crate::database;
+use crate::{database, meters};
 
 /// How much of a key a message shows, in characters.
 const SHOWN_CHARS: usize = 64;
@@ -105,6 +105,9 @@ pub enum Error {
     /// The namespace was dropped.
     #[error("the namespace has been deleted")]
     Dropped,
+    /// A usage cap has no room for it.
+    #[error(transparent)]
+    Usage(#[from] meters::Exceeded),
     /// The store failed.
     #[error("KV could not be read or written: {0}")]
     Database(#[from] database::Error),
@@ -116,10 +119,13 @@ impl From<database::rusqlite::Error> for Error {
     }
 }
 
+meters::refuses!(Error);
+
 impl Error {
     /// The row of the code table.
     pub fn code(&self) -> &'static Code {
         match self {
+            Self::Usage(_) => &codes::USAGE_CAP_EXCEEDED,
             Self::Key { .. } | Self::Prefix { .. } => &codes::KV_KEY_INVALID,
             Self::Value { .. } => &codes::KV_VALUE_TOO_LARGE,
             Self::MetadataBytes { .. } | Self::Metadata { .. } => &codes::KV_METADATA_INVALID,

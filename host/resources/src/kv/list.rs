@@ -4,6 +4,7 @@
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use tovuk_kernel::limits::{KV_KEY_BYTES_MAX, KV_LIST_KEYS_MAX, KV_PAGE_KEYS_MAX};
+use tovuk_kernel::meters::Meter;
 
 use super::error::shown;
 use super::types::check_key;
@@ -24,11 +25,14 @@ impl Kv {
             // The least that comes after the key.
             Some(cursor) => after(cursor, &list.prefix)?.bytes().chain([0]).collect(),
         };
+        let charge = self.bill.reserve(Meter::KvLists, 1).await?;
         let Some(database) = self.store.shards.existing(namespace.0) else {
+            charge.settle(1);
             return Ok(Page { keys: Vec::new(), has_more: false, next_cursor: None });
         };
         let now_ms = self.store.clock.now_unix_ms();
         let (keys, last) = database.read(move |connection| store::list(connection, namespace, &start, &list.prefix, keys_max, now_ms)).await?;
+        charge.settle(1);
         Ok(Page { keys, has_more: last.is_some(), next_cursor: last.map(|key| BASE64_URL_SAFE_NO_PAD.encode(key)) })
     }
 

@@ -27,6 +27,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::AbortHandle;
 use tovuk_kernel::clock::Clock;
 use tovuk_kernel::limits::{KV_BULK_BYTES_MAX, KV_BULK_READ_KEYS_MAX, KV_BULK_WRITE_KEYS_MAX, KV_VALUE_BYTES_MAX, KV_WRITING_ACCOUNT_KIB_MAX};
+use tovuk_kernel::meters::Meter;
 
 pub use error::Error;
 pub use list::Pages;
@@ -38,6 +39,7 @@ use crate::database::shards::Shards;
 use crate::database::{self, Counts, Database};
 use crate::ledger::Ledger;
 use crate::memory::Memory;
+use crate::meters::{Bill, Charge};
 use crate::shares::Shares;
 use cache::Cache;
 use store::Change;
@@ -85,12 +87,14 @@ pub struct Kv {
     sweeper: Arc<Sweeper>,
     account: Option<Account>,
     memory: Option<Arc<dyn Memory>>,
+    bill: Bill,
 }
 
 /// For whom a handle works.
 #[derive(Clone, Copy)]
 struct Account {
     number: i64,
+    service: i64,
     /// What all its namespaces may have together.
     bytes_max: u64,
 }
@@ -99,11 +103,11 @@ impl Account {
     /// Counts a change of one of its namespaces, unless that would be too much. What nobody writes for an account has no such limit.
     fn count(account: Option<Self>, ledger: &Ledger, tx: &Transaction<'_>, namespace: Namespace, change: Change) -> Result<Usage, Error> {
         let usage = store::count(tx, namespace, change)?;
-        let Some(Self { number, bytes_max }) = account else {
+        let Some(Self { number, service, bytes_max }) = account else {
             ledger.set(namespace.0, usage.bytes);
             return Ok(usage);
         };
-        ledger.own(namespace.0, number);
+        ledger.own(namespace.0, number, service);
         ledger.grow(namespace.0, usage.bytes, bytes_max).map_err(|bytes| Error::AccountFull { bytes, bytes_max })?;
         Ok(usage)
     }
@@ -145,7 +149,7 @@ impl Kv {
         let shares = Shares::new(KV_WRITING_ACCOUNT_KIB_MAX);
         let store = Arc::new(Store { shards, cache, clock, options, shares, ledger: Arc::default(), dropped: Notify::new() });
         let sweeper = Arc::new(Sweeper(tokio::spawn(sweep::run(store.clone())).abort_handle()));
-        Ok(Self { store, sweeper, account: None, memory: None })
+        Ok(Self { store, sweeper, account: None, memory: None, bill: Bill::default() })
     }
 
     /// The same store, for a call whose answer has memory counted. Values that are read from disk through this handle count there before they are read, and
@@ -154,12 +158,12 @@ impl Kv {
         Self { memory: Some(memory), ..self.clone() }
     }
 
-    /// Says which account has which namespace, for the start of the host: what a namespace has counts for its account from then on.
+    /// Says which account and service has which namespace, for the start of the host: what a namespace has counts for them from then on.
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub async fn own(&self, owners: Vec<(Namespace, i64)>) -> Result<(), Error> {
-        owners.iter().for_each(|(namespace, account)| self.store.ledger.own(namespace.0, *account));
+    pub async fn own(&self, owners: Vec<(Namespace, i64, i64)>) -> Result<(), Error> {
+        owners.iter().for_each(|(namespace, account, service)| self.store.ledger.own(namespace.0, *account, *service));
         for database in self.store.shards.all() {
             let all = database.read(store::usages).await?;
             all.into_iter().for_each(|(number, bytes)| self.store.ledger.set(number, bytes));
@@ -167,10 +171,20 @@ impl Kv {
         Ok(())
     }
 
-    /// The same store, for an account, whose namespaces may have so many bytes together. What is written through this handle has a share with everything else
-    /// that the account writes, so that others do not wait behind all of it.
-    pub fn for_account(&self, account: i64, bytes_max: u64) -> Self {
-        Self { account: Some(Account { number: account, bytes_max }), ..self.clone() }
+    /// The same store, for a service of an account, whose namespaces may have so many bytes together. What is written through this handle has a share with
+    /// everything else that the account writes, so that others do not wait behind all of it.
+    pub fn for_service(&self, account: i64, service: i64, bytes_max: u64) -> Self {
+        Self { account: Some(Account { number: account, service, bytes_max }), ..self.clone() }
+    }
+
+    /// The same store, whose operations are charged to a service.
+    pub fn billed_to(self, bill: Bill) -> Self {
+        Self { bill, ..self }
+    }
+
+    /// What all namespaces of an account have, or those of one of its services, in bytes.
+    pub fn stored_bytes(&self, account: i64, service: Option<i64>) -> u64 {
+        self.store.ledger.used(account, service)
     }
 
     /// Waits until the account may have so much more on its way. It is on its way until this is dropped.
@@ -195,13 +209,13 @@ impl Kv {
     /// What is stored under a key. A hot key costs well under a microsecond and does not wait.
     pub async fn get(&self, namespace: Namespace, key: &str) -> Result<Option<Arc<Entry>>, Error> {
         check_key(key)?;
-        match self.store.cache.get(namespace, key) {
-            Some(found) => Ok(self.live(found)),
-            None => {
-                let mut found = self.read(namespace, vec![key.to_owned()], KV_VALUE_BYTES_MAX).await?;
-                Ok(found.pop().flatten())
-            }
-        }
+        let charge = self.bill.reserve(Meter::KvReads, 1).await?;
+        let found = match self.store.cache.get(namespace, key) {
+            Some(found) => self.live(found),
+            None => self.read(namespace, vec![key.to_owned()], KV_VALUE_BYTES_MAX).await?.pop().flatten(),
+        };
+        charge.settle(1);
+        Ok(found)
     }
 
     /// What is stored under each of at most 100 keys, in their order. The values may have 100 MB together.
@@ -213,6 +227,8 @@ impl Kv {
     pub async fn bulk_get_within(&self, namespace: Namespace, keys: Vec<String>, bytes_max: usize) -> Result<Vec<Option<Arc<Entry>>>, Error> {
         check_bulk(keys.len(), KV_BULK_READ_KEYS_MAX)?;
         keys.iter().try_for_each(|key| check_key(key))?;
+        let asked = count(keys.len());
+        let charge = self.bill.reserve(Meter::KvReads, asked).await?;
         let mut found: Vec<_> = keys.iter().map(|key| self.store.cache.get(namespace, key)).collect();
         let missed = keys.into_iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(key, _)| key).collect::<Vec<_>>();
         if !missed.is_empty() {
@@ -223,6 +239,7 @@ impl Kv {
         }
         let entries: Vec<_> = found.into_iter().map(|entry| self.live(entry.flatten())).collect();
         check_bulk_bytes(entries.iter().flatten().map(|entry| entry.value.len()), bytes_max)?;
+        charge.settle(asked);
         Ok(entries)
     }
 
@@ -242,6 +259,7 @@ impl Kv {
         let now_ms = self.store.clock.now_unix_ms();
         let puts = puts.into_iter().map(|put| check_put(put, now_ms)).collect::<Result<Vec<_>, _>>()?;
         let bytes = check_bulk_bytes(puts.iter().map(types::Checked::bytes), bytes_max)?;
+        let (keys, charge) = (count(puts.len()), self.charge_writes(puts.len(), bytes).await?);
         let turn = self.turn(puts.len(), bytes).await;
         let (cache, ledger, account) = (self.store.cache.clone(), self.store.ledger.clone(), self.account);
         let work = self.store.shards.of(namespace.0).await?.write(move |tx| {
@@ -251,12 +269,19 @@ impl Kv {
                 change.add(store::put(tx, namespace, put)?);
             }
             let usage = Account::count(account, &ledger, tx, namespace, change)?;
-            Ok::<_, Error>((Written { keys: u64::try_from(puts.len()).unwrap_or(u64::MAX), bytes, usage }, (writing, turn)))
+            Ok::<_, Error>((Written { keys, bytes, usage }, (writing, turn)))
         });
         let (written, underway) = work.await?;
         // Committed: from here on readers may keep what they find, and the account may write more.
         drop(underway);
+        charge.settle(keys);
         Ok(written)
+    }
+
+    /// Reserves writes, and the room that they need. The room counts as taken until the charge is settled, by when the ledger has it.
+    async fn charge_writes(&self, keys: usize, bytes: u64) -> Result<Writes, Error> {
+        let writes = self.bill.reserve(Meter::KvWrites, count(keys)).await?;
+        Ok(Writes { writes, _room: self.bill.reserve(Meter::KvStorageBytes, bytes).await? })
     }
 
     /// Removes a key. It is no error if it is not there.
@@ -270,8 +295,11 @@ impl Kv {
         keys.iter().try_for_each(|key| check_key(key))?;
         let (cache, ledger, account) = (self.store.cache.clone(), self.store.ledger.clone(), self.account);
         let now_ms = self.store.clock.now_unix_ms();
+        let named = count(keys.len());
+        let charge = self.bill.reserve(Meter::KvDeletes, named).await?;
         let Some(database) = self.store.shards.existing(namespace.0) else {
-            return Ok(Deleted { keys: u64::try_from(keys.len()).unwrap_or(u64::MAX), existed: 0, usage: Usage::default() });
+            charge.settle(named);
+            return Ok(Deleted { keys: named, existed: 0, usage: Usage::default() });
         };
         let turn = self.turn(keys.len(), 0).await;
         let work = database.write(move |tx| {
@@ -283,10 +311,11 @@ impl Kv {
                 existed += u64::from(was_there);
             }
             let usage = Account::count(account, &ledger, tx, namespace, change)?;
-            Ok::<_, Error>((Deleted { keys: u64::try_from(keys.len()).unwrap_or(u64::MAX), existed, usage }, (writing, turn)))
+            Ok::<_, Error>((Deleted { keys: named, existed, usage }, (writing, turn)))
         });
         let (deleted, underway) = work.await?;
         drop(underway);
+        charge.settle(named);
         Ok(deleted)
     }
 
@@ -347,6 +376,22 @@ impl Kv {
         // Most entries never expire, and asking for the time costs more than finding one.
         entry.filter(|entry| entry.expiration.is_none() || entry.is_live(self.store.clock.now_unix_ms()))
     }
+}
+
+/// Writes that were reserved.
+struct Writes {
+    writes: Charge,
+    _room: Charge,
+}
+
+impl Writes {
+    fn settle(self, keys: u64) {
+        self.writes.settle(keys);
+    }
+}
+
+fn count(keys: usize) -> u64 {
+    u64::try_from(keys).unwrap_or(u64::MAX)
 }
 
 fn check_bulk(keys: usize, keys_max: usize) -> Result<(), Error> {

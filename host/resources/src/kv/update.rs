@@ -56,6 +56,7 @@ impl Kv {
         F: FnOnce(Option<&Entry>) -> Result<(T, Option<Bytes>), Error> + Send + 'static,
     {
         check_key(key)?;
+        let charge = self.charge_writes(1, (key.len() + bytes) as u64).await?;
         let turn = self.turn(1, bytes as u64).await;
         let (cache, clock, key) = (self.store.cache.clone(), self.store.clock.clone(), key.to_owned());
         let (ledger, account) = (self.store.ledger.clone(), self.account);
@@ -82,6 +83,7 @@ impl Kv {
         let (answer, underway) = work.await?;
         // Committed: from here on readers may keep what they find.
         drop(underway);
+        charge.settle(1);
         Ok(answer)
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
+use tovuk_kernel::meters::Meter;
+
 use super::conditions::{Conditions, Outcome, part};
 use super::pins::Pin;
 use super::rows::{self, Segment};
@@ -18,8 +20,10 @@ impl Objects {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn head(&self, service: i64, path: &str, reader: Reader) -> Result<Object, Error> {
+        let charge = self.1.reserve(Meter::ObjectStorageClassBOperations, 1).await?;
         let key = path.to_owned();
         let found = self.0.database.read(move |conn| rows::find(conn, service, &key).map_err(Error::from)).await?;
+        charge.settle(1);
         readable(found, path, reader).map(|(object, _)| object)
     }
 
@@ -28,6 +32,7 @@ impl Objects {
     /// # Errors
     /// [`Error::NotFound`], [`Error::PreconditionFailed`], [`Error::Range`].
     pub async fn open_object(&self, service: i64, path: &str, reader: Reader, conditions: &Conditions, range: Range) -> Result<Download, Error> {
+        let charge = self.1.reserve(Meter::ObjectStorageClassBOperations, 1).await?;
         let looking = self.0.pins.look();
         let key = path.to_owned();
         let read = move |conn: &rusqlite::Connection| {
@@ -37,6 +42,7 @@ impl Objects {
             Ok::<_, Error>((found, segments.unwrap_or_default()))
         };
         let (found, segments) = self.0.database.read(read).await?;
+        charge.settle(1);
         let (object, version) = readable(found, path, reader)?;
         if conditions.check(&object.etag, object.updated_ms)? == Outcome::NotModified {
             return Ok(Download::NotModified(object));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::limits;
 
-use crate::database;
+use crate::{database, meters};
 
 /// Why something was not done.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -94,6 +94,9 @@ pub enum Error {
     /// What the store has is not what was written.
     #[error("the bytes of an object are not what was stored: {0}")]
     Damaged(String),
+    /// A usage cap has no room for it.
+    #[error(transparent)]
+    Usage(#[from] meters::Exceeded),
     /// The database failed.
     #[error(transparent)]
     Database(#[from] database::Error),
@@ -113,10 +116,13 @@ pub enum Error {
     Random,
 }
 
+meters::refuses!(Error);
+
 impl Error {
     /// The row of the code table.
     pub fn code(&self) -> &'static Code {
         match self {
+            Self::Usage(_) => &codes::USAGE_CAP_EXCEEDED,
             Self::NotFound(_) => &codes::OBJECT_NOT_FOUND,
             Self::Path(_) => &codes::OBJECT_PATH_INVALID,
             Self::Request(_) => &codes::INVALID_REQUEST,

@@ -2,6 +2,7 @@
 
 use futures::{Stream, TryStreamExt, stream};
 use tovuk_kernel::limits;
+use tovuk_kernel::meters::Meter;
 
 use super::rows;
 use super::types::{Deleted, List, Page, Usage};
@@ -23,6 +24,7 @@ impl Objects {
         if list.prefix.len() > limits::OBJECT_PATH_BYTES_MAX {
             return Err(Error::Request("the prefix is longer than any path".to_owned()));
         }
+        let charge = self.1.reserve(Meter::ObjectStorageClassAOperations, 1).await?;
         let after = list.cursor.as_deref().map(|cursor| path_of(cursor, &list.prefix)).transpose()?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let read = move |conn: &rusqlite::Connection| {
@@ -44,7 +46,9 @@ impl Objects {
             })?;
             Ok::<_, Error>(page)
         };
-        self.0.database.read(read).await
+        let page = self.0.database.read(read).await?;
+        charge.settle(1);
+        Ok(page)
     }
 
     /// The whole list from a cursor on in pages, up to 100,000 objects. If there are more, the last page says where they begin.
@@ -85,7 +89,7 @@ impl Objects {
             }
             Ok::<_, Error>((deleted, uploads))
         };
-        let (deleted, uploads) = self.0.database.write(delete).await?;
+        let (deleted, uploads) = self.write(service, delete).await?;
         uploads.iter().for_each(|upload| self.0.receiving.end(upload.id));
         self.0.work.notify_one();
         Ok(deleted)
@@ -121,13 +125,14 @@ impl Objects {
                 }
                 Ok::<_, Error>((deleted, uploads, done))
             };
-            let (deleted, uploads, done) = self.0.database.write(step).await?;
+            let (deleted, uploads, done) = self.write(service, step).await?;
             uploads.iter().for_each(|upload| self.0.receiving.end(upload.id));
             all.objects += deleted.objects;
             all.bytes += deleted.bytes;
             all.uploads += deleted.uploads;
             self.0.work.notify_one();
             if done {
+                self.0.ledger.remove(service);
                 return Ok(all);
             }
         }

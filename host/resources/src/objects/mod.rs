@@ -46,6 +46,8 @@ use tovuk_kernel::clock::Clock;
 use tovuk_kernel::limits;
 
 use crate::database::{self, Database, Options};
+use crate::ledger::Ledger;
+use crate::meters::Bill;
 
 pub use conditions::Conditions;
 
@@ -102,9 +104,9 @@ pub struct Swept {
     pub blobs: u64,
 }
 
-/// The objects of all services. Clones share one store.
+/// The objects of all services. Clones share one store, and are charged to the same service.
 #[derive(Clone)]
-pub struct Objects(Arc<Inner>);
+pub struct Objects(Arc<Inner>, Bill);
 
 struct Inner {
     database: Database,
@@ -121,6 +123,8 @@ struct Inner {
     /// Services that were removed since the start. Workers of theirs may still run, and must not leave anything behind.
     removed: Arc<Mutex<HashSet<i64>>>,
     links: OnceLock<Links>,
+    /// What services have, open uploads included. Changed where the writer is, before the commit.
+    ledger: Arc<Ledger>,
 }
 
 fn lock(removed: &Mutex<HashSet<i64>>) -> MutexGuard<'_, HashSet<i64>> {
@@ -142,7 +146,10 @@ impl Objects {
         let database = Database::open(&database, MIGRATIONS, Options::new(APPLICATION_ID))?;
         database.write(move |tx| begin(tx, &place)).await?;
         let work = Arc::<Notify>::default();
-        let objects = Self(Arc::new(Inner {
+        let ledger = Arc::<Ledger>::default();
+        let services = database.read(|conn| rows::services(conn).map_err(Error::from)).await?;
+        services.into_iter().for_each(|service| note(&ledger, service));
+        let inner = Arc::new(Inner {
             database,
             blobs,
             clock,
@@ -154,13 +161,15 @@ impl Objects {
             collecting: tokio::sync::Mutex::default(),
             removed: Arc::default(),
             links: OnceLock::new(),
-        }));
+            ledger,
+        });
+        let objects = Self(inner, Bill::default());
         let store = Arc::downgrade(&objects.0);
         tokio::spawn(async move {
             loop {
                 work.notified().await;
                 let Some(inner) = store.upgrade() else { return };
-                if let Err(error) = Self(inner).collect().await {
+                if let Err(error) = Self(inner, Bill::default()).collect().await {
                     tracing::warn!(%error, "bytes of objects that nothing refers to could not be removed; the next sweep tries again");
                 }
             }
@@ -169,14 +178,43 @@ impl Objects {
         Ok(objects)
     }
 
+    /// The same store, whose operations are charged to a service.
+    pub fn billed_to(&self, bill: Bill) -> Self {
+        Self(self.0.clone(), bill)
+    }
+
+    /// What all services of an account have, or one of them, with what open uploads have announced, in bytes.
+    pub fn stored_bytes(&self, account: i64, service: Option<i64>) -> u64 {
+        self.0.ledger.used(account, service)
+    }
+
+    /// Changes what a service has.
+    async fn write<T, F>(&self, service: i64, job: F) -> Result<T, Error>
+    where
+        F: FnOnce(&rusqlite::Transaction<'_>) -> Result<T, Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let ledger = self.0.ledger.clone();
+        let work = self.0.database.write(move |tx| {
+            let answer = job(tx)?;
+            rows::service(tx, service)?.into_iter().for_each(|service| note(&ledger, service));
+            Ok::<_, Error>(answer)
+        });
+        work.await
+    }
+
     /// Ends uploads that have been open for too long, and removes bytes that nothing refers to. For the start of the host and every hour.
     pub async fn sweep(&self) -> Result<Swept, Error> {
         let mut swept = Swept::default();
         loop {
             let before = self.0.clock.now_unix_ms().saturating_sub(limits::OBJECT_UPLOAD_SECONDS_MAX.saturating_mul(1_000));
+            let ledger = self.0.ledger.clone();
             let step = move |tx: &rusqlite::Transaction<'_>| {
                 let uploads = rows::uploads_before(tx, before, SWEPT_AT_A_TIME)?;
-                uploads.iter().try_for_each(|upload| rows::end_upload(tx, upload))?;
+                for upload in &uploads {
+                    rows::end_upload(tx, upload)?;
+                    rows::service(tx, upload.service)?.into_iter().for_each(|service| note(&ledger, service));
+                }
                 Ok::<_, Error>(uploads)
             };
             let uploads = self.0.database.write(step).await?;
@@ -207,6 +245,12 @@ impl Drop for Inner {
         // The task that collects finds that there is nothing left to do it for.
         self.work.notify_one();
     }
+}
+
+/// Keeps in memory what a service has.
+fn note(ledger: &Ledger, (service, account, usage): (i64, i64, Usage)) {
+    ledger.own(service, account, service);
+    ledger.set(service, usage.bytes.saturating_add(usage.reserved_bytes));
 }
 
 /// Checks that the database belongs to these bytes, and ends uploads whose sender was the process before.

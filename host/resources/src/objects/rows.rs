@@ -265,6 +265,21 @@ pub(super) fn usage(conn: &Connection, service: i64) -> rusqlite::Result<Usage> 
     statement.query_row([service], sums).optional().map(Option::unwrap_or_default)
 }
 
+/// A service with its account and what it has, if it has ever had anything.
+pub(super) fn service(conn: &Connection, service: i64) -> rusqlite::Result<Option<(i64, i64, Usage)>> {
+    let mut statement = conn.prepare_cached("SELECT objects, bytes, reserved, number, account FROM services WHERE number = ?1")?;
+    statement.query_row([service], owned).optional()
+}
+
+/// All services.
+pub(super) fn services(conn: &Connection) -> rusqlite::Result<Vec<(i64, i64, Usage)>> {
+    conn.prepare("SELECT objects, bytes, reserved, number, account FROM services")?.query_map([], owned)?.collect()
+}
+
+fn owned(row: &Row<'_>) -> rusqlite::Result<(i64, i64, Usage)> {
+    Ok((row.get("number")?, row.get("account")?, sums(row)?))
+}
+
 /// The highest number of a service.
 pub(super) fn highest_service(conn: &Connection) -> rusqlite::Result<i64> {
     conn.query_row("SELECT coalesce(max(number), 0) FROM services", [], |row| row.get(0))

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use futures::{Stream, StreamExt};
 use ring::digest::{Context, SHA256};
 use tovuk_kernel::limits;
+use tovuk_kernel::meters::Meter;
 
 use super::budget::Purse;
 use super::incoming::{Digest, Expected, Incoming};
@@ -40,7 +41,9 @@ impl Objects {
         }
         let parts_max = limits::OBJECT_PARTS_MAX.min(limits::OBJECT_PLAN_BYTES_MAX / links::planned_bytes(&new.path));
         let part = part.max(new.size_bytes.div_ceil(parts_max.max(1)));
+        let charge = self.1.reserve(Meter::ObjectStorageClassAOperations, 1).await?;
         let row = self.insert(tenant, new, Some(part), false).await?;
+        charge.settle(1);
         Ok(self.upload(&row, limits::OBJECT_PART_URL_SECONDS))
     }
 
@@ -76,7 +79,10 @@ impl Objects {
             row.id = rows::insert_upload(tx, &row)?;
             Ok(row)
         };
-        self.0.database.write(insert).await
+        let room = self.1.reserve(Meter::ObjectStorageBytes, new.size_bytes).await?;
+        let inserted = self.write(tenant.service, insert).await;
+        drop(room);
+        inserted
     }
 
     /// Receives a part of an upload; an upload as a whole has part 1. `length` is what the sender says that it will send, if it does. A part may be
@@ -90,6 +96,7 @@ impl Objects {
         S: Stream<Item = Result<Chunk, E>> + Send + 'static,
         E: Display + Send + 'static,
     {
+        let charge = self.1.reserve(Meter::ObjectStorageClassAOperations, 1).await?;
         let row = self.open_upload(service, upload).await?;
         let plan = row.part(part).ok_or_else(|| Error::Mismatch(format!("the upload has {} parts and no part {part}", row.parts())))?;
         if length.is_some_and(|length| length != plan.size_bytes) {
@@ -100,7 +107,9 @@ impl Objects {
             place(tx, row, segment)?;
             Ok(Received { etag: etag_of(&segment.digest), size_bytes: segment.size })
         };
-        self.write_segment(&row, part, expected, body, commit).await
+        let received = self.write_segment(&row, part, expected, body, commit).await?;
+        charge.settle(1);
+        Ok(received)
     }
 
     /// The upload, if it can still be sent.
@@ -147,7 +156,7 @@ impl Objects {
             place(tx, &row, &segment)
         };
         // Until this is answered the name is held, so that it cannot be taken for garbage.
-        let committed = self.0.database.write(commit).await?;
+        let committed = self.write(row.service, commit).await?;
         name.keep();
         Ok(committed)
     }
@@ -179,7 +188,7 @@ impl Objects {
             let recent = |object: &Object| now.saturating_sub(object.updated_ms) < limits::OBJECT_URL_SECONDS.saturating_mul(1_000);
             object.filter(recent).ok_or(Error::UploadNotFound)
         };
-        self.completed(complete).await
+        self.completed(service, complete).await
     }
 
     /// Makes one upload as a whole the object of its path, whatever else is uploaded to it; asked again, it answers the same.
@@ -199,7 +208,7 @@ impl Objects {
             }
             version_of(tx, service, &path, upload)
         };
-        self.completed(complete).await
+        self.completed(service, complete).await
     }
 
     /// Makes an upload in parts the object of its path. Every part has to be listed, in order, with the tag that `receive` answered; asked again, it
@@ -208,6 +217,7 @@ impl Objects {
     /// # Errors
     /// [`Error::UploadNotFound`], [`Error::Incomplete`], [`Error::Mismatch`].
     pub async fn complete_multipart(&self, service: i64, path: &str, upload: UploadId, parts: Vec<CompletedPart>) -> Result<Object, Error> {
+        let charge = self.1.reserve(Meter::ObjectStorageClassAOperations, 1).await?;
         let (path, now) = (path.to_owned(), self.0.clock.now_unix_ms());
         let complete = move |tx: &rusqlite::Transaction<'_>| {
             if let Some(row) = rows::find_upload(tx, service, upload)? {
@@ -220,14 +230,16 @@ impl Objects {
             }
             version_of(tx, service, &path, upload)
         };
-        self.completed(complete).await
+        let object = self.completed(service, complete).await?;
+        charge.settle(1);
+        Ok(object)
     }
 
-    async fn completed<F>(&self, complete: F) -> Result<Object, Error>
+    async fn completed<F>(&self, service: i64, complete: F) -> Result<Object, Error>
     where
         F: FnOnce(&rusqlite::Transaction<'_>) -> Result<Object, Error> + Send + 'static,
     {
-        let object = self.0.database.write(complete).await?;
+        let object = self.write(service, complete).await?;
         self.collect_replaced(&object);
         Ok(object)
     }
@@ -247,7 +259,7 @@ impl Objects {
             row.as_ref().map(|row| rows::end_upload(tx, row)).transpose()?;
             Ok::<_, Error>(row.is_some())
         };
-        let aborted = self.0.database.write(abort).await?;
+        let aborted = self.write(service, abort).await?;
         self.0.receiving.end(upload);
         self.0.work.notify_one();
         Ok(aborted)
@@ -266,6 +278,7 @@ impl Objects {
         let PutObject { path, content_type, size_bytes, public_read } = new;
         at_most(size_bytes.unwrap_or_default(), limits::OBJECT_SINGLE_BYTES_MAX)?;
         let new = NewObject { path, content_type, size_bytes: size_bytes.unwrap_or_default(), public_read };
+        let charge = self.1.reserve(Meter::ObjectStorageClassAOperations, 1).await?;
         let row = self.insert(tenant, new, None, true).await?;
         let mut unfinished = Unfinished { objects: Some(self.clone()), row: row.clone() };
         let room = || Room { objects: self.clone(), tenant, upload: row.id, reserved: 0 };
@@ -277,6 +290,7 @@ impl Objects {
         };
         let object = self.write_segment(&row, 1, expected, body, publish).await?;
         unfinished.objects = None;
+        charge.settle(1);
         self.collect_replaced(&object);
         Ok(object)
     }
@@ -352,10 +366,14 @@ impl Room {
             return Ok(());
         }
         at_most(bytes, limits::OBJECT_SINGLE_BYTES_MAX)?;
-        let (tenant, upload, size) = (self.tenant, self.upload, bytes.saturating_add(GROWTH_BYTES));
+        let (tenant, upload) = (self.tenant, self.upload);
+        // What is needed now counts; what is taken ahead only if there is room for it.
+        let needed = bytes.saturating_sub(self.reserved);
+        let ahead = needed.saturating_add(GROWTH_BYTES);
+        let (room, granted) = self.objects.1.reserve_some(Meter::ObjectStorageBytes, ahead, needed).await?;
+        let size = self.reserved.saturating_add(granted);
         let grow = move |tx: &rusqlite::Transaction<'_>| {
             let row = rows::find_upload(tx, tenant.service, upload)?.ok_or(Error::UploadNotFound)?;
-            // What is needed now counts; what is taken ahead only if there is room for it.
             let size = match check_room(tx, tenant, size.saturating_sub(row.size)) {
                 Ok(()) => size,
                 Err(_) => check_room(tx, tenant, bytes.saturating_sub(row.size)).map(|()| bytes)?,
@@ -363,7 +381,8 @@ impl Room {
             rows::resize_upload(tx, &row, size)?;
             Ok::<_, Error>(size)
         };
-        self.reserved = self.objects.0.database.write(grow).await?;
+        self.reserved = self.objects.write(tenant.service, grow).await?;
+        drop(room);
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use tovuk_kernel::limits::{
     QUEUE_METADATA_BYTES, QUEUE_PAGE_MESSAGES_MAX, QUEUE_SEND_BYTES_MAX, QUEUE_SEND_MESSAGES_MAX, QUEUE_VISIBILITY_SECONDS_MAX,
 };
 
-use crate::database;
+use crate::{database, meters};
 
 /// How much of what somebody sent a message shows, in characters.
 const SHOWN_CHARS: usize = 64;
@@ -115,6 +115,9 @@ pub enum Error {
     /// There is no such queue, or it was dropped.
     #[error("the queue has been deleted")]
     Dropped,
+    /// A usage cap has no room for it.
+    #[error(transparent)]
+    Usage(#[from] meters::Exceeded),
     /// The store failed.
     #[error("the queue could not be read or written: {0}")]
     Database(#[from] database::Error),
@@ -126,10 +129,13 @@ impl From<database::rusqlite::Error> for Error {
     }
 }
 
+meters::refuses!(Error);
+
 impl Error {
     /// The row of the code table.
     pub fn code(&self) -> &'static Code {
         match self {
+            Self::Usage(_) => &codes::USAGE_CAP_EXCEEDED,
             Self::Body { .. } => &codes::QUEUE_MESSAGE_TOO_LARGE,
             Self::BatchMessages { messages: 0 } | Self::Batch { .. } | Self::Visibility { .. } | Self::Delay { .. } => &codes::INVALID_REQUEST,
             Self::NotText | Self::Base64(_) | Self::Encoding(_) | Self::NoChange | Self::MessageId(_) | Self::Lease(_) | Self::Limit => {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use tovuk_kernel::clock::UnixMs;
 use tovuk_kernel::limits::{QUEUE_LIST_MESSAGES_MAX, QUEUE_PAGE_BYTES_MAX, QUEUE_PAGE_MESSAGES_MAX};
+use tovuk_kernel::meters::Meter;
 
 use super::error::shown;
 use super::messages::{self, Room};
@@ -130,7 +131,10 @@ impl Queues {
             let attempts = found.attempts;
             Listed { message: found.message(queue, attempts), due_ms: due.map(unsigned), state }
         });
-        Ok(Page { messages: listed.collect(), has_more, next_cursor: last.filter(|_| has_more).map(|id| id.to_string()) })
+        let page = Page { messages: listed.collect(), has_more, next_cursor: last.filter(|_| has_more).map(|id| id.to_string()) };
+        // What it costs is known now, and nobody has seen it yet.
+        self.bill.reserve(Meter::QueueOperations, page.operations()).await?.settle(page.operations());
+        Ok(page)
     }
 
     /// The whole list in pages, for a door that was asked for no limit. It ends after 100,000 messages, or with the page after which it does.

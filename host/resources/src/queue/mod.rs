@@ -36,6 +36,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tovuk_kernel::clock::{Clock, UnixMs};
+use tovuk_kernel::meters::Meter;
 
 pub use error::Error;
 pub use list::{List, Listed, Metrics, Page, Pages, State};
@@ -48,6 +49,7 @@ pub use types::{Backlog, Encoding, Lease, Message, MessageId, Queue, Retry, Send
 
 use crate::database::shards::Shards;
 use crate::database::{self, Database};
+use crate::meters::Bill;
 use live::Live;
 use types::check_sends;
 
@@ -71,11 +73,12 @@ impl Default for Options {
     }
 }
 
-/// The open store. Clones share it.
+/// The open store. Clones share it, and are charged to the same service.
 #[derive(Clone)]
 pub struct Queues {
     store: Arc<Store>,
     sweeper: Arc<Sweeper>,
+    bill: Bill,
 }
 
 /// What tasks and batches share with the operations.
@@ -157,7 +160,12 @@ impl Queues {
             store.activate(live);
         }
         let sweeper = Arc::new(Sweeper(tokio::spawn(sweep::run(Arc::downgrade(&store))).abort_handle()));
-        Ok(Self { store, sweeper })
+        Ok(Self { store, sweeper, bill: Bill::default() })
+    }
+
+    /// The same store, whose operations are charged to a service. Deliveries are charged by whoever delivers.
+    pub fn billed_to(&self, bill: Bill) -> Self {
+        Self { bill, ..self.clone() }
     }
 
     /// Writes what is queued and closes the files. Whoever comes later gets an error.
@@ -280,6 +288,7 @@ impl Queues {
     pub async fn send(&self, queue: Queue, sends: Vec<Send>) -> Result<Sent, Error> {
         let (bytes, operations) = check_sends(&sends)?;
         let live = self.store.live(queue)?;
+        let charge = self.bill.reserve(Meter::QueueOperations, operations).await?;
         live.admit(sends.len(), self.store.clock.monotonic_ms())?;
         let delay = live.policy().delivery_delay_seconds;
         let count = sends.len();
@@ -291,6 +300,7 @@ impl Queues {
         });
         let (first, backlog, wake) = work.await?;
         drop(wake);
+        charge.settle(operations);
         let ids = (first..).take(count).map(|sequence| MessageId { queue, sequence }).collect();
         Ok(Sent { ids, bytes, operations, backlog })
     }

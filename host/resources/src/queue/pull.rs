@@ -5,7 +5,10 @@ use std::sync::atomic::Ordering;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use rusqlite::Transaction;
-use tovuk_kernel::limits::{QUEUE_BATCH_MESSAGES_MAX, QUEUE_BODY_BYTES_MAX, QUEUE_PULL_MESSAGES, QUEUE_VISIBILITY_SECONDS_MAX};
+use tovuk_kernel::limits::{
+    QUEUE_BATCH_MESSAGES_MAX, QUEUE_BODY_BYTES_MAX, QUEUE_OPERATION_BYTES, QUEUE_PULL_MESSAGES, QUEUE_VISIBILITY_SECONDS_MAX,
+};
+use tovuk_kernel::meters::Meter;
 
 use super::messages::{self, Found, Moment, One, Room};
 use super::rows::{id, sequence};
@@ -16,6 +19,8 @@ use crate::database::{self, rusqlite};
 
 /// Bodies of one batch that is pulled, in bytes: there is room for the largest messages.
 const BATCH_BYTES_MAX: usize = QUEUE_BODY_BYTES_MAX * QUEUE_BATCH_MESSAGES_MAX as usize;
+/// What reading, removing or writing the largest message costs, in metered operations.
+const OPERATIONS_MAX: u64 = (QUEUE_BODY_BYTES_MAX as u64).div_ceil(QUEUE_OPERATION_BYTES);
 /// Messages that are moved or discarded after which a pull that has found no other ends.
 const SETTLED_MAX: usize = 1_000;
 
@@ -68,6 +73,10 @@ impl Queues {
             return Err(Error::Visibility { seconds });
         }
         let secret = secret()?;
+        // As many as there is room for, each as large as messages are.
+        let room = self.bill.room(Meter::QueueOperations).map_or(u64::MAX, |(room, _)| room / OPERATIONS_MAX);
+        let wanted = wanted.min(usize::try_from(room).unwrap_or(usize::MAX)).max(1);
+        let charge = self.bill.reserve(Meter::QueueOperations, OPERATIONS_MAX.saturating_mul(wanted as u64)).await?;
         let mut settled = Settled::default();
         loop {
             let (store, of, epoch) = (self.store.clone(), live.clone(), live.epoch.load(Ordering::Relaxed));
@@ -89,6 +98,7 @@ impl Queues {
             if !pulled.messages.is_empty() || !more || settled.dead_lettered.len() + settled.discarded.len() >= SETTLED_MAX {
                 pulled.operations += settled.operations;
                 pulled.settled = settled;
+                charge.settle(pulled.operations);
                 return Ok(pulled);
             }
         }
@@ -110,6 +120,8 @@ impl Queues {
         if let Some((lease, _)) = fates.iter().find(|(lease, _)| lease.id.queue != queue) {
             return Err(Error::Lease(lease.to_string()));
         }
+        // Each may be moved to the dead-letter queue, which is a removal and a write.
+        let charge = self.bill.reserve(Meter::QueueOperations, OPERATIONS_MAX.saturating_mul(2 * wanted as u64)).await?;
         let live = self.store.live(queue)?;
         let (store, of) = (self.store.clone(), live.clone());
         let job = move |tx: &Transaction<'_>| {
@@ -129,6 +141,7 @@ impl Queues {
         let (answer, buried_in, woken) = self.store.database(&live)?.write(job).await?;
         drop(woken);
         wake(&self.store, buried_in);
+        charge.settle(answer.settled.operations);
         Ok(answer)
     }
 }

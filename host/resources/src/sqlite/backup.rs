@@ -11,6 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use tovuk_kernel::clock::UnixMs;
 use tovuk_kernel::limits::SQLITE_BACKUPS_KEPT;
 
+use super::charges;
 use super::error::Error;
 use super::link::{Link, MODE, sync_folder_of};
 use super::slot::Slot;
@@ -29,13 +30,14 @@ impl Sqlites {
         let created_unix_ms = self.0.clock.now_unix_ms();
         let slot = self.slot(number);
         let _waiting = slot.wait()?;
+        let (allowance, exceeded) = self.within_caps(allowance);
         // One after the other, so that each sees the room that the one before it has taken.
         let turn = slot.backing.clone().lock_owned().await;
         let work = move |slot: &Slot, link: &mut Link| {
             let _turn = turn;
             create(slot, link, backup, created_unix_ms, allowance)
         };
-        self.read(number, work).await
+        charges::explain(self.read(number, work).await, exceeded)
     }
 
     /// Removes a backup, and returns how many bytes it had.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use rusqlite::{ErrorCode, ffi};
 use tovuk_kernel::codes::{self, Code};
 
+use crate::meters;
+
 /// What a query may use up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Budget {
@@ -32,6 +34,9 @@ pub enum Budget {
 /// Why something was not done.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
+    /// A usage cap has no room for it.
+    #[error(transparent)]
+    Usage(#[from] meters::Exceeded),
     /// There is no such database, or it was deleted.
     #[error("there is no such database")]
     NotFound,
@@ -105,6 +110,7 @@ impl Error {
     /// Its row in the table of codes.
     pub fn code(&self) -> &'static Code {
         match self {
+            Self::Usage(_) => &codes::USAGE_CAP_EXCEEDED,
             Self::NotFound => &codes::RESOURCE_NOT_FOUND,
             Self::Query(_) => &codes::SQLITE_QUERY_FAILED,
             Self::Constraint(_) => &codes::SQLITE_CONSTRAINT,
@@ -134,6 +140,15 @@ impl Error {
     pub(super) fn host(error: &dyn std::fmt::Display) -> Self {
         tracing::error!(%error, "a tenant's database failed");
         Self::Host(Arc::from(error.to_string()))
+    }
+}
+
+impl From<meters::Error> for Error {
+    fn from(error: meters::Error) -> Self {
+        match error {
+            meters::Error::Exceeded(exceeded) => Self::Usage(exceeded),
+            meters::Error::Database(error) => Self::host(&error),
+        }
     }
 }
 

@@ -8,13 +8,14 @@ use rusqlite::ErrorCode;
 use tokio::sync::oneshot;
 
 use super::billing::{self, Payer};
+use super::charges::Charges;
 use super::error::{Error, poisons};
 use super::hold::Gone;
 use super::link::Link;
 use super::raw;
 use super::run::{Run, first_word};
 use super::slot::Slot;
-use super::types::{Allowance, Outcome, Statement};
+use super::types::{Allowance, Answer, Counts, Outcome, Statement};
 use super::watchdog::Watchdog;
 
 /// Queries of one commit.
@@ -31,6 +32,10 @@ pub(super) struct Job {
     pub gone: Gone,
     /// Who pays for its part of the work.
     pub payer: Option<Arc<dyn Payer>>,
+    /// What it is charged.
+    pub charges: Charges,
+    /// What it has used.
+    pub counts: Counts,
 }
 
 /// Writes a group of what waits, with a connection that is in no transaction.
@@ -70,6 +75,10 @@ fn next(slot: &Slot) -> Option<Job> {
 }
 
 fn answer(job: Job, result: Result<Outcome, Error>) {
+    match &result {
+        Ok(_) => job.charges.committed(&job.counts),
+        Err(_) => job.charges.undone(&job.counts),
+    }
     // The caller may have gone; what was committed stays.
     let _ = job.answer.send(result);
 }
@@ -104,7 +113,7 @@ impl Group<'_> {
     }
 
     /// Runs one job. Fails when that ended the transaction, with those whose changes are gone with it.
-    fn one(&mut self, job: Job) -> Result<(), Vec<Job>> {
+    fn one(&mut self, mut job: Job) -> Result<(), Vec<Job>> {
         let alone = self.done.is_empty();
         let began = self.slot.bound(self.link, &job.allowance).and_then(|()| self.begin(alone));
         if let Err(error) = began {
@@ -112,7 +121,8 @@ impl Group<'_> {
             return if self.link.connection().is_autocommit() { Err(self.again()) } else { Ok(()) };
         }
         job.gone.watch(&self.link.monitor);
-        let result = billing::paid(job.payer.as_ref(), || self.work(&job));
+        let payer = job.payer.clone();
+        let result = billing::paid(payer.as_ref(), || self.work(&mut job));
         job.gone.end();
         self.link.monitor.end();
         if self.link.connection().is_autocommit() {
@@ -151,20 +161,28 @@ impl Group<'_> {
         if self.link.connection().is_autocommit() { self.link.run("BEGIN IMMEDIATE") } else { Ok(()) }
     }
 
-    fn work(&mut self, job: &Job) -> Result<Outcome, Error> {
+    fn work(&mut self, job: &mut Job) -> Result<Outcome, Error> {
         let mut run = Run::begin(self.link, job.allowance, self.watchdog, None);
-        let mut results = Vec::with_capacity(job.statements.len());
-        for statement in &job.statements {
-            let answer = run.statement(self.link, statement).map_err(|error| locate(error, results.len(), job.statements.len()))?;
-            results.push(answer);
-        }
+        let results = self.answers(&mut run, &job.statements);
+        job.counts = run.counts;
+        let results = results?;
         self.link.monitor.end();
         // Left to the commit, it would fail the others of the group too.
         if raw::deferred_constraints(self.link.connection()) {
             return Err(Error::Constraint("FOREIGN KEY constraint failed".into()));
         }
+        job.charges.cover(&run.counts)?;
         let storage_bytes = self.slot.count(self.link)?;
         Ok(Outcome { results, counts: run.counts, storage_bytes, duration_ms: run.duration_ms(), next_actions: run.advice })
+    }
+
+    fn answers(&mut self, run: &mut Run, statements: &[Statement]) -> Result<Vec<Answer>, Error> {
+        let mut results = Vec::with_capacity(statements.len());
+        for statement in statements {
+            let answer = run.statement(self.link, statement).map_err(|error| locate(error, results.len(), statements.len()))?;
+            results.push(answer);
+        }
+        Ok(results)
     }
 
     /// Commits and answers.

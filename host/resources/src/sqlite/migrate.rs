@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
 use tovuk_kernel::clock::UnixMs;
 use tovuk_kernel::limits::{SQLITE_MIGRATION_NAME_BYTES_MAX, SQLITE_MIGRATIONS_MAX, SQLITE_SQL_BYTES_MAX};
 
 use super::Sqlites;
+use super::charges::Charges;
 use super::error::{Budget, Error};
 use super::hold::Gone;
 use super::link::Link;
@@ -33,6 +35,7 @@ impl Sqlites {
     /// It ends where it is when its caller goes away, when the database is deleted and when the host ends.
     pub async fn migrate(&self, number: u64, allowance: Allowance, migrations: Vec<Migration>) -> Result<Migrated, Error> {
         check(&migrations)?;
+        let (allowance, _) = self.within_caps(allowance);
         let slot = self.slot(number);
         let waiting = slot.wait()?;
         let place = slot.writer.clone().lock_owned().await;
@@ -141,8 +144,11 @@ impl Applying {
 
     /// The transaction of one.
     fn one(&self, link: &mut Link, migration: &Migration) -> Result<Counts, Error> {
+        let bill = &self.store.1.bill;
+        let mut charges = Handle::current().block_on(async { Charges::reads(bill).await?.writing().await })?;
         link.run("BEGIN IMMEDIATE")?;
-        let counts = self.script(link, migration).inspect_err(|_| {
+        let ran = self.script(link, migration).and_then(|counts| charges.cover(&counts).map(|()| counts));
+        let counts = ran.inspect_err(|_| {
             link.settle();
         })?;
         let record = link.host(|connection| {
@@ -153,6 +159,7 @@ impl Applying {
             link.settle();
             return Err(commit_failed(&self.slot, error));
         }
+        charges.committed(&counts);
         Ok(counts)
     }
 

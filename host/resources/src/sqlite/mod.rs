@@ -10,6 +10,7 @@
 mod advice;
 mod backup;
 mod billing;
+mod charges;
 mod confine;
 mod error;
 mod functions;
@@ -51,6 +52,7 @@ pub use stream::Rows;
 pub use types::{Allowance, Answer, Backup, BackupKind, Columns, Counts, Flat, Migrated, Migration, Outcome, Statement, Table};
 pub use value::{Params, Value};
 
+use charges::Charges;
 use group::Job;
 use link::Link;
 use run::Run;
@@ -58,6 +60,7 @@ use slot::Slot;
 use watchdog::Watchdog;
 
 use crate::ledger::Ledger;
+use crate::meters::Bill;
 use crate::shares::Shares;
 
 /// Only the host's user may look into the folders.
@@ -72,8 +75,10 @@ pub struct Sqlites(Arc<Inner>, Caller);
 struct Caller {
     /// Who pays for CPU time.
     payer: Option<Arc<dyn Payer>>,
-    /// The account.
-    account: Option<i64>,
+    /// The account and the service.
+    owner: Option<(i64, i64)>,
+    /// Who is charged for rows and room.
+    bill: Bill,
     /// The threads that it may have at a time.
     share: Option<Arc<Semaphore>>,
 }
@@ -134,10 +139,20 @@ impl Sqlites {
         Self(self.0.clone(), Caller { payer: Some(payer), ..self.1.clone() })
     }
 
-    /// The same databases, for an account: what is asked for through this handle has a share of the threads with everything else that the account asks for,
+    /// The same databases, for a service of an account: what is asked for through this handle has a share of the threads with everything else that the account asks for,
     /// so that one that asks without end does not keep others waiting.
-    pub fn for_account(&self, account: i64) -> Self {
-        Self(self.0.clone(), Caller { payer: self.1.payer.clone(), account: Some(account), share: Some(self.0.shares.of(account)) })
+    pub fn for_service(&self, account: i64, service: i64) -> Self {
+        Self(self.0.clone(), Caller { owner: Some((account, service)), share: Some(self.0.shares.of(account)), ..self.1.clone() })
+    }
+
+    /// The same databases, where what is asked for is charged to a service.
+    pub fn billed_to(self, bill: Bill) -> Self {
+        Self(self.0, Caller { bill, ..self.1 })
+    }
+
+    /// What all databases of an account have, or those of one of its services, with their backups, in bytes.
+    pub fn stored_bytes(&self, account: i64, service: Option<i64>) -> u64 {
+        self.0.ledger.used(account, service)
     }
 
     /// Makes an empty database. One that is there stays as it is, so that this can be repeated; one that was deleted does not come back.
@@ -162,12 +177,12 @@ impl Sqlites {
         .await
     }
 
-    /// Says which account has which database, for the start of the host: what a database has counts for its account from then on.
-    pub async fn own(&self, owners: Vec<(u64, i64)>) -> Result<(), Error> {
+    /// Says which account and service has which database, for the start of the host: what a database has counts for them from then on.
+    pub async fn own(&self, owners: Vec<(u64, i64, i64)>) -> Result<(), Error> {
         let (folder, ledger) = (self.0.folder.clone(), self.0.ledger.clone());
         self.blocking(move || {
-            for (number, account) in owners {
-                ledger.own(number.cast_signed(), account);
+            for (number, account, service) in owners {
+                ledger.own(number.cast_signed(), account, service);
                 let file = fs::metadata(folder.join(format!("{number}.db"))).map_or(0, |metadata| metadata.len());
                 let backups = backup::list(&folder.join("backups").join(number.to_string()))?;
                 ledger.set(number.cast_signed(), backups.iter().fold(file, |sum, backup| sum.saturating_add(backup.bytes)));
@@ -239,42 +254,44 @@ impl Sqlites {
         }
         let slot = self.slot(number);
         let _waiting = slot.wait()?;
+        let (allowance, exceeded) = self.within_caps(allowance);
+        let mut charges = Charges::reads(&self.1.bill).await?;
         let mut statements = statements;
         if statements.iter().all(|statement| run::may_read_only(&statement.sql)) {
-            match self.read_batch(number, allowance, statements).await? {
+            match self.read_batch(number, allowance, statements, charges).await? {
                 Ok(outcome) => return Ok(outcome),
-                Err(back) => statements = back,
+                Err((back, unspent)) => (statements, charges) = (back, unspent),
             }
         }
+        let charges = charges.writing().await?;
         let (answer, answered) = oneshot::channel();
         let gone = hold::Gone::default();
         let _guard = gone.guard();
-        slot.queue().push_back(Job { statements, allowance, answer, gone, payer: self.1.payer.clone() });
+        slot.queue().push_back(Job { statements, allowance, answer, gone, payer: self.1.payer.clone(), charges, counts: Counts::default() });
         // Not in the caller's future: if that goes away, others may have joined the group. Each pays for its own part.
         let store = Self(self.0.clone(), Caller { payer: None, ..self.1.clone() });
         tokio::spawn(async move { store.lead(&slot).await });
-        answered.await.unwrap_or_else(|_| Err(Error::host(&"the query was lost")))
+        charges::explain(answered.await.unwrap_or_else(|_| Err(Error::host(&"the query was lost"))), exceeded)
     }
 
     /// Runs statements on a connection that reads. Gives them back when one of them writes.
-    async fn read_batch(&self, number: u64, allowance: Allowance, statements: Vec<Statement>) -> Result<Result<Outcome, Vec<Statement>>, Error> {
+    async fn read_batch(&self, number: u64, allowance: Allowance, statements: Vec<Statement>, mut charges: Charges) -> Result<Read, Error> {
         let store = self.clone();
         self.read(number, move |slot, link| {
             let mut run = Run::begin(link, allowance, &store.0.watchdog, None);
-            link.run("BEGIN")?;
-            let mut results = Vec::with_capacity(statements.len());
-            for (index, statement) in statements.iter().enumerate() {
-                let located = |error| group::locate(error, index, statements.len());
-                let prepared = run.prepare(link, statement).map_err(located)?;
-                let reads_only = prepared.reads_only();
-                link.give(&statement.sql, prepared);
-                if !reads_only {
-                    return Ok(Err(statements));
+            let results = match read_all(link, &mut run, &statements) {
+                Ok(Some(results)) => results,
+                Ok(None) => return Ok(Err((statements, charges))),
+                Err(error) => {
+                    charges.undone(&run.counts);
+                    return Err(error);
                 }
-                results.push(run.statement(link, statement).map_err(located)?);
+            };
+            if let Err(error) = charges.cover(&run.counts) {
+                charges.undone(&run.counts);
+                return Err(error);
             }
-            link.monitor.end();
-            link.run("COMMIT")?;
+            charges.committed(&run.counts);
             let storage_bytes = slot.storage(link)?;
             Ok(Ok(Outcome { results, counts: run.counts, storage_bytes, duration_ms: run.duration_ms(), next_actions: run.advice }))
         })
@@ -365,8 +382,8 @@ impl Sqlites {
             Arc::new(slot)
         });
         slot.used.store(now, Ordering::Relaxed);
-        if let Some(account) = self.1.account {
-            slot.own(account);
+        if let Some(owner) = self.1.owner {
+            slot.own(owner);
         }
         let slot = slot.clone();
         if !slot.is_open() {
@@ -389,4 +406,26 @@ impl Sqlites {
             tokio::task::spawn_blocking(move || slot.close(&mut exclusive));
         }
     }
+}
+
+/// What was read, or the statements again, because one of them writes.
+type Read = Result<Outcome, (Vec<Statement>, Charges)>;
+
+/// The answers to statements that only read. None when one of them writes.
+fn read_all(link: &mut Link, run: &mut Run, statements: &[Statement]) -> Result<Option<Vec<Answer>>, Error> {
+    link.run("BEGIN")?;
+    let mut results = Vec::with_capacity(statements.len());
+    for (index, statement) in statements.iter().enumerate() {
+        let located = |error| group::locate(error, index, statements.len());
+        let prepared = run.prepare(link, statement).map_err(located)?;
+        let reads_only = prepared.reads_only();
+        link.give(&statement.sql, prepared);
+        if !reads_only {
+            return Ok(None);
+        }
+        results.push(run.statement(link, statement).map_err(located)?);
+    }
+    link.monitor.end();
+    link.run("COMMIT")?;
+    Ok(Some(results))
 }

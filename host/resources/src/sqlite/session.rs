@@ -1,15 +1,17 @@
 //! Interactive transactions: a worker's statements one by one, with the writer of the database held for them meanwhile.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::Handle;
 
+use super::charges::{self, Charges, Written};
 use super::error::Error;
 use super::hold::{Held, Lease, Place};
 use super::raw;
 use super::run::Run;
-use super::types::{Allowance, Outcome, Statement};
+use super::types::{Allowance, Counts, Outcome, Statement};
 use super::{Payer, Slot, Sqlites};
+use crate::meters::Exceeded;
 
 /// A transaction that writes. Dropped without a commit it is rolled back, as it is when it was idle for
 /// [`SQLITE_TRANSACTION_IDLE_MS_MAX`](tovuk_kernel::limits::SQLITE_TRANSACTION_IDLE_MS_MAX) or open for
@@ -18,6 +20,8 @@ pub struct Transaction {
     store: Sqlites,
     held: Arc<Held>,
     allowance: Allowance,
+    written: Arc<Mutex<Written>>,
+    exceeded: Option<Exceeded>,
 }
 
 impl Sqlites {
@@ -25,6 +29,8 @@ impl Sqlites {
     pub async fn begin(&self, number: u64, allowance: Allowance) -> Result<Transaction, Error> {
         let slot = self.slot(number);
         let waiting = slot.wait()?;
+        let (allowance, exceeded) = self.within_caps(allowance);
+        let written = Arc::new(Mutex::new(Written::begin(&self.1.bill).await?));
         let mut place = slot.writer.clone().lock_owned().await;
         let runtime = Handle::current();
         let lease = self.blocking(move || {
@@ -36,7 +42,7 @@ impl Sqlites {
             Ok(lease)
         });
         let held = Held::new(self, lease.await?);
-        Ok(Transaction { store: self.clone(), held, allowance })
+        Ok(Transaction { store: self.clone(), held, allowance, written, exceeded })
     }
 }
 
@@ -53,14 +59,19 @@ impl Transaction {
     }
 
     async fn run(&self, store: Sqlites, statement: Statement) -> Result<Outcome, Error> {
-        let (works, allowance, until) = (store.clone(), self.allowance, self.held.until);
+        let (works, allowance, until, written) = (store.clone(), self.allowance, self.held.until, self.written.clone());
+        let mut charges = Charges::reads(&store.1.bill).await?;
         let work = move |lease: &mut Lease| {
             let slot = lease.slot.clone();
             let result = lease.link().and_then(|link| {
                 let mut run = Run::begin(link, allowance, &works.0.watchdog, Some(until));
                 let answer = run.statement(link, &statement);
                 link.monitor.end();
+                let covered = charges.cover(&Counts { rows_written: 0, ..run.counts });
+                charges.undone(&run.counts);
                 let results = vec![answer?];
+                covered?;
+                written.lock().unwrap_or_else(PoisonError::into_inner).add(run.counts.rows_written)?;
                 let storage_bytes = slot.count(link)?;
                 Ok(Outcome { results, counts: run.counts, storage_bytes, duration_ms: run.duration_ms(), next_actions: run.advice })
             });
@@ -68,13 +79,14 @@ impl Transaction {
             let goes_on = matches!(result, Ok(_) | Err(Error::Query(_) | Error::Constraint(_) | Error::Forbidden(_)));
             (result, (over || !goes_on).then_some("a statement failed"))
         };
-        self.held.with(&store, work).await
+        charges::explain(self.held.with(&store, work).await, self.exceeded)
     }
 
     /// Commits. Everything is on disk when this returns; on an error nothing of it is left. Returns the size of the database and its backups, in
     /// bytes.
     pub async fn commit(self) -> Result<u64, Error> {
-        let work = |lease: &mut Lease| {
+        let written = self.written.clone();
+        let work = move |lease: &mut Lease| {
             let slot = lease.slot.clone();
             let result = lease.link().and_then(|link| {
                 if raw::deferred_constraints(link.connection()) {
@@ -83,6 +95,7 @@ impl Transaction {
                 if let Err(error) = link.run("COMMIT") {
                     return Err(commit_failed(&slot, error));
                 }
+                written.lock().unwrap_or_else(PoisonError::into_inner).committed();
                 if let Err(error) = link.tidy() {
                     tracing::warn!(%error, "the write-ahead log of a tenant's database could not be copied");
                 }

@@ -234,9 +234,9 @@ impl Slot {
     }
 
     /// Says whose it is.
-    pub fn own(&self, account: i64) {
+    pub fn own(&self, (account, service): (i64, i64)) {
         if self.check().is_ok() {
-            self.ledger.own(self.number, account);
+            self.ledger.own(self.number, account, service);
         }
     }
 

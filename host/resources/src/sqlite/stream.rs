@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use tovuk_kernel::limits::SQLITE_CHUNK_BYTES;
 
 use super::Sqlites;
+use super::charges::Charges;
 use super::error::Error;
 use super::hold::{Held, Lease, Place};
 use super::run::Run;
@@ -49,6 +50,7 @@ impl Sqlites {
         let waiting = slot.wait()?;
         let permit = slot.readers.clone().acquire_owned().await.map_err(|_| Error::NotFound)?;
         let (runtime, store) = (Handle::current(), self.clone());
+        let charges = Charges::reads(&self.1.bill).await?;
         let begun = self.blocking(move || {
             let link = slot.reader()?;
             let mut lease = Lease::new(slot, link, Place::Reader(permit), runtime, waiting);
@@ -62,6 +64,7 @@ impl Sqlites {
             drop(run);
             let progress = Progress { sql: statement.sql.into(), allowance };
             let piece = piece(&mut lease, progress, &store.0.watchdog, None)?;
+            charge(charges, &piece)?;
             Ok((lease, piece))
         });
         let (lease, piece) = begun.await?;
@@ -88,7 +91,13 @@ impl Rows {
         }
         let Some(progress) = self.progress.take() else { return Ok(None) };
         let (store, until) = (self.store.clone(), self.held.until);
-        let work = move |lease: &mut Lease| match piece(lease, progress, &store.0.watchdog, Some(until)) {
+        let charges = Charges::reads(&self.store.1.bill).await?;
+        let read = move |lease: &mut Lease| {
+            let piece = piece(lease, progress, &store.0.watchdog, Some(until))?;
+            charge(charges, &piece)?;
+            Ok(piece)
+        };
+        let work = move |lease: &mut Lease| match read(lease) {
             Ok(piece) => {
                 let ended = piece.progress.is_none().then_some("all rows were read");
                 (Ok(piece), ended)
@@ -100,6 +109,13 @@ impl Rows {
         self.progress = piece.progress;
         Ok(Some(piece.rows).filter(|rows| !rows.is_empty()))
     }
+}
+
+/// Charges the rows of a piece, which is not given where they have no room.
+fn charge(mut charges: Charges, piece: &Piece) -> Result<(), Error> {
+    let covered = charges.cover(&piece.counts);
+    charges.undone(&piece.counts);
+    covered
 }
 
 /// Reads on until the piece is full or there are no more rows.

@@ -17,6 +17,7 @@ use super::session::Turn;
 use super::view::{Allowance, View};
 use super::{Answer, Error, ringing, rows};
 use crate::database;
+use crate::meters::Tally;
 
 /// When an alarm is written that could not be written together with values.
 const PAY_AFTER: Duration = Duration::from_secs(2);
@@ -329,6 +330,8 @@ pub(super) struct Call<F, T> {
     pub allowance: Allowance,
     pub work: Option<F>,
     pub result: Option<Result<Answer<T>, Error>>,
+    /// What its rows are charged with.
+    pub tally: Tally,
     pub caller: oneshot::Sender<Result<Answer<T>, Error>>,
 }
 
@@ -341,12 +344,20 @@ where
         let Some(work) = self.work.take() else { return false };
         view.allow(self.allowance);
         let result = view.check().and_then(|()| work(view)).map(|value| view.answer(value));
+        let Answer { rows_read, rows_written, .. } = view.answer(());
+        let runtime = view.handle.shared.catalogue.runtime().clone();
+        let covered = self.tally.cover_blocking(&runtime, rows_read, rows_written);
+        self.tally.read(rows_read);
+        let result = result.and_then(|answer| Ok(covered.map(|()| answer)?));
         let stands = result.is_ok();
         self.result = Some(result);
         stands
     }
 
-    fn answer(self: Box<Self>, committed: Result<(), Error>) {
+    fn answer(mut self: Box<Self>, committed: Result<(), Error>) {
+        if let (Some(Ok(answer)), Ok(())) = (&self.result, &committed) {
+            self.tally.written(answer.rows_written);
+        }
         let answer = match (self.result, committed) {
             // A call that failed by itself has its own reason, whatever became of the others.
             (Some(Err(error)), _) | (_, Err(error)) => Err(error),

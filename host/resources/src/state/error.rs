@@ -9,7 +9,7 @@ use tovuk_kernel::limits::{
     STATE_WAIT_MS_MAX, STATE_WAITING_MAX,
 };
 
-use crate::database;
+use crate::{database, meters};
 
 /// How much of a key a message shows, in characters.
 const SHOWN_CHARS: usize = 64;
@@ -114,6 +114,9 @@ pub enum Error {
     /// The namespace was deleted.
     #[error("the namespace has been deleted")]
     Dropped,
+    /// A usage cap has no room for it.
+    #[error(transparent)]
+    Usage(#[from] meters::Exceeded),
     /// The store failed.
     #[error("State could not be read or written: {0}")]
     Database(#[from] database::Error),
@@ -125,10 +128,13 @@ impl From<database::rusqlite::Error> for Error {
     }
 }
 
+meters::refuses!(Error);
+
 impl Error {
     /// The row of the code table.
     pub fn code(&self) -> &'static Code {
         match self {
+            Self::Usage(_) => &codes::USAGE_CAP_EXCEEDED,
             Self::Key { .. } | Self::Prefix { .. } => &codes::STATE_KEY_INVALID,
             Self::Value { .. } => &codes::STATE_VALUE_TOO_LARGE,
             Self::BatchChanges { .. } | Self::BatchBytes => &codes::STATE_BATCH_TOO_LARGE,

@@ -13,6 +13,8 @@ pub(super) struct Ledger(Mutex<Books>);
 struct Books {
     accounts: HashMap<i64, u64>,
     namespaces: HashMap<Namespace, (i64, u64)>,
+    /// The service of each namespace.
+    services: HashMap<Namespace, i64>,
     dropped: HashSet<Namespace>,
     /// Those that nobody has.
     orphans: HashSet<Namespace>,
@@ -34,6 +36,18 @@ impl Ledger {
                 books.add(namespace, *account, bytes);
             }
         }
+    }
+
+    /// Says which service has a namespace.
+    pub fn serve(&self, namespace: Namespace, service: i64) {
+        self.books().services.entry(namespace).or_insert(service);
+    }
+
+    /// What a service has, in bytes.
+    pub fn service(&self, service: i64) -> u64 {
+        let books = self.books();
+        let own = books.namespaces.iter().filter(|(namespace, _)| books.services.get(namespace) == Some(&service));
+        own.fold(0, |sum, (_, (_, bytes))| sum.saturating_add(*bytes))
     }
 
     /// Whether nobody has a namespace that there is.
@@ -72,6 +86,7 @@ impl Ledger {
     pub fn drop_namespace(&self, namespace: Namespace) {
         let mut books = self.books();
         books.dropped.insert(namespace);
+        books.services.remove(&namespace);
         if let Some((account, bytes)) = books.namespaces.remove(&namespace)
             && let Some(used) = books.accounts.get_mut(&account)
         {

@@ -42,6 +42,7 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tovuk_kernel::clock::Clock;
 use tovuk_kernel::limits::{self, Plan};
+use tovuk_kernel::meters::Meter;
 
 pub use alarms::{AlarmInfo, DueAlarm, Outcome, Settled};
 pub use error::Error;
@@ -50,6 +51,7 @@ pub use session::{Committing, Session};
 pub use types::{Answer, Change, Counts, Holds, List, Listed, ListedObject, Namespace, Page, Schedule, Swapped, Target, Usage, Written};
 
 use crate::database;
+use crate::meters::{Bill, Exceeded, Tally};
 use drive::Call;
 use memory::What;
 use objects::{Handle, Id, Shared};
@@ -77,9 +79,9 @@ impl Default for Options {
     }
 }
 
-/// The open store. Clones share it.
+/// The open store. Clones share it, and are charged to the same service.
 #[derive(Clone)]
-pub struct State(Arc<Inner>);
+pub struct State(Arc<Inner>, Bill);
 
 struct Inner {
     shared: Arc<Shared>,
@@ -104,7 +106,12 @@ impl State {
     pub async fn open_with(folder: &Path, clock: Clock, options: Options) -> Result<Self, Error> {
         let shared = Arc::new(upkeep::open(folder, clock, options).await?);
         let remover = tokio::spawn(upkeep::run(shared.clone())).abort_handle();
-        Ok(Self(Arc::new(Inner { shared, remover })))
+        Ok(Self(Arc::new(Inner { shared, remover }), Bill::default()))
+    }
+
+    /// The same store, whose operations are charged to a service.
+    pub fn billed_to(&self, bill: Bill) -> Self {
+        Self(self.0.clone(), bill)
     }
 
     /// Lets what waits run, writes it and closes the files. Whoever comes later gets an error. Fails when a file could not be brought up to date; then
@@ -182,19 +189,46 @@ impl State {
         let handle = self.handle(target)?;
         let waiting = handle.shared.waits.wait(&target.holds, &handle.object.id)?;
         let (sender, answer) = oneshot::channel();
+        let request = self.1.reserve(Meter::StateRequests, 1).await?;
+        // What it holds is known once it has the object; a removal frees room, and is not held up for want of it.
+        let mut tally = self.tally().await?.writing().await?;
         let answer = self.wait_for(&handle, What::Clear(sender), answer).await;
         drop(waiting);
-        answer?.unwrap_or_else(|| Err(Error::closed()))
+        let answer = answer?.unwrap_or_else(|| Err(Error::closed()))?;
+        request.settle(1);
+        let _ = tally.cover(answer.rows_read, answer.rows_written).await;
+        tally.read(answer.rows_read);
+        tally.written(answer.rows_written);
+        Ok(answer)
     }
 
     /// One page of the objects of a namespace: those that have a value or an alarm.
     pub async fn objects(&self, namespace: Namespace, list: List) -> Result<Page<ListedObject>, Error> {
         let span = list.span()?;
+        let request = self.1.reserve(Meter::StateRequests, 1).await?;
+        let mut tally = self.tally().await?;
         self.tell(namespace).await?;
-        let Some(shard) = self.0.shared.catalogue.existing(namespace) else {
-            return Ok(Page { items: Vec::new(), has_more: false, next_cursor: None });
+        let page = match self.0.shared.catalogue.existing(namespace) {
+            None => Page { items: Vec::new(), has_more: false, next_cursor: None },
+            Some(shard) => {
+                let read = shard.database.read(move |connection| {
+                    let found = rows::list(connection, namespace, &span)?;
+                    Ok::<_, Error>(Page::cut(found, span.limit, |object| &object.name))
+                });
+                read.await?
+            }
         };
-        shard.database.read(move |connection| Ok(Page::cut(rows::list(connection, namespace, &span)?, span.limit, |object| &object.name))).await
+        let rows = u64::try_from(page.items.len()).unwrap_or(u64::MAX);
+        let covered = tally.cover(rows, 0).await;
+        tally.read(rows);
+        covered?;
+        request.settle(1);
+        Ok(page)
+    }
+
+    /// What rows are charged with.
+    async fn tally(&self) -> Result<Tally, Error> {
+        Ok(Tally::reads(&self.1, Meter::StateSqliteRowsRead, Meter::StateSqliteRowsWritten).await?)
     }
 
     /// What a namespace holds.
@@ -215,13 +249,14 @@ impl State {
         Ok(highest)
     }
 
-    /// Says which account has which namespace, for the start of the host, before anything else is done. What a namespace holds counts for its account from
+    /// Says which account and service has which namespace, for the start of the host, before anything else is done. What a namespace holds counts for its account from
     /// then on. One that is not named counts for nobody, and its alarms do not ring. Returns those that are named and were dropped.
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub async fn own(&self, owners: Vec<(Namespace, i64)>) -> Result<Vec<Namespace>, Error> {
-        let owners: HashMap<Namespace, i64> = owners.into_iter().collect();
+    pub async fn own(&self, owners: Vec<(Namespace, i64, i64)>) -> Result<Vec<Namespace>, Error> {
+        owners.iter().for_each(|(namespace, _, service)| self.0.shared.ledger.serve(*namespace, *service));
+        let owners: HashMap<Namespace, i64> = owners.into_iter().map(|(namespace, account, _)| (namespace, account)).collect();
         let mut stored = HashSet::new();
         for shard in self.0.shared.catalogue.all() {
             stored.extend(shard.database.read(rows::namespaces).await?.into_iter().map(|(namespace, _)| namespace));
@@ -229,6 +264,14 @@ impl State {
         let ledger = &self.0.shared.ledger;
         ledger.own(&owners, &stored);
         Ok(owners.into_keys().filter(|namespace| ledger.is_dropped(*namespace)).collect())
+    }
+
+    /// What all namespaces of an account hold, or those of one of its services, in bytes, with what is being written.
+    pub fn stored_bytes(&self, account: i64, service: Option<i64>) -> u64 {
+        match service {
+            Some(service) => self.0.shared.ledger.service(service),
+            None => self.account_bytes(account),
+        }
     }
 
     /// What all namespaces of an account hold, in bytes, with what is being written.
@@ -256,6 +299,9 @@ impl State {
         if shared.ledger.is_dropped(target.namespace) {
             return Err(Error::Dropped);
         }
+        if let Some((_, service)) = self.1.owner() {
+            shared.ledger.serve(target.namespace, service);
+        }
         Ok(shared.handle(Id { namespace: target.namespace, object: target.object.clone() }, target.account))
     }
 
@@ -266,11 +312,24 @@ impl State {
         T: Send + 'static,
     {
         let handle = self.handle(target)?;
+        let request = self.1.reserve(Meter::StateRequests, 1).await?;
+        let tally = self.tally().await?;
         let waiting = handle.shared.waits.wait(&target.holds, &handle.object.id)?;
         let (caller, answer) = oneshot::channel();
-        let call = Call { allowance: self.allowance(target), work: Some(work), result: None, caller };
+        let (allowance, exceeded) = self.allowance(target);
+        let call = Call { allowance, work: Some(work), result: None, tally, caller };
         let answer = self.wait_for(&handle, What::Job(Box::new(call)), answer).await;
         drop(waiting);
-        answer?.unwrap_or_else(|| Err(Error::closed()))
+        let answer = explain(answer?.unwrap_or_else(|| Err(Error::closed())), exceeded)?;
+        request.settle(1);
+        Ok(answer)
     }
+}
+
+/// Says that it was the cap, where it was.
+fn explain<T>(result: Result<T, Error>, exceeded: Option<Exceeded>) -> Result<T, Error> {
+    result.map_err(|error| match (error, exceeded) {
+        (Error::AccountFull { .. }, Some(exceeded)) => Error::Usage(exceeded),
+        (error, _) => error,
+    })
 }

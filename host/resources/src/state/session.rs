@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tovuk_kernel::clock::UnixMs;
+use tovuk_kernel::meters::Meter;
 
 use super::drive::{grant, schedule, teller};
 use super::memory::{Granted, Ticket, Waiting, What};
@@ -11,8 +12,9 @@ use super::objects::Handle;
 use super::types::{check_changes, check_entry, check_key};
 use super::view::{Allowance, View};
 use super::waits::Held;
-use super::{AlarmInfo, Answer, Change, Error, Holds, List, Listed, Page, Schedule, State, Swapped, Target, Written};
+use super::{AlarmInfo, Answer, Change, Error, Holds, List, Listed, Page, Schedule, State, Swapped, Target, Written, explain};
 use crate::memory::Memory;
+use crate::meters::{Exceeded, Tally};
 
 /// The right to an object. The next one has it when this is dropped.
 pub(super) struct Turn {
@@ -74,10 +76,16 @@ pub struct Session {
     held: Option<(View, Turn)>,
     holds: Holds,
     state: State,
+    exceeded: Option<Exceeded>,
+    tally: Option<Tally>,
 }
 
 /// A session's changes on their way to the disk.
-pub struct Committing(oneshot::Receiver<Result<Answer<()>, Error>>);
+pub struct Committing {
+    committed: oneshot::Receiver<Result<Answer<()>, Error>>,
+    /// What rows that were written are charged with.
+    tally: Option<Tally>,
+}
 
 impl Committing {
     /// Waits until they are there, with everything that they are built on.
@@ -85,7 +93,11 @@ impl Committing {
     /// # Errors
     /// When they could not be written, or what they are built on could not: then nothing of it stands.
     pub async fn durable(self) -> Result<Answer<()>, Error> {
-        self.0.await.unwrap_or_else(|_| Err(Error::closed()))
+        let answer = self.committed.await.unwrap_or_else(|_| Err(Error::closed()))?;
+        if let Some(mut tally) = self.tally {
+            tally.written(answer.rows_written);
+        }
+        Ok(answer)
     }
 }
 
@@ -96,6 +108,7 @@ impl State {
     /// [`Error::Deadlock`] at once when the target's call would wait for itself; [`Error::Busy`] after 10 s on the clock.
     pub async fn hold(&self, target: &Target) -> Result<Session, Error> {
         let handle = self.handle(target)?;
+        let tally = Some(self.tally().await?);
         let waiting = handle.shared.waits.wait(&target.holds, &handle.object.id)?;
         let (sender, granted) = oneshot::channel();
         let turn = self.wait_for(&handle, What::Hold(sender), granted).await;
@@ -106,9 +119,10 @@ impl State {
             return Err(Error::closed());
         };
         let holds = turn.holds(&target.holds);
-        let view = View::new(handle, self.allowance(target));
+        let (allowance, exceeded) = self.allowance(target);
+        let view = View::new(handle, allowance);
         view.check()?;
-        Ok(Session { held: Some((view, turn)), holds, state: self.clone() })
+        Ok(Session { held: Some((view, turn)), holds, state: self.clone(), exceeded, tally })
     }
 
     /// Waits for an answer, for 10 s at most until the call begins.
@@ -142,7 +156,7 @@ impl Session {
         });
         let (view, turn, result) = done.await.map_err(|_| Error::Ended)?;
         self.held = Some((view, turn));
-        result
+        explain(result, self.exceeded)
     }
 
     /// What is stored under a key.
@@ -165,7 +179,7 @@ impl Session {
         let (view, turn) = self.held.as_mut().ok_or(Error::Ended)?;
         turn.check()?;
         if view.in_memory(key).is_some() {
-            return view.put(key, value);
+            return explain(view.put(key, value), self.exceeded);
         }
         let key = key.to_owned();
         self.run(move |view| view.put(&key, value)).await
@@ -241,6 +255,17 @@ impl Session {
         self.held.as_ref().map(|(view, _)| view.answer(()))
     }
 
+    /// Reserves the rows that it has read and, if it is to be committed, written. What it has read is charged.
+    ///
+    /// # Errors
+    /// When a cap has no room: it must not be committed, and nobody be told of what it has read.
+    pub async fn charge(&mut self, is_to_stand: bool) -> Result<(), Error> {
+        let Some((cost, tally)) = self.cost().zip(self.tally.as_mut()) else { return Ok(()) };
+        let covered = tally.cover(cost.rows_read, if is_to_stand { cost.rows_written } else { 0 }).await;
+        tally.read(cost.rows_read);
+        Ok(covered?)
+    }
+
     /// Lets the changes become those of the object and the next one have it. They are on disk once [`Committing::durable`] says so.
     ///
     /// # Errors
@@ -251,7 +276,7 @@ impl Session {
         let (sender, receiver) = oneshot::channel();
         view.commit(turn.epoch, teller(view.answer(()), sender))?;
         drop(turn);
-        Ok(Committing(receiver))
+        Ok(Committing { committed: receiver, tally: self.tally.take() })
     }
 
     /// Undoes the changes and lets the next one have the object. What the session has read is on disk once [`Committing::durable`] says so: whoever tells
@@ -265,14 +290,17 @@ impl Session {
         let (sender, receiver) = oneshot::channel();
         view.commit(turn.epoch, teller(view.answer(()), sender))?;
         drop(turn);
-        Ok(Committing(receiver))
+        Ok(Committing { committed: receiver, tally: None })
     }
 }
 
 impl State {
-    /// What the account of a call may store.
-    pub(super) fn allowance(&self, target: &Target) -> Allowance {
+    /// What the account of a call may store, with no more room than caps leave, and which cap that is if it is less than the plan has.
+    pub(super) fn allowance(&self, target: &Target) -> (Allowance, Option<Exceeded>) {
         let options = &self.0.shared.options;
-        Allowance { object_bytes: (options.object_bytes)(target.plan), account_bytes: (options.account_bytes)(target.plan) }
+        let allowance = Allowance { object_bytes: (options.object_bytes)(target.plan), account_bytes: (options.account_bytes)(target.plan) };
+        let Some((room, exceeded)) = self.1.room(Meter::StateSqliteStorageBytes) else { return (allowance, None) };
+        let most = self.account_bytes(target.account).saturating_add(room);
+        if most >= allowance.account_bytes { (allowance, None) } else { (Allowance { account_bytes: most, ..allowance }, Some(exceeded)) }
     }
 }

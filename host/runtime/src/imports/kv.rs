@@ -17,10 +17,11 @@ use crate::data_bindings::tovuk::kv::store;
 use crate::instance::Data;
 
 impl Data {
-    /// The store, for the worker's account.
+    /// The store, for the worker's service, which is charged.
     pub(super) fn kv(&self) -> Result<Kv, types::Error> {
         let owner = self.grants().owner;
-        Ok(self.stores()?.kv.for_account(owner.account, kv_account_bytes(owner.plan)))
+        let kv = self.stores()?.kv.for_service(owner.account, owner.service, kv_account_bytes(owner.plan));
+        Ok(kv.billed_to(self.invocation.deployment.bill.clone()))
     }
 
     /// The same, for a call that reads values: they count as host memory for as long as this handle is held.

@@ -101,7 +101,8 @@ impl Data {
     fn own_objects(&self) -> Result<Own, Error> {
         let owner = self.grants().owner;
         let tenant = Tenant { account: owner.account, service: owner.service, plan: owner.plan };
-        Ok(Own { objects: self.stores()?.objects.clone(), tenant })
+        let objects = self.stores()?.objects.billed_to(self.invocation.deployment.bill.clone());
+        Ok(Own { objects, tenant })
     }
 }
 

@@ -12,9 +12,9 @@ use crate::data_bindings::tovuk::queue::producer;
 use crate::instance::Data;
 
 impl Data {
-    /// The store, and the queue that the guest names.
-    fn queue(&self, name: &str) -> Result<(&Queues, Queue), types::Error> {
-        let queues = self.stores().map(|stores| &stores.queues)?;
+    /// The store, which charges the service, and the queue that the guest names.
+    fn queue(&self, name: &str) -> Result<(Queues, Queue), types::Error> {
+        let queues = self.stores()?.queues.billed_to(self.invocation.deployment.bill.clone());
         Ok((queues, self.resource(Kind::Queue, name).map(Queue)?))
     }
 

@@ -79,7 +79,7 @@ impl Data {
     fn database(&self, name: &str, payer: Arc<dyn Payer>) -> Result<Database, Error> {
         let number = self.resource(Kind::Sqlite, name)?.cast_unsigned();
         let owner = self.grants().owner;
-        let store = self.stores()?.sqlite.for_account(owner.account).paid_by(payer);
+        let store = self.stores()?.sqlite.for_service(owner.account, owner.service).paid_by(payer).billed_to(self.invocation.deployment.bill.clone());
         Ok(Database { store, number, allowance: Allowance::of(owner.plan) })
     }
 

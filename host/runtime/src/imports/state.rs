@@ -21,8 +21,9 @@ pub(crate) struct OwnObject {
 }
 
 impl Data {
-    fn state(&self) -> Result<&State, types::Error> {
-        self.stores().map(|stores| &stores.state)
+    /// The store, which charges the service.
+    fn state(&self) -> Result<State, types::Error> {
+        Ok(self.stores()?.state.billed_to(self.invocation.deployment.bill.clone()))
     }
 
     /// The object that the guest names.

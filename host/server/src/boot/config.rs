@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tovuk_kernel::pricing::Pricing;
 use tovuk_resources::objects::Place;
 use tovuk_runtime::outbound::OutboundConfig;
 
@@ -94,6 +95,8 @@ pub struct HostConfig {
     pub guest_memory_bytes: Option<u64>,
     /// Where the bytes of objects are; in a folder of the data folder when absent.
     pub objects: Option<Place>,
+    /// What usage costs; the default prices when absent.
+    pub pricing: Option<Pricing>,
     /// Limits of connections.
     pub connections: ListenConfig,
 }
@@ -122,6 +125,7 @@ impl HostConfig {
             slots: None,
             guest_memory_bytes: None,
             objects: None,
+            pricing: None,
             connections: ListenConfig::default(),
         }
     }

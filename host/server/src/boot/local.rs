@@ -77,6 +77,7 @@ impl LocalHost {
             // A machine without a name server has none to ask about custom domains, and develops all the same.
             resolver: Resolver::new(&Nameservers::System).or_else(|_| Resolver::new(&Nameservers::Addresses(Vec::new())))?,
             acme: None,
+            pricing: open::pricing(None)?,
             runtime,
             objects: open::objects_folder(&config.data),
             observer: Some(observer),

@@ -150,6 +150,7 @@ impl Host {
             builds: config.builds.clone(),
             resolver: Resolver::new(&config.nameservers)?,
             acme: acme.clone(),
+            pricing: open::pricing(config.pricing.clone())?,
             runtime: runtime_config(&config),
             objects: config.objects.clone().unwrap_or_else(|| open::objects_folder(&config.data)),
             observer: None,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tovuk_kernel::clock::Clock;
+use tovuk_kernel::pricing::Pricing;
 use tovuk_resources::objects::Place;
 use tovuk_resources::stores::Stores;
 use tovuk_runtime::compile::Compiler;
@@ -32,6 +33,7 @@ pub(super) struct Parts {
     pub node: String,
     pub builds: BuildConfig,
     pub resolver: Resolver,
+    pub pricing: Arc<Pricing>,
     pub acme: Option<Acme>,
     pub runtime: RuntimeConfig,
     /// Where the bytes of objects are.
@@ -58,6 +60,7 @@ pub(super) async fn open(parts: Parts, compiler: Compiler, clock: Clock) -> Resu
         None => kept,
     };
     let stores = Stores::open(&parts.data, &parts.objects, &clock).await?;
+    logs.set_meters(stores.meters.clone());
     let runtime = Runtime::new(parts.runtime, compiler, clock, observer, Some(stores.clone()))?;
     let routes = Routes::default();
     let public_authority = parts.urls.public_authority();
@@ -68,6 +71,7 @@ pub(super) async fn open(parts: Parts, compiler: Compiler, clock: Clock) -> Resu
         is_development: matches!(parts.audience, Audience::Author),
         builds: parts.builds,
         resolver: parts.resolver,
+        pricing: parts.pricing,
         acme: parts.acme,
     };
     let control = Control::open(config, parts.vault, runtime.clone(), stores, routes.clone(), logs).await?;
@@ -78,6 +82,12 @@ pub(super) async fn open(parts: Parts, compiler: Compiler, clock: Clock) -> Resu
 /// Where the bytes of objects are unless something else is said.
 pub(super) fn objects_folder(data: &std::path::Path) -> Place {
     Place::Folder(data.join("objects"))
+}
+
+/// These prices, or the default ones.
+pub(super) fn pricing(given: Option<Pricing>) -> Result<Arc<Pricing>, StartError> {
+    let pricing = given.map_or_else(Pricing::standard, Ok).map_err(|error| StartError::Setting(format!("the default prices: {error}")))?;
+    Ok(Arc::new(pricing))
 }
 
 /// The key of a host whose data folder this is.

@@ -108,12 +108,8 @@ impl Control {
         let operation = registered.operation;
         let caller = self.caller(&request, client, operation, request_id)?;
         caller.may(operation)?;
-        if !operation.method.has_body() {
-            let query = request.uri().query().unwrap_or_default();
-            fields.extend(
-                form_urlencoded::parse(query.as_bytes()).filter(|(_, value)| !value.is_empty()).map(|(k, v)| (k.into_owned(), v.into_owned())),
-            );
-        }
+        let query = request.uri().query().unwrap_or_default();
+        fields.extend(form_urlencoded::parse(query.as_bytes()).filter(|(_, value)| !value.is_empty()).map(|(k, v)| (k.into_owned(), v.into_owned())));
         let (body, held) = self.body(operation.name, operation.body_bytes_max, caller.account_number(), request.into_body()).await?;
         let run = (registered.run)(self.clone(), caller, fields, body);
         // What the body holds of the memory is given back when the operation has ended, not when its client has gone.
@@ -194,7 +190,8 @@ pub fn common_errors() -> [&'static Code; 7] {
 fn may_fail_with(operation: &Operation, refusal: &Refusal) -> bool {
     let own_subject = operation.path.contains("{service}") && refusal.code == &codes::SERVICE_NOT_FOUND;
     let may = |codes: &[&'static Code]| codes.contains(&refusal.code);
-    own_subject || may(&common_errors()) || may(&TOKEN_ERRORS) || may(operation.errors)
+    let is_over_cap = !operation.meters.is_empty() && refusal.code == &codes::USAGE_CAP_EXCEEDED;
+    own_subject || is_over_cap || may(&common_errors()) || may(&TOKEN_ERRORS) || may(operation.errors)
 }
 
 /// The answer to a method that a route does not have.
@@ -218,7 +215,8 @@ pub(super) fn failure(refusal: &Refusal, request_id: &str) -> Response<Body> {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if refusal.code.retryable && matches!(refusal.code.status, 429 | 503) {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        let seconds = refusal.retry_after_seconds.unwrap_or(1);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }

@@ -38,8 +38,8 @@ impl Control {
         .await?;
         let owners = async |kind| self.read(move |conn| Ok(store::resources::owners(conn, kind)?)).await;
         let (databases, namespaces) = (owners(Kind::Sqlite).await?, owners(Kind::Kv).await?);
-        self.sqlite().own(databases.into_iter().map(|(number, account)| (number.cast_unsigned(), account)).collect()).await?;
-        self.kv().own(namespaces.into_iter().map(|(number, account)| (kv::Namespace(number), account)).collect()).await?;
+        self.sqlite().own(databases.into_iter().map(|(number, account, service)| (number.cast_unsigned(), account, service)).collect()).await?;
+        self.kv().own(namespaces.into_iter().map(|(number, account, service)| (kv::Namespace(number), account, service)).collect()).await?;
         let numbers = self.read(|conn| Ok(store::resources::numbers(conn, Kind::Sqlite)?)).await?;
         for number in self.sqlite().missing(numbers.into_iter().map(i64::cast_unsigned).collect()).await? {
             tracing::warn!("the database sqlite_{number} has no file: an empty one is made");
@@ -53,7 +53,7 @@ impl Control {
     /// Says whose classes of State objects there are, and deletes the rows of those that are deleted in the store already.
     async fn settle_state(&self) -> Result<(), Refusal> {
         let owners = self.read(|conn| Ok(store::resources::owners(conn, Kind::State)?)).await?;
-        let owners = owners.into_iter().map(|(number, account)| (state::Namespace(number), account)).collect();
+        let owners = owners.into_iter().map(|(number, account, service)| (state::Namespace(number), account, service)).collect();
         for namespace in self.state().own(owners).await? {
             tracing::warn!("state_{namespace} has been deleted: so is its row");
             self.write(move |conn| Ok(store::resources::delete(conn, Kind::State, namespace.0)?)).await?;

@@ -30,9 +30,11 @@ use rusqlite::Connection;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_util::task::TaskTracker;
 use tovuk_kernel::clock::Clock;
+use tovuk_kernel::pricing::Pricing;
 use tovuk_resources::cron::Crons;
 use tovuk_resources::database::{self, Database, Options};
 use tovuk_resources::kv::Kv;
+use tovuk_resources::meters::{Bill, Meters};
 use tovuk_resources::objects::{Links, Objects, Signer};
 use tovuk_resources::queue::Queues;
 use tovuk_resources::sqlite::Sqlites;
@@ -71,6 +73,8 @@ pub struct ControlConfig {
     pub builds: crate::deploy::builds::BuildConfig,
     /// Who is asked for DNS records.
     pub resolver: Resolver,
+    /// What usage costs.
+    pub pricing: Arc<Pricing>,
     /// Who orders certificates of custom domains, if anybody does.
     pub acme: Option<Acme>,
 }
@@ -151,7 +155,7 @@ impl Control {
         let db = Database::open(&path, store::MIGRATIONS, Options::new(*b"tvkc"))?;
         check_key(&db, &vault, &path).await?;
         let tokens = Tokens::load(&db).await?;
-        let live = Live::new(runtime.clone(), routes, vault.clone(), logs.clone(), config.urls.clone(), config.acme.clone());
+        let live = Live::new(runtime.clone(), routes, vault.clone(), logs.clone(), config.urls.clone(), config.acme.clone(), stores.meters.clone());
         let builds = Builds::new(config.builds.clone());
         let signer = Signer::new(&vault.derive_key(&[b"object urls"]));
         stores.objects.set_links(Links::new(config.urls.of_host(&config.urls.storage_host()), signer));
@@ -269,6 +273,16 @@ impl Control {
         &self.0.deliveries
     }
 
+    /// Usage and caps.
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.0.stores.meters
+    }
+
+    /// Where what is done for a service is charged.
+    pub(crate) fn bill(&self, account: i64, service: i64) -> Bill {
+        self.meters().bill(account, service)
+    }
+
     /// KV.
     pub(crate) fn kv(&self) -> &Kv {
         &self.0.stores.kv
@@ -299,10 +313,10 @@ impl Control {
         &self.0.stores.state
     }
 
-    /// Whether objects of a service are served: it is there, and its account is not suspended.
-    pub(crate) async fn serves_objects_of(&self, service: i64) -> Result<bool, Refusal> {
+    /// The account of a service whose objects are served: it is there, and its account is not suspended.
+    pub(crate) async fn serves_objects_of(&self, service: i64) -> Result<Option<i64>, Refusal> {
         let service = self.read(move |conn| Ok(store::services::get(conn, service)?)).await?;
-        Ok(service.is_some_and(|service| !self.tokens().is_suspended(service.account_id)))
+        Ok(service.map(|service| service.account_id).filter(|account| !self.tokens().is_suspended(*account)))
     }
 
     /// What URLs that are given out begin with.

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::names::NameError;
-use tovuk_resources::{cron, database, kv, objects, queue, sqlite, state};
+use tovuk_resources::{cron, database, kv, meters, objects, queue, sqlite, state};
 
 /// An operation that was refused or failed.
 #[derive(Debug)]
@@ -17,12 +17,14 @@ pub struct Refusal {
     pub instruction: Option<String>,
     /// Further keys of the body.
     pub details: Option<Box<Map<String, Value>>>,
+    /// In how many seconds the same request can succeed, where that is known.
+    pub retry_after_seconds: Option<u64>,
 }
 
 impl Refusal {
     /// A refusal with this code.
     pub fn new(code: &'static Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), instruction: None, details: None }
+        Self { code, message: message.into(), instruction: None, details: None, retry_after_seconds: None }
     }
 
     /// With the exact next command or edit.
@@ -57,6 +59,9 @@ impl std::fmt::Display for Refusal {
 
 impl From<sqlite::Error> for Refusal {
     fn from(error: sqlite::Error) -> Self {
+        if let sqlite::Error::Usage(exceeded) = error {
+            return exceeded.into();
+        }
         if let sqlite::Error::Host(reason) = &error {
             tracing::error!("a database of a service failed: {reason}");
         }
@@ -66,6 +71,9 @@ impl From<sqlite::Error> for Refusal {
 
 impl From<objects::Error> for Refusal {
     fn from(error: objects::Error) -> Self {
+        if let objects::Error::Usage(exceeded) = error {
+            return exceeded.into();
+        }
         if error.is_for_caller() {
             return Self::new(error.code(), error.to_string());
         }
@@ -74,11 +82,32 @@ impl From<objects::Error> for Refusal {
     }
 }
 
+impl From<meters::Exceeded> for Refusal {
+    fn from(exceeded: meters::Exceeded) -> Self {
+        Self { retry_after_seconds: Some(exceeded.retry_after_seconds), ..Self::new(&codes::USAGE_CAP_EXCEEDED, exceeded.to_string()) }
+    }
+}
+
+impl From<meters::Error> for Refusal {
+    fn from(error: meters::Error) -> Self {
+        match error {
+            meters::Error::Exceeded(exceeded) => exceeded.into(),
+            meters::Error::Database(error) => {
+                tracing::error!("usage could not be counted: {error}");
+                Self::new(&codes::STORAGE_FAILED, codes::STORAGE_FAILED.message)
+            }
+        }
+    }
+}
+
 /// A store's own errors are the caller's to read; what its database says is the operator's.
 macro_rules! of_stores {
-    ($($kind:ident $what:literal),+) => {$(
+    ($($kind:ident $what:literal $($usage:ident)?),+) => {$(
         impl From<$kind::Error> for Refusal {
             fn from(error: $kind::Error) -> Self {
+                $(if let $kind::Error::$usage(exceeded) = error {
+                    return exceeded.into();
+                })?
                 if let $kind::Error::Database(error) = &error {
                     tracing::error!(concat!($what, " failed: {}"), error);
                     return Self::new(&codes::STORAGE_FAILED, codes::STORAGE_FAILED.message);
@@ -88,7 +117,7 @@ macro_rules! of_stores {
         }
     )+};
 }
-of_stores!(kv "KV", queue "a queue", cron "a cron trigger", state "State");
+of_stores!(kv "KV" Usage, queue "a queue" Usage, cron "a cron trigger", state "State" Usage);
 
 impl From<database::Error> for Refusal {
     fn from(error: database::Error) -> Self {

@@ -7,6 +7,7 @@
 mod alarms;
 mod crons;
 mod lines;
+mod notices;
 pub(crate) mod queues;
 
 use std::future::Future;
@@ -128,9 +129,13 @@ impl Deliveries {
             Ok(request) => request,
             Err(why) => return Delivered::Failed(why),
         };
-        self.bring(runtime, &service, Event::Delivery(event, request))
-            .await
-            .unwrap_or_else(|refused| if refused.has_begun() { Delivered::Failed(refused.message) } else { Delivered::Held(refused.message) })
+        self.bring(runtime, &service, Event::Delivery(event, request)).await.unwrap_or_else(|refused| {
+            if refused.has_begun() && refused.code.code != codes::USAGE_CAP_EXCEEDED.code {
+                Delivered::Failed(refused.message)
+            } else {
+                Delivered::Held(refused.message)
+            }
+        })
     }
 
     /// Brings an event to a service, and returns when its invocation has ended. The future runs the worker: dropping it stops it.
@@ -145,7 +150,7 @@ impl Deliveries {
         let work = async {
             match Box::pin(runtime.invoke(service, event, Budget::top_level(trace))).await {
                 Ok(started) => Ok(answered(runtime, started, is_read).await),
-                Err(failure) if failure.has_begun() && failure.code.code != codes::STORAGE_FAILED.code => Ok(Delivered::Failed(failure.message)),
+                Err(failure) if failure.has_begun() && !is_hosts(&failure) => Ok(Delivered::Failed(failure.message)),
                 Err(failure) => Err(failure),
             }
         };
@@ -155,6 +160,11 @@ impl Deliveries {
             delivered = work => delivered,
         }
     }
+}
+
+/// Whether a worker that was called is not to blame: the host could not keep what it has done, or stopped it for a usage cap.
+fn is_hosts(failure: &Failure) -> bool {
+    [codes::STORAGE_FAILED.code, codes::USAGE_CAP_EXCEEDED.code].contains(&failure.code.code)
 }
 
 /// A request that only the host can make.
@@ -198,5 +208,6 @@ async fn answered(runtime: &Runtime, started: Started, is_read: bool) -> Deliver
 pub(crate) fn start(control: &Control) {
     control.deliveries().spawn(alarms::run(control.clone()));
     control.deliveries().spawn(crons::run(control.clone()));
+    control.deliveries().spawn(notices::run(control.clone()));
     queues::start(control);
 }

@@ -12,6 +12,7 @@ use tovuk_kernel::outbound::Allowlist;
 use tovuk_kernel::project;
 use tovuk_kernel::resource::{Grants, Kind, Owner};
 use tovuk_resources::bindings::{Binding, Bindings};
+use tovuk_resources::meters::Meters;
 use tovuk_runtime::artifacts::Artifact;
 use tovuk_runtime::record::Identity;
 use tovuk_runtime::runtime::Runtime;
@@ -42,6 +43,7 @@ pub(crate) struct Live {
     urls: Urls,
     files: AssetStore,
     acme: Option<Acme>,
+    meters: Meters,
     locals: DashMap<i64, Local>,
     /// What is kept out of each service's log.
     hidden: Mutex<HashMap<ServiceId, Vec<Hidden>>>,
@@ -135,7 +137,7 @@ fn identity(service: &Service) -> Identity {
 }
 
 impl Live {
-    pub fn new(runtime: Runtime, routes: Routes, vault: Vault, logs: Logs, urls: Urls, acme: Option<Acme>) -> Self {
+    pub fn new(runtime: Runtime, routes: Routes, vault: Vault, logs: Logs, urls: Urls, acme: Option<Acme>, meters: Meters) -> Self {
         Self {
             runtime,
             routes,
@@ -144,6 +146,7 @@ impl Live {
             urls,
             files: AssetStore::new(AssetStoreConfig::default()),
             acme,
+            meters,
             locals: DashMap::new(),
             hidden: Mutex::default(),
         }
@@ -208,6 +211,7 @@ impl Live {
                 bindings: table,
                 outbound: Allowlist::from(patterns),
                 grants: version.grants(),
+                bill: self.meters.bill(version.service.account_id, version.service.id),
             })
         });
         Ok(Ready { version, deployment, token, assets, secrets })

@@ -7,6 +7,7 @@ use http::{Request, header};
 use tokio_util::sync::CancellationToken;
 use tovuk_kernel::codes;
 use tovuk_kernel::limits::{DEPLOY_BODY_BYTES_MAX, HEALTH_TIMEOUT_MS, Plan};
+use tovuk_kernel::meters::Meter;
 use tovuk_kernel::project;
 use tovuk_kernel::resource::Kind;
 use tovuk_runtime::artifacts::{self, Artifact, ArtifactId};
@@ -43,7 +44,7 @@ pub(super) async fn build(control: &Control, id: i64, cancel: &CancellationToken
     let (deploy, result) = match begun.await {
         Ok(Some((deploy, build, Some(Ok(version))))) => {
             let log = BuildLog::of(control.logs(), &version, build);
-            let attempted = cancel.run_until_cancelled(attempt(control, &version, &log, cancel)).await;
+            let attempted = cancel.run_until_cancelled(timed(control, &version.service, attempt(control, &version, &log, cancel))).await;
             let result = match attempted {
                 // From here on it is finished or refused, and not left in between.
                 Some(Ok(attempted)) => promote(control, id, attempted, &log).await,
@@ -74,6 +75,32 @@ pub(super) async fn build(control: &Control, id: i64, cancel: &CancellationToken
         // What it has built is no deploy's.
         uploads::sweep(control).await;
     }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Charges the minutes that a build takes, each when it begins. Where a cap has no room for another, the build ends. One that the host ends with itself is begun
+/// again, and costs nothing until then.
+async fn timed<T>(control: &Control, service: &Service, build: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    let mut charge = control.bill(service.account_id, service.id).reserve(Meter::BuildMinutes, 1).await?;
+    let mut minutes = 1;
+    let over = async {
+        loop {
+            control.clock().sleep(MINUTE).await;
+            if let Err(error) = charge.extend(1).await {
+                return Refusal::from(error);
+            }
+            minutes += 1;
+        }
+    };
+    let result = tokio::select! {
+        biased;
+        result = build => result,
+        refusal = over => Err(refusal),
+    };
+    let is_begun_again = matches!(&result, Err(refusal) if refusal.code == &codes::HOST_DRAINING) || control.builds().is_stopping();
+    charge.settle(if is_begun_again { 0 } else { minutes });
+    result
 }
 
 fn status(cancel: &CancellationToken) -> BuildStatus {

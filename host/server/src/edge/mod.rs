@@ -2,6 +2,7 @@
 //! into HTTP; `routes` says who answers where, and `files` and `objects` serve what is not computed.
 
 mod api;
+mod charged;
 pub(crate) mod files;
 mod objects;
 pub mod redirect;

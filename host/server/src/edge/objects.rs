@@ -7,11 +7,14 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyDataStream, StreamBody};
 use tovuk_kernel::codes;
+use tovuk_kernel::meters::Meter;
+use tovuk_resources::meters::Bill;
 use tovuk_resources::objects::{self, Action, Conditions, Content, Download, Object, Range, Reader, is_active};
 use tovuk_runtime::body::{Body, BodyError};
 use tovuk_runtime::failure::Failure;
 use tovuk_runtime::trace::TraceContext;
 
+use super::charged::charged;
 use super::respond::{self, Audience};
 use crate::control::Control;
 
@@ -48,6 +51,11 @@ impl Storage {
         name.strip_suffix('.').unwrap_or(name).eq_ignore_ascii_case(&self.host)
     }
 
+    /// Who is charged for what a service has.
+    pub fn bill(&self, account: i64, service: i64) -> Bill {
+        self.control.bill(account, service)
+    }
+
     /// Answers a request.
     pub async fn respond(&self, request: Request<Body>, audience: Audience) -> Response<Body> {
         let trace = TraceContext::of(request.headers()).trace;
@@ -82,13 +90,13 @@ impl Storage {
             let (service, path) = objects::locate(path)?;
             (service, path, Reader::Anybody)
         };
-        self.check_service(service, &path).await?;
+        let bill = self.check_service(service, &path).await?;
         let (conditions, range) = Conditions::of_headers(&request.headers);
         let is_head = request.method == Method::HEAD;
         // A range is of a GET alone (RFC 9110, 14.2).
         let range = if is_head { Range::Whole } else { range };
         let mut response = Response::new(Body::Empty);
-        match self.control.objects().open_object(service, &path, reader, &conditions, range).await? {
+        match self.control.objects().billed_to(bill.clone()).open_object(service, &path, reader, &conditions, range).await? {
             Download::NotModified(object) => {
                 *response.status_mut() = StatusCode::NOT_MODIFIED;
                 validators(response.headers_mut(), &object, reader)?;
@@ -100,7 +108,7 @@ impl Storage {
                 }
             }
         }
-        Ok(response)
+        Ok(charged(response, bill, Meter::ObjectStorageEgressBytes).await?)
     }
 
     async fn put(&self, request: &Parts, body: Body) -> Result<Response<Body>, Failed> {
@@ -109,8 +117,8 @@ impl Storage {
         let query = request.uri.query().unwrap_or_default();
         let grant = self.control.objects().links()?.check("PUT", request.uri.path(), query, self.control.clock())?;
         let Action::Upload { upload, part, .. } = grant.action else { return Err(objects::Error::UrlInvalid.into()) };
-        self.check_service(grant.service, &grant.path).await?;
-        let received = self.control.objects().receive(grant.service, upload, part, length, body).await?;
+        let bill = self.check_service(grant.service, &grant.path).await?;
+        let received = self.control.objects().billed_to(bill).receive(grant.service, upload, part, length, body).await?;
         let mut response = Response::new(Body::Empty);
         let headers = response.headers_mut();
         headers.insert(header::ETAG, text(&received.etag)?);
@@ -119,11 +127,11 @@ impl Storage {
         Ok(response)
     }
 
-    /// What belongs to nobody, or to an account that is suspended, is not served, also to holders of URLs that were signed before.
-    async fn check_service(&self, service: i64, path: &str) -> Result<(), Failed> {
+    /// Who is charged. What belongs to nobody, or to an account that is suspended, is not served, also to holders of URLs that were signed before.
+    async fn check_service(&self, service: i64, path: &str) -> Result<Bill, Failed> {
         match self.control.serves_objects_of(service).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(objects::Error::NotFound(path.to_owned()).into()),
+            Ok(Some(account)) => Ok(self.control.bill(account, service)),
+            Ok(None) => Err(objects::Error::NotFound(path.to_owned()).into()),
             Err(refusal) => Err(Failure::refused(refusal.code, refusal.message).into()),
         }
     }
@@ -143,6 +151,9 @@ impl From<Failure> for Failed {
 
 impl From<objects::Error> for Failed {
     fn from(error: objects::Error) -> Self {
+        if let objects::Error::Usage(exceeded) = &error {
+            return Failure::over_cap(exceeded).into();
+        }
         let range = match error {
             objects::Error::Range { bytes } => HeaderValue::from_str(&format!("bytes */{bytes}")).ok(),
             _ => None,

@@ -9,7 +9,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, h
 
 use tovuk_kernel::clock::Clock;
 use tovuk_kernel::codes;
+use tovuk_kernel::ids::{self, ServiceId};
+use tovuk_kernel::meters::Meter;
 use tovuk_kernel::paths;
+use tovuk_resources::meters::Bill;
 use tovuk_runtime::body::Body;
 use tovuk_runtime::failure::Failure;
 use tovuk_runtime::invoke::{Budget, Event};
@@ -19,6 +22,7 @@ use tovuk_runtime::trace::TraceContext;
 use crate::listen::{Answer, Peer};
 
 use super::api::{Api, plain_authority};
+use super::charged::charged;
 use super::files;
 use super::objects::Storage;
 use super::respond;
@@ -90,7 +94,10 @@ impl Edge {
         }
         if !site.is_worker_path(path) {
             return match &site.assets {
-                Some(assets) => files::serve(assets, Request::from_parts(parts, body)).await,
+                Some(assets) => {
+                    let response = files::serve(assets, Request::from_parts(parts, body)).await?;
+                    charged(response, self.bill(&site.service), Meter::StaticTransferBytes).await
+                }
                 None => Err(Failure::refused(&codes::ROUTE_NOT_FOUND, format!("{path} is no route of the service"))),
             };
         }
@@ -103,6 +110,17 @@ impl Edge {
         }
         let started = self.0.runtime.invoke(&service, Event::Http(Request::from_parts(parts, body)), budget).await?;
         Ok(started.response)
+    }
+}
+
+impl Edge {
+    /// Who is charged for the files of a service.
+    fn bill(&self, service: &ServiceId) -> Bill {
+        let owner = self.0.runtime.services().get(service).and_then(|service| {
+            let identity = &service.identity;
+            ids::number(identity.account.as_str(), "account").zip(ids::number(identity.id.as_str(), "service"))
+        });
+        self.0.storage.as_ref().zip(owner).map(|(storage, (account, service))| storage.bill(account, service)).unwrap_or_default()
     }
 }
 

@@ -24,8 +24,9 @@ pub(super) fn failure(failure: &Failure, trace: TraceId, audience: Audience) -> 
         Audience::Author => ErrorBody::detailed(failure.code, &failure.message, &failure.hops, &request_id).to_json(),
     };
     let mut response = json(failure.code.status, body);
-    if failure.code.retryable && failure.code.status == 503 {
-        response.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
+    let seconds = failure.retry_after_seconds.or((failure.code.retryable && failure.code.status == 503).then_some(1));
+    if let Some(seconds) = seconds {
+        response.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from(seconds));
     }
     response
 }

@@ -5,6 +5,7 @@
 //! counted, and the count written. [`Logs::append`] is for builds and deploys: it returns when its lines are on disk. Both redact secrets
 //! before they keep anything.
 
+mod charge;
 mod line;
 mod observer;
 mod page;
@@ -18,8 +19,8 @@ mod writer;
 mod tests;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
@@ -29,6 +30,7 @@ use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::ids::{BuildId, DeployId, ServiceId};
 use tovuk_kernel::limits::PAGE_MAX;
 use tovuk_resources::database::{self, Database, Options};
+use tovuk_resources::meters::Meters;
 
 pub use line::{Ended, Line, Stream};
 pub use page::{Entry, Page, Query};
@@ -122,6 +124,8 @@ struct Store {
     failures: Arc<AtomicU64>,
     /// There is more than may be kept.
     grown: Arc<Notify>,
+    /// What lines are charged with, once that is known.
+    meters: Arc<OnceLock<Meters>>,
 }
 
 impl Logs {
@@ -142,11 +146,18 @@ impl Logs {
             total_bytes: Arc::new(AtomicI64::new(total)),
             failures: Arc::default(),
             grown: Arc::default(),
+            meters: Arc::default(),
         };
         let (sink, queue, counters) = LogSink::new(clock, store.config.clone());
         tokio::spawn(writer::run(store.clone(), queue, counters));
         let retention = tokio::spawn(retention::run(store.clone())).abort_handle();
         Ok(Self(Arc::new(Inner { store, sink, retention })))
+    }
+
+    /// Charges lines from now on.
+    pub fn set_meters(&self, meters: Meters) {
+        // The first stays.
+        let _ = self.0.store.meters.set(meters);
     }
 
     /// The way in for lines that nobody waits for.
@@ -157,7 +168,10 @@ impl Logs {
     /// Writes lines, in their order, and returns once they are on disk.
     pub async fn append(&self, lines: Vec<Line>) -> Result<(), Error> {
         let rows: Vec<Row> = lines.into_iter().filter_map(|line| self.0.sink.row(line)).collect();
-        self.0.store.insert(rows).await
+        let (rows, charged) = charge::charge(self.0.store.meters.get(), rows).await.split();
+        self.0.store.insert(rows).await?;
+        charged.settle();
+        Ok(())
     }
 
     /// Returns once everything that was given to a sink before is on disk or has been counted as dropped.

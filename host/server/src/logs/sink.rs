@@ -35,6 +35,8 @@ pub(super) struct ServiceState {
     pub waiting: Waiting,
     /// Lines that were lost and not yet told.
     pub dropped: AtomicU64,
+    /// Lines for which a usage cap had no room.
+    pub over_cap: AtomicU64,
     deleted: AtomicBool,
     redactor: ArcSwapOption<Redactor>,
 }
@@ -188,6 +190,7 @@ impl LogSink {
                 service: service.clone(),
                 waiting: Waiting::default(),
                 dropped: AtomicU64::new(0),
+                over_cap: AtomicU64::new(0),
                 deleted: AtomicBool::new(false),
                 redactor: ArcSwapOption::empty(),
             })

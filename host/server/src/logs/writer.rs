@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tovuk_kernel::ids::AccountId;
 
 use super::Store;
+use super::charge;
 use super::line::{Line, Stream};
 use super::sink::{Message, ServiceState, Waiting, queued_bytes};
 use super::store::Row;
@@ -85,7 +86,7 @@ async fn collect(store: &Store, queue: &mut mpsc::UnboundedReceiver<Message>, ba
 async fn write(store: &Store, batch: Batch, waiting: &Waiting) -> Vec<(Arc<ServiceState>, AccountId)> {
     let room: Vec<_> = batch.rows.iter().map(|row| (row.state.clone(), row.line.account.clone(), queued_bytes(row))).collect();
     let losses: Vec<_> = batch.dropped.into_iter().map(|(state, account)| (state.dropped.swap(0, Ordering::Relaxed), state, account)).collect();
-    let mut rows = batch.rows;
+    let (mut rows, charged) = charge::charge(store.meters.get(), batch.rows).await.split();
     rows.extend(losses.iter().filter(|(lost, ..)| *lost > 0).map(|(lost, state, account)| notice(store, *lost, state, account)));
     let written = if rows.is_empty() { Ok(()) } else { store.insert(rows).await };
     for (state, _, bytes) in &room {
@@ -93,6 +94,9 @@ async fn write(store: &Store, batch: Batch, waiting: &Waiting) -> Vec<(Arc<Servi
         waiting.give_back(*bytes);
     }
     let mut owed = Vec::new();
+    if written.is_ok() {
+        charged.settle();
+    }
     if let Err(error) = written {
         let failures = store.failures.fetch_add(1, Ordering::Relaxed) + 1;
         // A full disk fails every batch. Its beginning and powers of two tell enough.

@@ -164,7 +164,7 @@ async fn an_account_waits_behind_little_of_what_another_writes() {
     let (_folder, _, kv) = fresh().await;
     let other = Namespace(NAMESPACE.0 + 16);
     let done = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let (ada, bob) = (kv.for_account(1, u64::MAX), kv.for_account(2, u64::MAX));
+    let (ada, bob) = (kv.for_service(1, 1, u64::MAX), kv.for_service(2, 2, u64::MAX));
     let bulks = (0..12).map(|bulk| {
         let (ada, done) = (ada.clone(), done.clone());
         tokio::spawn(async move {

@@ -114,7 +114,7 @@ async fn lists_have_1_to_1_000_keys_and_know_their_cursors() {
 async fn an_account_has_no_more_than_it_may_in_all_its_namespaces_together() {
     let (folder, clock, kv) = fresh().await;
     let (first, second, others) = (Namespace(1), Namespace(2), Namespace(3));
-    let (ada, bob) = (kv.for_account(1, 1_000), kv.for_account(2, 1_000));
+    let (ada, bob) = (kv.for_service(1, 1, 1_000), kv.for_service(2, 2, 1_000));
     let sized = |key: &str, bytes: usize| entry(key, vec![1; bytes - key.len()]);
     ada.put(first, sized("a", 600)).await.unwrap();
     ada.put(second, sized("b", 400)).await.unwrap();
@@ -135,15 +135,15 @@ async fn an_account_has_no_more_than_it_may_in_all_its_namespaces_together() {
     sweep::sweep(&kv.store).await.unwrap();
     ada.put(second, sized("d", 100)).await.unwrap();
     // Another plan is larger at once, and a smaller one takes nothing away.
-    kv.for_account(1, 1_001).put(second, sized("e", 1)).await.unwrap();
+    kv.for_service(1, 1, 1_001).put(second, sized("e", 1)).await.unwrap();
     ada.put(second, sized("d", 99)).await.unwrap();
     assert!(ada.put(second, sized("d", 101)).await.is_err());
     kv.close().await.unwrap();
 
     // What there is counts after a start as well.
     let kv = open(&folder, &clock).await;
-    kv.own(vec![(first, 1), (second, 1), (others, 2)]).await.unwrap();
-    let ada = kv.for_account(1, 1_000);
+    kv.own(vec![(first, 1, 1), (second, 1, 1), (others, 2, 2)]).await.unwrap();
+    let ada = kv.for_service(1, 1, 1_000);
     assert!(matches!(ada.put(Namespace(4), sized("a", 1)).await.unwrap_err(), Error::AccountFull { bytes: 1_001, .. }));
     kv.drop_namespace(first).await.unwrap();
     ada.put(Namespace(4), sized("a", 600)).await.unwrap();

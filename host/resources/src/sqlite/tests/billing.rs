@@ -66,7 +66,7 @@ async fn a_statement_ends_when_nothing_is_left() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_account_that_asks_without_end_leaves_threads_to_others() {
     let fixture = Fixture::new().await;
-    let greedy = fixture.store.for_account(1);
+    let greedy = fixture.store.for_service(1, 1);
     let asked: Vec<_> = (100..100 + limits::SQLITE_RUNNING_MAX as u64)
         .map(|number| {
             let greedy = greedy.clone();
@@ -83,11 +83,11 @@ async fn an_account_that_asks_without_end_leaves_threads_to_others() {
     }
     for _ in 0..100 {
         assert!(taken() <= limits::SQLITE_RUNNING_ACCOUNT_MAX as usize + 1);
-        fixture.store.for_account(2).query(NUMBER, free(), sql_only("select 1")).await.unwrap();
+        fixture.store.for_service(2, 2).query(NUMBER, free(), sql_only("select 1")).await.unwrap();
     }
     asked.iter().for_each(tokio::task::JoinHandle::abort);
     // Another handle of the account has the same share, for as long as one is in use.
-    let again = fixture.store.for_account(1);
+    let again = fixture.store.for_service(1, 1);
     assert!(Arc::ptr_eq(again.1.share.as_ref().unwrap(), greedy.1.share.as_ref().unwrap()));
 }
 

@@ -36,7 +36,7 @@ async fn an_account_has_no_more_than_it_may_in_all_its_databases_and_backups() {
     let fixture = Fixture::with_notes(10).await;
     let other = NUMBER + 1;
     fixture.store.create(other).await.unwrap();
-    let ada = fixture.store.for_account(1);
+    let ada = fixture.store.for_service(1, 1);
     let small = Allowance { account_bytes: 300 << 10, ..free() };
     let grow = "insert into notes (body) values (hex(randomblob(2000)))";
     let all = async || ada.storage(NUMBER).await.unwrap() + ada.storage(other).await.unwrap();
@@ -63,15 +63,15 @@ async fn an_account_has_no_more_than_it_may_in_all_its_databases_and_backups() {
     assert!(matches!(ada.backup(other, 1, small).await, Err(Error::AccountFull(_))));
     // Another account has its own, another plan is larger at once.
     fixture.store.create(other + 1).await.unwrap();
-    fixture.store.for_account(2).query(other + 1, small, sql_only("create table t (id)")).await.unwrap();
+    fixture.store.for_service(2, 2).query(other + 1, small, sql_only("create table t (id)")).await.unwrap();
     ada.backup(other, 1, free()).await.unwrap();
     assert!(matches!(ada.query(NUMBER, small, sql_only(grow)).await, Err(Error::AccountFull(_))));
 
     // What there is counts after a start as well, and what goes makes room.
     ada.close().await;
     let store = Sqlites::open(fixture.folder.path(), Clock::advanceable()).unwrap();
-    store.own(vec![(NUMBER, 1), (other, 1), (other + 1, 2)]).await.unwrap();
-    let ada = store.for_account(1);
+    store.own(vec![(NUMBER, 1, 1), (other, 1, 1), (other + 1, 2, 2)]).await.unwrap();
+    let ada = store.for_service(1, 1);
     assert!(matches!(ada.query(NUMBER, small, sql_only(grow)).await, Err(Error::AccountFull(_))));
     ada.delete_backup(other, 1).await.unwrap();
     ada.delete(other).await.unwrap();
@@ -83,7 +83,7 @@ async fn an_account_has_no_more_than_it_may_in_all_its_databases_and_backups() {
 #[tokio::test]
 async fn what_is_rolled_back_does_not_count_for_the_account() {
     let fixture = Fixture::with_notes(10).await;
-    let ada = fixture.store.for_account(1);
+    let ada = fixture.store.for_service(1, 1);
     let small = Allowance { account_bytes: 300 << 10, ..free() };
     let grow = "insert into notes (body) values (hex(zeroblob(50000)))";
     for _ in 0..5 {

@@ -172,7 +172,7 @@ async fn all_of_them_have_one_time_budget() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn others_have_a_thread_between_two_of_them() {
     let fixture = Fixture::new().await;
-    let store = fixture.store.for_account(1);
+    let store = fixture.store.for_service(1, 1);
     let list: Vec<_> = (0..2_000).map(|at| migration(&format!("{at:04}"), "select 1")).collect();
     let numbers: Vec<_> = (100..100 + limits::SQLITE_RUNNING_ACCOUNT_MAX as u64).collect();
     let mut migrating = Vec::new();

@@ -106,7 +106,7 @@ async fn what_nobody_has_counts_for_nobody_and_does_not_ring() {
     let state = open(&folder, &clock).await;
     assert_eq!(state.account_bytes(2), bytes);
     // The second one has another account now, the third one none, and the tenth was never written to.
-    let owners = [(1, 1), (2, 9), (4, 4), (10, 1)].map(|(number, account)| (Namespace(number), account));
+    let owners = [(1, 1), (2, 9), (4, 4), (10, 1)].map(|(number, account)| (Namespace(number), account, account));
     assert_eq!(state.own(owners.to_vec()).await.unwrap(), [Namespace(4)]);
     assert_eq!([1, 2, 3, 4, 9].map(|account| state.account_bytes(account)), [bytes, 0, 0, 0, bytes]);
     let mut rung: Vec<_> = state.take_due(100).await.unwrap().into_iter().map(|alarm| alarm.namespace.0).collect();
@@ -117,6 +117,6 @@ async fn what_nobody_has_counts_for_nobody_and_does_not_ring() {
     state.close().await.unwrap();
     // It is somebody's again.
     let state = open(&folder, &clock).await;
-    assert_eq!(state.own(vec![(Namespace(3), 3)]).await.unwrap(), []);
+    assert_eq!(state.own(vec![(Namespace(3), 3, 3)]).await.unwrap(), []);
     assert_eq!((state.account_bytes(3), state.take_due(100).await.unwrap().len()), (bytes, 1));
 }

@@ -2,10 +2,12 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tovuk_kernel::limits::{Plan, WORKER};
 use tovuk_kernel::operation::{Access, Command, Method, Operation, Request};
+use tovuk_kernel::pricing::{PRICING_FIELDS, PlanPricing};
 
+use super::products::{self, Product};
 use super::usage::Limits;
 use crate::control::handler::Handler;
 use crate::control::{Caller, Control, Refusal};
@@ -63,88 +65,46 @@ pub struct PlanEntry {
     pub name: Plan,
     /// Its limits.
     pub limits: Limits,
+    /// Its prices: for each group of meters what is included and what more costs, in millionths of a US dollar.
+    pub pricing: Map<String, Value>,
 }
 
-/// A product.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Product {
-    /// Its name, which is also the capability flag's.
-    pub key: &'static str,
-    /// What it is for.
-    pub best_for: &'static str,
-    /// What it is not for.
-    pub avoid_for: &'static str,
-    /// What it can do.
-    pub features: &'static [&'static str],
+/// The prices of a plan, under the names that `pricing_fields` of the products say.
+fn pricing(plan: &PlanPricing) -> Map<String, Value> {
+    let mut pricing = Map::new();
+    pricing.insert("subscriptionUsdMicrosPerMonth".to_owned(), plan.subscription_usd_micros_per_month.into());
+    pricing.insert("subscriptionUsdCentsPerMonth".to_owned(), (plan.subscription_usd_micros_per_month / USD_MICROS_PER_CENT).into());
+    pricing.insert("paidOveragesEnabled".to_owned(), plan.paid_overages.into());
+    for field in PRICING_FIELDS {
+        let group = pricing.entry(field.group).or_insert_with(|| json!({}));
+        if let Some(group) = group.as_object_mut() {
+            group.insert(field.included.to_owned(), plan.of(field.meter).included.into());
+            group.insert(field.overage.to_owned(), plan.overage_of(field).into());
+        }
+    }
+    pricing
 }
+
+const USD_MICROS_PER_CENT: u64 = 10_000;
 
 impl Request for Capabilities {
-    const OPERATION: Operation = Operation::new("capabilities", Method::Get, "/v1/capabilities", "List plans, products and limits")
+    const OPERATION: Operation = Operation::new("capabilities", Method::Get, "/v1/capabilities", "List plans, products, meters, prices and limits")
         .access(Access::Public)
         .commands(&[Command::new("pricing").aliases(&["capabilities"]).examples(&["tovuk pricing"])]);
     type Response = CapabilitiesResponse;
 }
 
-const PRODUCTS: [Product; 7] = [
-    Product {
-        key: "worker",
-        best_for: "HTTP APIs, webhooks, forms, and whatever answers within its CPU time",
-        avoid_for: "programs that keep state in memory between requests",
-        features: &[
-            "a fresh instance for each request",
-            "CPU, memory and time limits",
-            "private calls to other services",
-            "outgoing HTTP by allowlist",
-        ],
-    },
-    Product {
-        key: "static_frontend",
-        best_for: "pages and browser applications",
-        avoid_for: "secrets; whatever must not be public",
-        features: &["ETags and ranges", "precompressed files", "fallback to index.html", "a worker under /api/*"],
-    },
-    Product {
-        key: "service_bindings",
-        best_for: "private calls between services of an account",
-        avoid_for: "calls from browsers",
-        features: &["in process", "32 invocations for each request from outside", "by name or by URL"],
-    },
-    Product {
-        key: "secrets",
-        best_for: "keys and passwords of workers",
-        avoid_for: "configuration that has to be read back",
-        features: &["write-only", "sealed at rest", "hidden in logs"],
-    },
-    Product {
-        key: "custom_domains",
-        best_for: "production host names",
-        avoid_for: "addresses of the host itself: use the CNAME",
-        features: &["one CNAME record", "checked daily"],
-    },
-    Product {
-        key: "builds",
-        best_for: "checks and compilation before a deploy goes live",
-        avoid_for: "long computations",
-        features: &["ahead-of-time compilation in a child process", "health request", "atomic promotion", "rollback"],
-    },
-    Product {
-        key: "logs",
-        best_for: "finding out what happened",
-        avoid_for: "metrics",
-        features: &["build, deploy and runtime logs", "secrets hidden"],
-    },
-];
-
 impl Handler for Capabilities {
     async fn run(self, control: Control, _caller: Caller) -> Result<CapabilitiesResponse, Refusal> {
-        let api = &control.urls().api;
+        let (api, prices) = (&control.urls().api, &control.config().pricing);
+        let entry = |plan| PlanEntry { name: plan, limits: Limits::of(plan), pricing: pricing(prices.of(plan)) };
         let worker_limits = WORKER
             .iter()
             .map(|row| json!({"name": row.name, "unit": row.unit, "free": row.free, "pro": row.pro, "ceiling": row.ceiling, "description": row.doc}))
             .collect();
         Ok(CapabilitiesResponse {
-            plans: [Plan::Free, Plan::Pro].map(|plan| PlanEntry { name: plan, limits: Limits::of(plan) }).into(),
-            products: PRODUCTS.into(),
+            plans: [Plan::Free, Plan::Pro].map(entry).into(),
+            products: products::all(),
             worker_limits,
             docs_url: format!("{api}/docs"),
             openapi_url: format!("{api}/openapi.json"),

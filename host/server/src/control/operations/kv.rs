@@ -8,6 +8,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::limits::{API_KV_BODY_BYTES_MAX, KV_LIST_BYTES_MAX, kv_account_bytes};
+use tovuk_kernel::meters::Meter;
 use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, PAGE_ARGUMENTS, Request};
 use tovuk_kernel::resource::Kind;
 use tovuk_resources::kv;
@@ -89,16 +90,17 @@ impl Handler for Delete {
     }
 }
 
-/// The store for the account of a namespace that the caller may use, and its number.
+/// The store for the service of a namespace that the caller may use, which is charged, and its number.
 pub(super) async fn namespace(control: &Control, caller: &Caller, service: &str, name: String) -> Result<(kv::Kv, kv::Namespace), Refusal> {
     let (caller, service) = (caller.clone(), service.to_owned());
     let found = control.read(move |conn| {
         let service = service_for(conn, &caller, &service)?;
         let plan = accounts::get(conn, service.account_id)?.map(|account| account.plan).unwrap_or_default();
-        Ok((service.account_id, plan, resources::find(conn, &service, Kind::Kv, &name)?.number))
+        Ok(((service.account_id, service.id), plan, resources::find(conn, &service, Kind::Kv, &name)?.number))
     });
-    let (account, plan, number) = found.await?;
-    Ok((control.kv().for_account(account, kv_account_bytes(plan)), kv::Namespace(number)))
+    let ((account, service), plan, number) = found.await?;
+    let kv = control.kv().for_service(account, service, kv_account_bytes(plan)).billed_to(control.bill(account, service));
+    Ok((kv, kv::Namespace(number)))
 }
 
 const KEY_ERRORS: &[&Code] = &[&codes::RESOURCE_NOT_FOUND, &codes::KV_KEY_INVALID, &codes::KV_KEY_NOT_FOUND];
@@ -165,6 +167,7 @@ impl Request for Put {
         .access(Access::Runtime)
         .body_bytes_max(API_KV_BODY_BYTES_MAX)
         .errors(PUT_ERRORS)
+        .meters(&[Meter::KvWrites, Meter::KvStorageBytes])
         .commands(&[Command::new("kv put")
             .arguments(&[
                 NAMESPACE,
@@ -207,6 +210,7 @@ impl Request for Get {
     const OPERATION: Operation = Operation::new("kv.get", Method::Get, "/v1/services/{service}/kv/{namespace}/values/{key}", "Read a value")
         .access(Access::Runtime)
         .errors(KEY_ERRORS)
+        .meters(&[Meter::KvReads])
         .commands(&[Command::new("kv get").arguments(&[NAMESPACE, KEY]).examples(&["tovuk kv get --service service_1 CACHE user:1"])]);
     type Response = Entry;
 }
@@ -259,6 +263,7 @@ impl Request for DeleteKey {
         .described("It is no error when the key is not there.")
         .access(Access::Runtime)
         .errors(&[&codes::RESOURCE_NOT_FOUND, &codes::KV_KEY_INVALID])
+        .meters(&[Meter::KvDeletes])
         .commands(&[Command::new("kv delete").arguments(&[NAMESPACE, KEY]).examples(&["tovuk kv delete --service service_1 CACHE user:1"])]);
     type Response = Removed;
 }
@@ -325,6 +330,7 @@ impl Request for Keys {
     const OPERATION: Operation = Operation::new("kv.keys", Method::Get, "/v1/services/{service}/kv/{namespace}/keys", "List keys")
         .access(Access::Runtime)
         .errors(&[&codes::RESOURCE_NOT_FOUND, &codes::KV_KEY_INVALID, &codes::INVALID_CURSOR])
+        .meters(&[Meter::KvLists])
         .commands(&[Command::new("kv keys")
             .arguments(&[NAMESPACE, Argument::flag("prefix", "prefix", "What the keys begin with"), PAGE_ARGUMENTS[0], PAGE_ARGUMENTS[1]])
             .examples(&["tovuk kv keys --service service_1 CACHE", "tovuk kv keys --service service_1 CACHE --prefix user: --limit 100"])]);

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tovuk_kernel::codes;
 use tovuk_kernel::limits::{API_KV_BODY_BYTES_MAX, KV_BULK_WRITE_KEYS_MAX};
+use tovuk_kernel::meters::Meter;
 use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, Request};
 
 use super::kv::{NAMESPACE, PUT_ERRORS, Removed, Stored, namespace};
@@ -41,6 +42,7 @@ impl Request for BulkGet {
     const OPERATION: Operation = Operation::new("kv.bulk.get", Method::Post, "/v1/services/{service}/kv/{namespace}/bulk", "Read several keys")
         .access(Access::Runtime)
         .errors(&[&codes::RESOURCE_NOT_FOUND, &codes::KV_KEY_INVALID, &codes::KV_BULK_TOO_LARGE])
+        .meters(&[Meter::KvReads])
         .commands(&[Command::new("kv bulk get")
             .arguments(&[NAMESPACE, KEYS])
             .examples(&["tovuk kv bulk get --service service_1 CACHE user:1 user:2"])]);
@@ -82,6 +84,7 @@ impl Request for BulkPut {
         .access(Access::Runtime)
         .body_bytes_max(API_KV_BODY_BYTES_MAX)
         .errors(PUT_ERRORS)
+        .meters(&[Meter::KvWrites, Meter::KvStorageBytes])
         .commands(&[Command::new("kv bulk put")
             .arguments(&[
                 NAMESPACE,
@@ -116,6 +119,7 @@ impl Request for BulkDelete {
             .access(Access::Runtime)
             .body_bytes_max(API_KV_BODY_BYTES_MAX)
             .errors(&[&codes::RESOURCE_NOT_FOUND, &codes::KV_KEY_INVALID, &codes::KV_BULK_TOO_LARGE])
+            .meters(&[Meter::KvDeletes])
             .commands(&[Command::new("kv bulk delete")
                 .arguments(&[NAMESPACE, KEYS])
                 .examples(&["tovuk kv bulk delete --service service_1 CACHE user:1 user:2"])]);

@@ -4,6 +4,7 @@ pub mod absent;
 pub mod account;
 pub mod bindings;
 pub mod builds;
+pub mod caps;
 pub mod catalog;
 pub mod clock;
 pub mod cron;
@@ -16,6 +17,7 @@ pub mod kv_values;
 mod lists;
 pub mod login;
 pub mod operator;
+pub mod products;
 pub mod queue_messages;
 pub mod queue_pull;
 pub mod queue_settings;
@@ -34,6 +36,7 @@ pub mod storage;
 mod storage_parts;
 pub mod tokens;
 pub mod usage;
+pub mod webhooks;
 
 use rusqlite::Connection;
 use schemars::JsonSchema;
@@ -53,7 +56,21 @@ pub(super) fn all() -> Vec<Registered> {
         ($($operation:ty),* $(,)?) => { operations.extend([$(Registered::of::<$operation>()),*]) };
     }
     table![catalog::Status, catalog::Capabilities, login::Start, login::Poll, login::Approve];
-    table![account::Show, account::Update, account::Activity, tokens::Create, tokens::List, tokens::Revoke, usage::Show];
+    table![
+        account::Show,
+        account::Update,
+        account::Activity,
+        tokens::Create,
+        tokens::List,
+        tokens::Revoke,
+        usage::Show,
+        caps::Set,
+        caps::Delete,
+        caps::List,
+        webhooks::Set,
+        webhooks::Show,
+        webhooks::Delete
+    ];
     table![services::List, services::Create, services::Show, resources::ResourcesOf, services::Restart, services::Delete];
     table![deploys::Create, deploys::List, deploys::ListOfService, deploys::Show, deploys::Cancel, rollback::Rollback];
     table![builds::Show, builds::Logs, builds::DeployLogs, builds::ServiceLogs];

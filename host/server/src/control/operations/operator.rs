@@ -323,6 +323,7 @@ impl Handler for DeleteAccount {
             .await?;
         control.tokens().remove_account(account.id);
         crate::deploy::removed(&control, air, removed).await;
+        control.meters().delete_caps(account.id, None).await?;
         Ok(Accounts { accounts: rest.into_iter().map(Account::from).collect() })
     }
 }

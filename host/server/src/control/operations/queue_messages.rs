@@ -6,6 +6,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::limits::{API_QUEUE_BODY_BYTES_MAX, QUEUE_LIST_BYTES_MAX, QUEUE_SEND_MESSAGES_MAX};
+use tovuk_kernel::meters::Meter;
 use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, PAGE_ARGUMENTS, Request};
 use tovuk_resources::queue;
 
@@ -17,7 +18,7 @@ use crate::control::decode::bounded;
 use crate::control::handler::Handler;
 use crate::control::{Caller, Control, Refusal};
 
-const METERS: &[&str] = &["queue_operations"];
+const METERS: &[Meter] = &[Meter::QueueOperations];
 const SEND_ERRORS: &[&Code] = &[
     &codes::RESOURCE_NOT_FOUND,
     &codes::QUEUE_MESSAGE_TOO_LARGE,
@@ -140,9 +141,9 @@ impl Request for Send {
 
 impl Handler for Send {
     async fn run(self, control: Control, caller: Caller) -> Result<Sent, Refusal> {
-        let queue = queue_of(&control, &caller, &self.service, self.queue).await?;
+        let (queues, queue) = queue_of(&control, &caller, &self.service, self.queue).await?;
         let message = MessageToSend { body: self.body, encoding: self.encoding, delay_seconds: self.delay_seconds };
-        let sent = control.queues().send(queue, vec![message.into_send(None)?]).await?;
+        let sent = queues.send(queue, vec![message.into_send(None)?]).await?;
         let id = sent.ids.first().map(ToString::to_string).unwrap_or_default();
         Ok(Sent { ok: true, id, written: Written::from(&sent) })
     }
@@ -196,9 +197,9 @@ impl Request for SendBatch {
 
 impl Handler for SendBatch {
     async fn run(self, control: Control, caller: Caller) -> Result<BatchSent, Refusal> {
-        let queue = queue_of(&control, &caller, &self.service, self.queue).await?;
+        let (queues, queue) = queue_of(&control, &caller, &self.service, self.queue).await?;
         let sends = self.messages.into_iter().map(|message| message.into_send(self.delay_seconds)).collect::<Result<Vec<_>, _>>()?;
-        let sent = control.queues().send(queue, sends).await?;
+        let sent = queues.send(queue, sends).await?;
         Ok(BatchSent { ok: true, ids: sent.ids.iter().map(ToString::to_string).collect(), written: Written::from(&sent) })
     }
 }
@@ -287,7 +288,7 @@ impl Request for List {
 
 impl Handler for List {
     async fn run(self, control: Control, caller: Caller) -> Result<MessagesPage, Refusal> {
-        let queue = queue_of(&control, &caller, &self.service, self.queue).await?;
+        let (queues, queue) = queue_of(&control, &caller, &self.service, self.queue).await?;
         let mut answer = MessagesPage { messages: Vec::new(), operations: 0, has_more: false, next_cursor: None };
         let mut bytes = 0;
         let reservation = control.runtime().memory().reserve();
@@ -306,9 +307,9 @@ impl Handler for List {
         };
         if let Some(limit) = self.limit {
             let limit = Some(usize::try_from(limit).unwrap_or(usize::MAX));
-            add(control.queues().list(queue, queue::List { limit, cursor: self.cursor }).await?)?;
+            add(queues.list(queue, queue::List { limit, cursor: self.cursor }).await?)?;
         } else {
-            let mut pages = control.queues().pages(queue, self.cursor);
+            let mut pages = queues.pages(queue, self.cursor);
             while let Some(page) = pages.next().await {
                 if add(page?)? >= QUEUE_LIST_BYTES_MAX {
                     break;
@@ -377,9 +378,9 @@ impl Request for MetricsOf {
 
 impl Handler for MetricsOf {
     async fn run(self, control: Control, caller: Caller) -> Result<Metrics, Refusal> {
-        let queue = queue_of(&control, &caller, &self.service, self.queue).await?;
-        let consumer = control.queues().policy(queue)?.consumer;
-        let counted = control.queues().metrics(queue).await?;
+        let (queues, queue) = queue_of(&control, &caller, &self.service, self.queue).await?;
+        let consumer = queues.policy(queue)?.consumer;
+        let counted = queues.metrics(queue).await?;
         let shown = control.deliveries().queues().shown(queue);
         Ok(Metrics {
             backlog_count: counted.backlog.messages,

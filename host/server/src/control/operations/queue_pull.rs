@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tovuk_kernel::codes;
 use tovuk_kernel::limits::QUEUE_BATCH_MESSAGES_MAX;
+use tovuk_kernel::meters::Meter;
 use tovuk_kernel::operation::{Argument, Command, Form, Method, Operation, Request};
 use tovuk_resources::queue;
 
@@ -64,7 +65,7 @@ impl Request for Pull {
             "For queues whose consumer is `pull`. The answer may be empty. What is not settled while it is hidden is given out again, and counts as failed after \
              as many deliveries as the queue allows.",
         )
-        .meters(&["queue_operations"])
+        .meters(&[Meter::QueueOperations])
         .errors(&[&codes::RESOURCE_NOT_FOUND, &codes::QUEUE_CONSUMER_MISMATCH])
         .commands(&[Command::new("queue pull")
             .arguments(&[
@@ -78,9 +79,9 @@ impl Request for Pull {
 
 impl Handler for Pull {
     async fn run(self, control: Control, caller: Caller) -> Result<Pulled, Refusal> {
-        let queue = queue_of(&control, &caller, &self.service, self.queue).await?;
+        let (queues, queue) = queue_of(&control, &caller, &self.service, self.queue).await?;
         let messages = self.batch_size.map(|size| usize::try_from(size).unwrap_or(usize::MAX));
-        let pulled = control.queues().pull(queue, queue::Pull { messages, visibility_seconds: self.visibility_timeout_seconds }).await?;
+        let pulled = queues.pull(queue, queue::Pull { messages, visibility_seconds: self.visibility_timeout_seconds }).await?;
         log_failed(&control, queue, &pulled.settled).await;
         let messages = pulled.messages.iter().map(|(lease, message)| Leased { lease_id: lease.to_string(), message: message.into() });
         Ok(Pulled {
@@ -141,7 +142,7 @@ impl Request for Settle {
     const OPERATION: Operation =
         Operation::new("queue.ack", Method::Post, "/v1/services/{service}/queues/{queue}/messages/ack", "Settle messages that were pulled")
             .described("A lease that has run out still settles its message until somebody else has pulled it.")
-            .meters(&["queue_operations"])
+            .meters(&[Meter::QueueOperations])
             .errors(&[&codes::RESOURCE_NOT_FOUND])
             .commands(&[
                 Command::new("queue ack")
@@ -156,11 +157,11 @@ impl Request for Settle {
 
 impl Handler for Settle {
     async fn run(self, control: Control, caller: Caller) -> Result<Settled, Refusal> {
-        let queue = queue_of(&control, &caller, &self.service, self.queue).await?;
+        let (queues, queue) = queue_of(&control, &caller, &self.service, self.queue).await?;
         let acks = self.acks.iter().map(|lease| lease.parse()).collect::<Result<Vec<_>, queue::Error>>()?;
         let retry = |retry: &Retry| Ok(queue::Retry { what: retry.lease_id.parse()?, delay_seconds: retry.delay_seconds });
         let retries = self.retries.iter().map(retry).collect::<Result<Vec<_>, queue::Error>>()?;
-        let settled = control.queues().settle_leases(queue, acks, retries).await?;
+        let settled = queues.settle_leases(queue, acks, retries).await?;
         log_failed(&control, queue, &settled.settled).await;
         Ok(Settled {
             acked: settled.settled.acked,

@@ -186,8 +186,12 @@ impl Handler for Delete {
 }
 
 /// A queue that the caller may use.
-pub(super) async fn queue_of(control: &Control, caller: &Caller, service: &str, name: String) -> Result<queue::Queue, Refusal> {
+pub(super) async fn queue_of(control: &Control, caller: &Caller, service: &str, name: String) -> Result<(queue::Queues, queue::Queue), Refusal> {
     let (caller, service) = (caller.clone(), service.to_owned());
-    let found = control.read(move |conn| resources::find(conn, &service_for(conn, &caller, &service)?, Kind::Queue, &name)).await?;
-    Ok(queue::Queue(found.number))
+    let found = control.read(move |conn| {
+        let service = service_for(conn, &caller, &service)?;
+        Ok((service.account_id, service.id, resources::find(conn, &service, Kind::Queue, &name)?.number))
+    });
+    let (account, service, number) = found.await?;
+    Ok((control.queues().billed_to(control.bill(account, service)), queue::Queue(number)))
 }

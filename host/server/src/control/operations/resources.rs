@@ -11,7 +11,7 @@ use tovuk_kernel::resource::Kind;
 use tovuk_kernel::{codes, project};
 
 use super::services::{Resources, ResourcesResponse};
-use super::{cron, note, queue_settings, timestamp};
+use super::{caps, cron, note, queue_settings, timestamp};
 use crate::control::data::STILL_REMOVING;
 use crate::control::handler::Handler;
 use crate::control::store::bindings;
@@ -45,6 +45,7 @@ impl Resources {
     pub(super) async fn complete(mut self, control: &Control) -> Result<Self, Refusal> {
         cron::complete(control, &mut self.cron_triggers).await?;
         queue_settings::complete(control, &mut self.queues);
+        self.usage_caps = caps::applying(control, self.owner);
         Ok(self)
     }
 }

@@ -3,7 +3,6 @@
 use rusqlite::Connection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tovuk_kernel::codes;
 use tovuk_kernel::ids;
 use tovuk_kernel::limits::services_max;
@@ -13,6 +12,7 @@ use tovuk_kernel::project::{Capabilities, Kind};
 use tovuk_kernel::resource;
 use tovuk_resources::bindings::INTERNAL_DOMAIN;
 
+use super::caps::CapEntry;
 use super::cron::TriggerEntry;
 use super::env::restart_hint;
 use super::queue_settings::QueueEntry;
@@ -270,8 +270,11 @@ pub struct Resources {
     pub state_namespaces: Vec<ResourceEntry>,
     /// Service bindings.
     pub service_bindings: Vec<BindingEntry>,
-    /// Usage caps.
-    pub usage_caps: Vec<Value>,
+    /// The usage caps that apply to it: its own and its account's.
+    pub usage_caps: Vec<CapEntry>,
+    /// The account and the service.
+    #[serde(skip)]
+    pub(super) owner: (i64, i64),
 }
 
 impl Resources {
@@ -292,6 +295,7 @@ impl Resources {
             cron_triggers: entries(conn, service.id, resource::Kind::Cron)?.into_iter().map(TriggerEntry::from).collect(),
             state_namespaces: entries(conn, service.id, resource::Kind::State)?,
             service_bindings: bindings::list(conn, service.id)?.into_iter().map(entry).collect(),
+            owner: (service.account_id, service.id),
             ..Self::default()
         })
     }

@@ -11,7 +11,7 @@ use super::domains::DomainEntry;
 use super::env::Secret;
 use super::services::{Resources, runtime_status};
 use super::timestamp;
-use super::usage::{BillingEstimate, Limits, Usage, UsageResponse};
+use super::usage::{BillingEstimate, Limits, MeterUsage, Usage, UsageResponse};
 use crate::control::store::deploys::{self, BuildStatus};
 use crate::control::store::services::Service;
 use crate::control::store::{domains, env};
@@ -46,6 +46,9 @@ pub struct Snapshot {
     /// What its account uses.
     #[serde(rename = "accountUsage")]
     pub account_usage: Usage,
+    /// What it was charged with itself.
+    #[serde(rename = "serviceUsage")]
+    pub service_usage: MeterUsage,
     /// What its account may use.
     pub limits: Limits,
     /// What this month is going to cost.
@@ -99,21 +102,30 @@ impl Snapshot {
         // The name may be an id, and logs are found by id only.
         let service = control.service(caller, &name).await?;
         let logs = control.logs().of_service(&service.service_id(), &Query { limit: Some(RECENT_LINES), cursor: None }).await?;
+        let usage = UsageResponse::of(control, account, None).await?;
+        let own = MeterUsage::from(&control.meters().usage(account, Some(service.id)));
         let read = move |conn: &Connection| {
             let service = service_of(conn, account, &name)?;
-            let snapshot = Self::of(conn, account, &service, suspended, &urls, &records, logs)?;
+            let snapshot = Self::of(conn, &service, suspended, &urls, &records, (logs, usage, own))?;
             Ok((service.live_deploy_id, snapshot))
         };
         let (live, mut snapshot) = control.read(read).await?;
         snapshot.resources = snapshot.resources.complete(control).await?;
-        snapshot.account_usage = snapshot.account_usage.with_objects(control, account).await?;
         if let Some(live) = live {
             control.builds().settled(live).await;
         }
         Ok(snapshot)
     }
 
-    fn of(conn: &Connection, account: i64, service: &Service, suspended: bool, urls: &Urls, records: &Records, logs: Page) -> Result<Self, Refusal> {
+    fn of(
+        conn: &Connection,
+        service: &Service,
+        suspended: bool,
+        urls: &Urls,
+        records: &Records,
+        (logs, usage, service_usage): (Page, UsageResponse, MeterUsage),
+    ) -> Result<Self, Refusal> {
+        let account = service.account_id;
         let deploys = deploys_of(conn, account, Some(service.id), i64::MAX, RECENT)?.deploys;
         let mut builds = Vec::new();
         for deploy in &deploys {
@@ -132,7 +144,6 @@ impl Snapshot {
         let env: Vec<_> = env::list(conn, service.id)?.into_iter().map(Secret::from).collect();
         let domains = domains::list(conn, service.id)?;
         let domains: Vec<_> = domains.into_iter().map(|domain| DomainEntry::of(records.of(service.id, &domain.hostname), domain)).collect();
-        let usage = UsageResponse::of(conn, account)?;
         let status = Status {
             service: ServiceStatus {
                 id: service.service_id().to_string(),
@@ -159,6 +170,7 @@ impl Snapshot {
             resources: Resources::of(conn, service)?,
             capabilities: service.capabilities,
             account_usage: usage.usage,
+            service_usage,
             limits: usage.limits,
             billing_estimate: usage.billing_estimate,
             next_actions,

@@ -9,6 +9,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::limits::{API_SQLITE_BODY_BYTES_MAX, Plan};
+use tovuk_kernel::meters::Meter;
 use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, Request};
 use tovuk_kernel::resource::Kind;
 use tovuk_resources::sqlite::{self, Allowance, Flat, Sqlites};
@@ -50,15 +51,19 @@ impl Database {
         self.row.number.cast_unsigned()
     }
 
-    /// The store, for its account.
+    /// The store, for its service, which is charged.
     pub fn store(&self, control: &Control) -> Sqlites {
-        control.sqlite().for_account(self.service.account_id)
+        store(control, self.service.account_id, self.service.id)
     }
 
     /// What it may take.
     pub fn allowance(&self) -> Allowance {
         Allowance::of(self.plan)
     }
+}
+
+fn store(control: &Control, account: i64, service: i64) -> Sqlites {
+    control.sqlite().for_service(account, service).billed_to(control.bill(account, service))
 }
 
 /// Makes the files of databases whose rows are there. It can be repeated, and does not bring back one that was deleted meanwhile.
@@ -71,8 +76,9 @@ pub(crate) async fn make(control: &Control, made: &[Resource]) -> Result<(), Ref
 
 /// Applies those of these migrations that were not, to the database of this number.
 pub(crate) async fn migrate(control: &Control, database: i64, plan: Plan, migrations: Vec<sqlite::Migration>) -> Result<sqlite::Migrated, Refusal> {
-    let account = control.read(move |conn| Ok(rows::account_of(conn, Kind::Sqlite, database)?)).await?.ok_or(sqlite::Error::NotFound)?;
-    Ok(control.sqlite().for_account(account).migrate(database.cast_unsigned(), Allowance::of(plan), migrations).await?)
+    let owner = control.read(move |conn| Ok(rows::owner_of(conn, Kind::Sqlite, database)?)).await?;
+    let (account, service) = owner.ok_or(sqlite::Error::NotFound)?;
+    Ok(store(control, account, service).migrate(database.cast_unsigned(), Allowance::of(plan), migrations).await?)
 }
 
 pub(super) const DATABASE: Argument = Argument::positional("database", "The database, by name or id");
@@ -235,7 +241,7 @@ impl Request for Query {
         )
         .access(Access::Runtime)
         .body_bytes_max(API_SQLITE_BODY_BYTES_MAX)
-        .errors(QUERY_ERRORS)
+        .errors(QUERY_ERRORS).meters(&[Meter::SqliteRowsRead, Meter::SqliteRowsWritten, Meter::SqliteStorageBytes])
         .commands(&[
             Command::new("sqlite query")
                 .arguments(&[
@@ -340,6 +346,7 @@ impl Request for Migrate {
         &codes::SQLITE_STORAGE_FULL,
         &codes::SQLITE_BUSY,
     ])
+    .meters(&[Meter::SqliteRowsRead, Meter::SqliteRowsWritten, Meter::SqliteStorageBytes])
     .commands(&[Command::new("sqlite migrate")
         .arguments(&[
             DATABASE,

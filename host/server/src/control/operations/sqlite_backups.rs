@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tovuk_kernel::codes;
 use tovuk_kernel::ids;
+use tovuk_kernel::meters::Meter;
 use tovuk_kernel::operation::{Argument, Command, Method, Operation, Request};
 use tovuk_resources::sqlite;
 
@@ -124,6 +125,7 @@ impl Request for Create {
             )
             .status(201)
             .errors(&[&codes::RESOURCE_NOT_FOUND, &codes::SQLITE_STORAGE_FULL, &codes::SQLITE_BUSY, &codes::STORAGE_FAILED])
+            .meters(&[Meter::SqliteStorageBytes])
             .commands(&[Command::new("sqlite backup create")
                 .arguments(&[DATABASE])
                 .examples(&["tovuk sqlite backup create --service service_1 DB"])]);

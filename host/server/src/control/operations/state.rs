@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::limits::STATE_LIST_BYTES_MAX;
+use tovuk_kernel::meters::Meter;
 use tovuk_kernel::operation::{Access, Argument, Command, Method, Operation, PAGE_ARGUMENTS, Request};
 use tovuk_kernel::resource::Kind;
 use tovuk_resources::state;
@@ -85,16 +86,23 @@ impl Handler for Delete {
     }
 }
 
-/// An object that the caller may use.
-pub(super) async fn target(control: &Control, caller: &Caller, (service, class, object): (&str, String, String)) -> Result<state::Target, Refusal> {
+/// An object that the caller may use, and the store, which charges its service.
+pub(super) async fn target(
+    control: &Control,
+    caller: &Caller,
+    (service, class, object): (&str, String, String),
+) -> Result<(state::State, state::Target), Refusal> {
     let (asks, service) = (caller.clone(), service.to_owned());
     let work = control.read(move |conn| {
         let service = service_for(conn, &asks, &service)?;
         let namespace = state::Namespace(resources::find(conn, &service, Kind::State, &class)?.number);
         let account = accounts::get(conn, service.account_id)?.ok_or_else(|| Refusal::no_service(&service.name))?;
-        Ok(state::Target { namespace, object: object.into(), account: account.id, plan: account.plan, holds: state::Holds::default() })
+        let target = state::Target { namespace, object: object.into(), account: account.id, plan: account.plan, holds: state::Holds::default() };
+        Ok((service.id, target))
     });
-    Ok(state::Target { holds: caller.holds.clone(), ..work.await? })
+    let (service, target) = work.await?;
+    let state = control.state().billed_to(control.bill(target.account, service));
+    Ok((state, state::Target { holds: caller.holds.clone(), ..target }))
 }
 
 pub(super) const CLASS: Argument = Argument::positional("class", "The class, by name or id");
@@ -161,6 +169,7 @@ impl Request for Objects {
         Operation::new("state.objects", Method::Get, "/v1/services/{service}/state/namespaces/{class}/objects", "List the objects of a State class")
             .access(Access::Runtime)
             .errors(&[&codes::RESOURCE_NOT_FOUND, &codes::STATE_KEY_INVALID, &codes::INVALID_CURSOR])
+            .meters(&[Meter::StateRequests, Meter::StateSqliteRowsRead])
             .commands(&[Command::new("state objects")
                 .arguments(&[CLASS, Argument::flag("prefix", "prefix", "What the objects' keys begin with"), PAGE_ARGUMENTS[0], PAGE_ARGUMENTS[1]])
                 .examples(&["tovuk state objects --service service_1 Room"])]);
@@ -172,16 +181,20 @@ impl Handler for Objects {
 
     async fn run(self, control: Control, caller: Caller) -> Result<ObjectsPage, Refusal> {
         let (service, class) = (self.service, self.class);
-        let found = control.read(move |conn| resources::find(conn, &service_for(conn, &caller, &service)?, Kind::State, &class)).await?;
-        let namespace = state::Namespace(found.number);
+        let found = control.read(move |conn| {
+            let service = service_for(conn, &caller, &service)?;
+            Ok((service.account_id, service.id, resources::find(conn, &service, Kind::State, &class)?.number))
+        });
+        let (account, service, number) = found.await?;
+        let (store, namespace) = (control.state().billed_to(control.bill(account, service)), state::Namespace(number));
         let mut answer = ObjectsPage::default();
         if let Some(limit) = self.limit {
             let list = state::List { prefix: self.prefix, limit: page_limit(limit), cursor: self.cursor };
-            answer.add(control.state().objects(namespace, list).await?);
+            answer.add(store.objects(namespace, list).await?);
             return Ok(answer);
         }
         let mut room = Room::new(&control, STATE_LIST_BYTES_MAX);
-        let mut pages = control.state().object_pages(namespace, self.prefix, self.cursor);
+        let mut pages = store.object_pages(namespace, self.prefix, self.cursor);
         while room.is_left()
             && let Some(page) = pages.next().await
         {
@@ -261,6 +274,7 @@ impl Request for Keys {
     .described("An object that does not exist has no keys.")
     .access(Access::Runtime)
     .errors(&[&codes::RESOURCE_NOT_FOUND, &codes::STATE_KEY_INVALID, &codes::INVALID_CURSOR, &codes::STATE_OBJECT_BUSY, &codes::STATE_DEADLOCK])
+    .meters(&[Meter::StateRequests, Meter::StateSqliteRowsRead])
     .commands(&[Command::new("state keys")
         .arguments(&[CLASS, OBJECT, Argument::flag("prefix", "prefix", "What the keys begin with"), PAGE_ARGUMENTS[0], PAGE_ARGUMENTS[1]])
         .examples(&["tovuk state keys --service service_1 Room room-1"])]);
@@ -271,15 +285,15 @@ impl Handler for Keys {
     const COUNTS_ANSWER: bool = true;
 
     async fn run(self, control: Control, caller: Caller) -> Result<KeysPage, Refusal> {
-        let target = target(&control, &caller, (&self.service, self.class, self.object)).await?;
+        let (store, target) = target(&control, &caller, (&self.service, self.class, self.object)).await?;
         let mut answer = KeysPage::default();
         if let Some(limit) = self.limit {
             let list = state::List { prefix: self.prefix, limit: page_limit(limit), cursor: self.cursor };
-            answer.add(control.state().keys(&target, list).await?.value);
+            answer.add(store.keys(&target, list).await?.value);
             return Ok(answer);
         }
         let mut room = Room::new(&control, STATE_LIST_BYTES_MAX);
-        let mut pages = control.state().key_pages(&target, self.prefix, self.cursor);
+        let mut pages = store.key_pages(&target, self.prefix, self.cursor);
         while room.is_left()
             && let Some(page) = pages.next().await
         {
@@ -320,6 +334,7 @@ impl Request for DeleteObject {
     )
     .described("It is no error when there is no such object.")
     .errors(OBJECT_ERRORS)
+    .meters(&[Meter::StateRequests, Meter::StateSqliteRowsRead, Meter::StateSqliteRowsWritten])
     .commands(&[Command::new("state delete-object")
         .arguments(&[CLASS, OBJECT])
         .examples(&["tovuk state delete-object --service service_1 Room room-1"])]);
@@ -328,7 +343,7 @@ impl Request for DeleteObject {
 
 impl Handler for DeleteObject {
     async fn run(self, control: Control, caller: Caller) -> Result<Removed, Refusal> {
-        let target = target(&control, &caller, (&self.service, self.class, self.object)).await?;
-        Ok(control.state().delete_object(&target).await?.into())
+        let (store, target) = target(&control, &caller, (&self.service, self.class, self.object)).await?;
+        Ok(store.delete_object(&target).await?.into())
     }
 }

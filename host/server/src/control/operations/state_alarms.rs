@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tovuk_kernel::codes::{self, Code};
+use tovuk_kernel::meters::Meter;
 use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, Request};
 use tovuk_resources::state::{self, Schedule};
 
@@ -60,6 +61,7 @@ impl Request for Get {
     const OPERATION: Operation = Operation::new("state.alarm.get", Method::Get, ALARM_PATH, "Show the alarm of a State object")
         .access(Access::Runtime)
         .errors(OBJECT_ERRORS)
+        .meters(&[Meter::StateRequests, Meter::StateSqliteRowsRead])
         .commands(&[Command::new("state alarm get")
             .aliases(&["state alarm"])
             .arguments(&[CLASS, OBJECT])
@@ -69,8 +71,8 @@ impl Request for Get {
 
 impl Handler for Get {
     async fn run(self, control: Control, caller: Caller) -> Result<Alarm, Refusal> {
-        let target = target(&control, &caller, (&self.service, self.class, self.object)).await?;
-        Ok(Alarm { alarm: control.state().alarm(&target).await?.value.map(entry) })
+        let (store, target) = target(&control, &caller, (&self.service, self.class, self.object)).await?;
+        Ok(Alarm { alarm: store.alarm(&target).await?.value.map(entry) })
     }
 }
 
@@ -105,6 +107,7 @@ impl Request for Set {
         .described("An object has one alarm: a new one takes the place of the one before. Send either a delay or a time.")
         .access(Access::Runtime)
         .errors(SET_ERRORS)
+        .meters(&[Meter::StateRequests, Meter::StateSqliteRowsWritten])
         .commands(&[Command::new("state alarm set")
             .arguments(&[
                 CLASS,
@@ -128,8 +131,8 @@ impl Handler for Set {
                 return Err(Refusal::new(&codes::STATE_ALARM_SCHEDULE_CONFLICT, "both `delaySeconds` and `scheduledAtUnixMs` were sent"));
             }
         };
-        let target = target(&control, &caller, (&self.service, self.class, self.object)).await?;
-        let at = control.state().set_alarm(&target, schedule).await?.value;
+        let (store, target) = target(&control, &caller, (&self.service, self.class, self.object)).await?;
+        let at = store.set_alarm(&target, schedule).await?.value;
         Ok(Alarm { alarm: Some(entry(state::AlarmInfo { scheduled_at: at, next_at: at, retry_count: 0 })) })
     }
 }
@@ -158,6 +161,7 @@ impl Request for Delete {
         .described("One that is being delivered is not tried again. It is no error when none is set.")
         .access(Access::Runtime)
         .errors(OBJECT_ERRORS)
+        .meters(&[Meter::StateRequests, Meter::StateSqliteRowsRead, Meter::StateSqliteRowsWritten])
         .commands(&[Command::new("state alarm delete")
             .arguments(&[CLASS, OBJECT])
             .examples(&["tovuk state alarm delete --service service_1 Room room-1"])]);
@@ -166,7 +170,7 @@ impl Request for Delete {
 
 impl Handler for Delete {
     async fn run(self, control: Control, caller: Caller) -> Result<Deleted, Refusal> {
-        let target = target(&control, &caller, (&self.service, self.class, self.object)).await?;
-        Ok(Deleted { deleted: control.state().delete_alarm(&target).await?.value })
+        let (store, target) = target(&control, &caller, (&self.service, self.class, self.object)).await?;
+        Ok(Deleted { deleted: store.delete_alarm(&target).await?.value })
     }
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tovuk_kernel::codes;
 use tovuk_kernel::limits::API_STATE_BODY_BYTES_MAX;
+use tovuk_kernel::meters::Meter;
 use tovuk_kernel::operation::{Access, Argument, Command, Form, Method, Operation, Request};
 use tovuk_resources::state;
 
@@ -52,6 +53,7 @@ impl Request for Get {
             &codes::STATE_OBJECT_BUSY,
             &codes::STATE_DEADLOCK,
         ])
+        .meters(&[Meter::StateRequests, Meter::StateSqliteRowsRead])
         .commands(&[Command::new("state get")
             .arguments(&[CLASS, OBJECT, KEY])
             .examples(&["tovuk state get --service service_1 Room room-1 counter"])]);
@@ -62,8 +64,8 @@ impl Handler for Get {
     const COUNTS_ANSWER: bool = true;
 
     async fn run(self, control: Control, caller: Caller) -> Result<Entry, Refusal> {
-        let target = target(&control, &caller, (&self.service, self.class, self.object)).await?;
-        let Some(value) = control.state().get(&target, &self.key).await?.value else {
+        let (store, target) = target(&control, &caller, (&self.service, self.class, self.object)).await?;
+        let Some(value) = store.get(&target, &self.key).await?.value else {
             let text = format!("the object `{}` has no key `{}`", target.object.escape_debug(), self.key.escape_debug());
             return Err(Refusal::new(&codes::STATE_KEY_NOT_FOUND, text));
         };
@@ -116,6 +118,7 @@ impl Request for Put {
             &codes::STATE_OBJECT_BUSY,
             &codes::STATE_DEADLOCK,
         ])
+        .meters(&[Meter::StateRequests, Meter::StateSqliteRowsWritten, Meter::StateSqliteStorageBytes])
         .commands(&[Command::new("state put")
             .arguments(&[
                 CLASS,
@@ -131,8 +134,8 @@ impl Request for Put {
 impl Handler for Put {
     async fn run(self, control: Control, caller: Caller) -> Result<Stored, Refusal> {
         let value = bytes_of(&self.value, self.encoding)?;
-        let target = target(&control, &caller, (&self.service, self.class, self.object)).await?;
-        let state::Counts { values, bytes } = control.state().put(&target, &self.key, value).await?.object;
+        let (store, target) = target(&control, &caller, (&self.service, self.class, self.object)).await?;
+        let state::Counts { values, bytes } = store.put(&target, &self.key, value).await?.object;
         Ok(Stored { ok: true, values, storage_bytes: bytes })
     }
 }
@@ -174,6 +177,7 @@ impl Request for DeleteValue {
         .described("It is no error when the key is not there.")
         .access(Access::Runtime)
         .errors(OBJECT_ERRORS)
+        .meters(&[Meter::StateRequests, Meter::StateSqliteRowsRead, Meter::StateSqliteRowsWritten])
         .commands(&[Command::new("state delete-value")
             .arguments(&[CLASS, OBJECT, KEY])
             .examples(&["tovuk state delete-value --service service_1 Room room-1 counter"])]);
@@ -182,7 +186,7 @@ impl Request for DeleteValue {
 
 impl Handler for DeleteValue {
     async fn run(self, control: Control, caller: Caller) -> Result<Removed, Refusal> {
-        let target = target(&control, &caller, (&self.service, self.class, self.object)).await?;
-        Ok(control.state().delete_value(&target, &self.key).await?.into())
+        let (store, target) = target(&control, &caller, (&self.service, self.class, self.object)).await?;
+        Ok(store.delete_value(&target, &self.key).await?.into())
     }
 }

@@ -6,8 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tovuk_kernel::codes::{self, Code};
 use tovuk_kernel::limits::OBJECT_LIST_BYTES_MAX;
+use tovuk_kernel::meters::Meter;
 use tovuk_kernel::operation::{Access, Argument, Command, Method, Operation, PAGE_ARGUMENTS, Request};
-use tovuk_resources::objects::{self, Links, NewObject, Object, Status, Tenant, UploadId};
+use tovuk_resources::objects::{self, Links, NewObject, Object, Objects, Status, Tenant, UploadId};
 
 use super::timestamp;
 use crate::control::handler::Handler;
@@ -70,6 +71,11 @@ pub(super) fn moment(unix_ms: u64) -> String {
     timestamp(i64::try_from(unix_ms).unwrap_or(i64::MAX))
 }
 
+/// The store, which charges a service.
+pub(super) fn objects(control: &Control, tenant: Tenant) -> Objects {
+    control.objects().billed_to(control.bill(tenant.account, tenant.service))
+}
+
 /// The service that the caller may use, as the store knows it.
 pub(super) async fn tenant(control: &Control, caller: &Caller, service: String) -> Result<Tenant, Refusal> {
     let caller = caller.clone();
@@ -118,6 +124,7 @@ impl Request for List {
     const OPERATION: Operation = Operation::new("storage.list", Method::Get, "/v1/services/{service}/storage", "List objects")
         .access(Access::Runtime)
         .errors(&[&codes::INVALID_CURSOR])
+        .meters(&[Meter::ObjectStorageClassAOperations])
         .commands(&[Command::new("storage list")
             .default()
             .arguments(&[Argument::flag("prefix", "prefix", "What the paths begin with"), PAGE_ARGUMENTS[0], PAGE_ARGUMENTS[1]])
@@ -127,14 +134,15 @@ impl Request for List {
 
 impl Handler for List {
     async fn run(self, control: Control, caller: Caller) -> Result<ObjectsPage, Refusal> {
-        let service = tenant(&control, &caller, self.service).await?.service;
+        let tenant = tenant(&control, &caller, self.service).await?;
+        let (service, objects) = (tenant.service, objects(&control, tenant));
         let links = control.objects().links()?;
         let first = objects::List { prefix: self.prefix, limit: self.limit, cursor: self.cursor };
         // One that goes on from a cursor without a limit is whole as well.
         if self.limit.is_some() {
-            return Ok(gather(links, service, stream::once(control.objects().list(service, first))).await?);
+            return Ok(gather(links, service, stream::once(objects.list(service, first))).await?);
         }
-        Ok(gather(links, service, control.objects().list_all(service, first.prefix, first.cursor)).await?)
+        Ok(gather(links, service, objects.list_all(service, first.prefix, first.cursor)).await?)
     }
 }
 
@@ -196,7 +204,8 @@ impl Request for UploadUrl {
         Operation::new("storage.upload", Method::Post, "/v1/services/{service}/storage/upload-url", "Begin an upload that is sent as a whole")
             .described("Send the bytes with `PUT` to the URL, then complete the upload. `tovuk storage upload` does all of it.")
             .access(Access::Runtime)
-            .errors(BEGIN_ERRORS);
+            .errors(BEGIN_ERRORS)
+            .meters(&[Meter::ObjectStorageBytes]);
     type Response = UploadAt;
 }
 
@@ -205,7 +214,7 @@ impl Handler for UploadUrl {
         let tenant = tenant(&control, &caller, self.service).await?;
         let new = NewObject { path: self.path, content_type: self.content_type, size_bytes: self.size_bytes, public_read: self.public_read };
         let links = control.objects().links()?;
-        let upload = control.objects().begin(tenant, new).await?;
+        let upload = objects(&control, tenant).begin(tenant, new).await?;
         let part = upload.parts.first().ok_or_else(|| Refusal::internal("an upload without parts"))?;
         Ok(UploadAt {
             url: links.part(tenant.service, &upload, part),
@@ -239,8 +248,8 @@ impl Request for Complete {
 
 impl Handler for Complete {
     async fn run(self, control: Control, caller: Caller) -> Result<ObjectEntry, Refusal> {
-        let service = tenant(&control, &caller, self.service).await?.service;
-        let objects = control.objects();
+        let tenant = tenant(&control, &caller, self.service).await?;
+        let (service, objects) = (tenant.service, objects(&control, tenant));
         let object = match self.upload_id {
             Some(upload) => objects.complete_upload(service, &self.path, UploadId::parse(&upload)?).await?,
             None => objects.complete(service, &self.path).await?,
@@ -276,14 +285,16 @@ impl Request for DownloadUrl {
             .described("Whoever has the URL can read the object for 15 minutes.")
             .access(Access::Runtime)
             .errors(&[&codes::OBJECT_NOT_FOUND])
+            .meters(&[Meter::ObjectStorageClassBOperations])
             .commands(&[Command::new("storage url").arguments(&[PATH]).examples(&["tovuk storage url --service service_1 uploads/logo.png"])]);
     type Response = DownloadAt;
 }
 
 impl Handler for DownloadUrl {
     async fn run(self, control: Control, caller: Caller) -> Result<DownloadAt, Refusal> {
-        let service = tenant(&control, &caller, self.service).await?.service;
-        let (url, grant) = control.objects().download_url(service, &self.path).await?;
+        let tenant = tenant(&control, &caller, self.service).await?;
+        let (service, objects) = (tenant.service, objects(&control, tenant));
+        let (url, grant) = objects.download_url(service, &self.path).await?;
         Ok(DownloadAt { url, path: grant.path, expires_at: moment(grant.expires_ms) })
     }
 }
@@ -322,9 +333,10 @@ impl Request for Delete {
 
 impl Handler for Delete {
     async fn run(self, control: Control, caller: Caller) -> Result<Deleted, Refusal> {
-        let service = tenant(&control, &caller, self.service).await?.service;
+        let tenant = tenant(&control, &caller, self.service).await?;
+        let (service, objects) = (tenant.service, objects(&control, tenant));
         objects::check_path(&self.path)?;
-        let removed = control.objects().delete(service, &self.path).await?;
+        let removed = objects.delete(service, &self.path).await?;
         Ok(Deleted { deleted: removed.any(), path: self.path, deleted_bytes: removed.bytes, aborted_uploads: removed.uploads })
     }
 }

@@ -4,10 +4,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tovuk_kernel::codes;
 use tovuk_kernel::limits::API_OBJECT_PARTS_BODY_BYTES_MAX;
+use tovuk_kernel::meters::Meter;
 use tovuk_kernel::operation::{Access, Method, Operation, Request};
 use tovuk_resources::objects::{CompletedPart, NewObject, UploadId};
 
-use super::storage::{ObjectEntry, entry, moment, tenant};
+use super::storage::{ObjectEntry, entry, moment, objects, tenant};
 use crate::control::handler::Handler;
 use crate::control::{Caller, Control, Refusal};
 
@@ -67,7 +68,8 @@ impl Request for Create {
         Operation::new("storage.multipart.create", Method::Post, "/v1/services/{service}/storage/multipart/create", "Begin an upload in parts")
             .described("Send each part with `PUT` to its URL, in any order, then complete the upload with the tags that were answered.")
             .access(Access::Runtime)
-            .errors(&[&codes::OBJECT_PATH_INVALID, &codes::OBJECT_TOO_LARGE, &codes::OBJECT_STORAGE_LIMIT, &codes::UPLOAD_LIMIT]);
+            .errors(&[&codes::OBJECT_PATH_INVALID, &codes::OBJECT_TOO_LARGE, &codes::OBJECT_STORAGE_LIMIT, &codes::UPLOAD_LIMIT])
+            .meters(&[Meter::ObjectStorageClassAOperations, Meter::ObjectStorageBytes]);
     type Response = Created;
 }
 
@@ -76,7 +78,7 @@ impl Handler for Create {
         let tenant = tenant(&control, &caller, self.service).await?;
         let new = NewObject { path: self.path, content_type: self.content_type, size_bytes: self.size_bytes, public_read: self.public_read };
         let links = control.objects().links()?;
-        let upload = control.objects().begin_multipart(tenant, new, self.part_size_bytes).await?;
+        let upload = objects(&control, tenant).begin_multipart(tenant, new, self.part_size_bytes).await?;
         let part = |part: &tovuk_resources::objects::PartPlan| PartAt {
             part_number: part.number,
             offset_bytes: part.offset_bytes,
@@ -123,15 +125,17 @@ impl Request for Complete {
     .described("The object is there from then on, in place of the one that its path had.")
     .access(Access::Runtime)
     .body_bytes_max(API_OBJECT_PARTS_BODY_BYTES_MAX)
-    .errors(&[&codes::UPLOAD_NOT_FOUND, &codes::UPLOAD_INCOMPLETE, &codes::UPLOAD_MISMATCH]);
+    .errors(&[&codes::UPLOAD_NOT_FOUND, &codes::UPLOAD_INCOMPLETE, &codes::UPLOAD_MISMATCH])
+    .meters(&[Meter::ObjectStorageClassAOperations]);
     type Response = ObjectEntry;
 }
 
 impl Handler for Complete {
     async fn run(self, control: Control, caller: Caller) -> Result<ObjectEntry, Refusal> {
-        let service = tenant(&control, &caller, self.service).await?.service;
+        let tenant = tenant(&control, &caller, self.service).await?;
+        let service = tenant.service;
         let parts = self.parts.into_iter().map(|part| CompletedPart { number: part.part_number, etag: part.etag }).collect();
-        let object = control.objects().complete_multipart(service, &self.path, UploadId::parse(&self.upload_id)?, parts).await?;
+        let object = objects(&control, tenant).complete_multipart(service, &self.path, UploadId::parse(&self.upload_id)?, parts).await?;
         entry(&control, service, object)
     }
 }

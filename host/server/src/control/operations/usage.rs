@@ -1,15 +1,20 @@
 //! What the account uses and what it may use.
 
-use rusqlite::Connection;
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use tovuk_kernel::codes;
 use tovuk_kernel::limits::{self, Plan, component_gzip_bytes, custom_domains_max, services_max};
-use tovuk_kernel::operation::{Command, Method, Operation, Request};
+use tovuk_kernel::meters::{Meter, Period};
+use tovuk_kernel::operation::{Argument, Command, Method, Operation, Request};
+use tovuk_kernel::pricing::LineItem;
+use tovuk_resources::meters;
 
+use super::caps::CapEntry;
 use crate::control::handler::Handler;
 use crate::control::store::{accounts, services};
-use crate::control::{Caller, Control, Refusal};
+use crate::control::{Caller, Control, Refusal, service_of};
 
 /// What a plan allows.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -71,6 +76,22 @@ impl Limits {
     }
 }
 
+/// What was used of each meter. What is stored is as much as there is now.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct MeterUsage {
+    /// Since midnight, in UTC.
+    pub day: BTreeMap<&'static str, u64>,
+    /// Since the first of the month, in UTC.
+    pub month: BTreeMap<&'static str, u64>,
+}
+
+impl From<&meters::Usage> for MeterUsage {
+    fn from(usage: &meters::Usage) -> Self {
+        let of = |period| Meter::ALL.into_iter().map(|meter| (meter.as_str(), usage.of(meter, period))).collect();
+        Self { day: of(Period::Day), month: of(Period::Month) }
+    }
+}
+
 /// What the account uses.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -81,15 +102,8 @@ pub struct Usage {
     pub storage_object_count: u64,
     /// What stored objects take, in MiB.
     pub object_storage_mib: u64,
-}
-
-impl Usage {
-    /// With what the account has stored.
-    pub(super) async fn with_objects(mut self, control: &Control, account: i64) -> Result<Self, Refusal> {
-        let stored = control.objects().account_usage(account).await?;
-        (self.storage_object_count, self.object_storage_mib) = (stored.objects, stored.bytes.div_ceil(1 << 20));
-        Ok(self)
-    }
+    /// What was used of each meter, by the account or by the service that was asked for.
+    pub meters: MeterUsage,
 }
 
 /// What this month is going to cost.
@@ -98,12 +112,27 @@ impl Usage {
 pub struct BillingEstimate {
     /// The plan.
     pub plan: Plan,
-    /// One for each product that has a price.
-    pub line_items: Vec<Value>,
-    /// Their sum, in millionths of a US dollar.
+    /// What the plan costs in a month, in millionths of a US dollar.
+    pub subscription_usd_micros_per_month: u64,
+    /// One for each meter.
+    pub line_items: Vec<LineItem>,
+    /// What the month comes to as far as it has gone, in millionths of a US dollar.
     pub estimated_monthly_total_usd_micros: u64,
     /// What of it lies beyond what the plan includes, in millionths of a US dollar.
     pub current_month_overage_usd_micros: u64,
+}
+
+impl BillingEstimate {
+    fn of(control: &Control, plan: Plan, used: &meters::Usage) -> Self {
+        let estimate = control.config().pricing.of(plan).estimate(&used.month);
+        Self {
+            plan,
+            subscription_usd_micros_per_month: estimate.subscription_usd_micros,
+            estimated_monthly_total_usd_micros: estimate.total_usd_micros(),
+            current_month_overage_usd_micros: estimate.overage_usd_micros,
+            line_items: estimate.items,
+        }
+    }
 }
 
 /// Usage, limits and costs.
@@ -114,42 +143,60 @@ pub struct UsageResponse {
     pub usage: Usage,
     /// What it may use.
     pub limits: Limits,
+    /// The caps that it has set.
+    pub caps: Vec<CapEntry>,
     /// What it is going to cost.
     pub billing_estimate: BillingEstimate,
 }
 
 impl UsageResponse {
-    /// Those of an account.
-    pub(super) fn of(conn: &Connection, account: i64) -> Result<Self, Refusal> {
-        let plan = accounts::get(conn, account)?.map(|account| account.plan).unwrap_or_default();
+    /// Those of an account. Meters and caps are those of one service, where one is named.
+    pub(super) async fn of(control: &Control, account: i64, service: Option<i64>) -> Result<Self, Refusal> {
+        let (plan, service_count) = control
+            .read(move |conn| {
+                let plan = accounts::get(conn, account)?.map(|account| account.plan).unwrap_or_default();
+                Ok((plan, services::count(conn, account)?))
+            })
+            .await?;
+        let stored = control.objects().account_usage(account).await?;
+        let used = control.meters().usage(account, None);
+        let meters = match service {
+            None => MeterUsage::from(&used),
+            Some(_) => MeterUsage::from(&control.meters().usage(account, service)),
+        };
+        let (storage_object_count, object_storage_mib) = (stored.objects, stored.bytes.div_ceil(1 << 20));
         Ok(Self {
-            usage: Usage { service_count: services::count(conn, account)?, storage_object_count: 0, object_storage_mib: 0 },
+            usage: Usage { service_count, storage_object_count, object_storage_mib, meters },
             limits: Limits::of(plan),
-            billing_estimate: BillingEstimate {
-                plan,
-                line_items: Vec::new(),
-                estimated_monthly_total_usd_micros: 0,
-                current_month_overage_usd_micros: 0,
-            },
+            caps: control.meters().caps(account, service).into_iter().map(CapEntry::from).collect(),
+            billing_estimate: BillingEstimate::of(control, plan, &used),
         })
     }
 }
 
 /// Shows usage and limits.
 #[derive(Debug, Deserialize, JsonSchema)]
-pub struct Show {}
+pub struct Show {
+    /// Whose meters and caps to show, by id or name; those of the whole account when absent.
+    pub service: Option<String>,
+}
 
 impl Request for Show {
     const OPERATION: Operation = Operation::new("usage.show", Method::Get, "/v1/usage", "Show what the account uses and what it may use")
-        .commands(&[Command::new("usage").examples(&["tovuk usage"])]);
+        .errors(&[&codes::SERVICE_NOT_FOUND])
+        .commands(&[Command::new("usage")
+            .arguments(&[Argument::flag("service", "service", "Show the meters and caps of this service")])
+            .examples(&["tovuk usage", "tovuk usage --service shop"])]);
     type Response = UsageResponse;
 }
 
 impl Handler for Show {
     async fn run(self, control: Control, caller: Caller) -> Result<UsageResponse, Refusal> {
         let account = caller.account_number();
-        let mut answer = control.read(move |conn| UsageResponse::of(conn, account)).await?;
-        answer.usage = answer.usage.with_objects(&control, account).await?;
-        Ok(answer)
+        let service = match self.service {
+            Some(name) => Some(control.read(move |conn| service_of(conn, account, &name)).await?.id),
+            None => None,
+        };
+        UsageResponse::of(&control, account, service).await
     }
 }

@@ -102,7 +102,7 @@ fn operation(entry: &Entry) -> Markup {
             h4 { "Answers" }
             p { (row.status) " with " (shown(&entry.response)) "." }
             @if !own.is_empty() { p { "Fails with " (codes_of(&own)) "." } }
-            @if !row.meters.is_empty() { p { "Charges " (row.meters.join(", ")) "." } }
+            @if !row.meters.is_empty() { p { "Charges " (row.meters.iter().map(|meter| meter.as_str()).collect::<Vec<_>>().join(", ")) "." } }
             @if row.method.has_body() { p.muted { "The body may have " (bytes(row.body_bytes_max)) "." } }
             h4 { "Example" }
             pre { code { (curl(entry)) } }

@@ -141,7 +141,8 @@ impl Entry {
     /// The codes that it can fail with besides those of every operation.
     pub fn own_errors(&self) -> Vec<&'static Code> {
         let of_service = (self.operation.path.contains("{service}")).then_some(&codes::SERVICE_NOT_FOUND);
-        let mut errors: Vec<_> = of_service.into_iter().chain(self.operation.errors.iter().copied()).collect();
+        let of_caps = (!self.operation.meters.is_empty()).then_some(&codes::USAGE_CAP_EXCEEDED);
+        let mut errors: Vec<_> = of_service.into_iter().chain(self.operation.errors.iter().copied()).chain(of_caps).collect();
         errors.dedup();
         errors
     }

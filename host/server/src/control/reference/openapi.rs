@@ -59,7 +59,7 @@ fn operation(entry: &Entry) -> Value {
         "responses": responses(entry),
         "x-tovuk-access": access_name(row.access),
         "x-tovuk-body-bytes-max": row.body_bytes_max,
-        "x-tovuk-meters": row.meters,
+        "x-tovuk-meters": row.meters.iter().map(|meter| meter.as_str()).collect::<Vec<_>>(),
         "x-tovuk-commands": row.commands.iter().flat_map(|command| command.examples).collect::<Vec<_>>(),
     });
     if let Some(operation) = operation.as_object_mut() {

@@ -10,6 +10,8 @@ pub(crate) mod env;
 pub(crate) mod logins;
 pub(crate) mod resources;
 pub(crate) mod services;
+pub(crate) mod webhooks;
 
 /// The steps that lead to today's tables.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("resources.sql"), include_str!("removals.sql")];
+pub(super) const MIGRATIONS: &[&str] =
+    &[include_str!("schema.sql"), include_str!("resources.sql"), include_str!("removals.sql"), include_str!("webhooks.sql")];

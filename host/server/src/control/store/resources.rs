@@ -70,10 +70,10 @@ pub fn next_number(conn: &Connection, prefix: &str) -> rusqlite::Result<i64> {
     conn.prepare_cached(sql)?.query_row([prefix], |row| row.get(0))
 }
 
-/// The account whose service has a resource.
-pub fn account_of(conn: &Connection, kind: Kind, number: i64) -> rusqlite::Result<Option<i64>> {
-    let sql = "select s.account_id from resources r join services s on s.id = r.service_id where r.kind = ?1 and r.number = ?2";
-    conn.prepare_cached(sql)?.query_row(params![kind.as_str(), number], |row| row.get(0)).optional()
+/// The account and the service that have a resource.
+pub fn owner_of(conn: &Connection, kind: Kind, number: i64) -> rusqlite::Result<Option<(i64, i64)>> {
+    let sql = "select s.account_id, s.id from resources r join services s on s.id = r.service_id where r.kind = ?1 and r.number = ?2";
+    conn.prepare_cached(sql)?.query_row(params![kind.as_str(), number], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
 /// The resource of this number, and the number of the service that has it.
@@ -102,9 +102,9 @@ pub fn numbers(conn: &Connection, kind: Kind) -> rusqlite::Result<Vec<i64>> {
 }
 
 /// The numbers of all resources of one kind, each with the account whose service has it.
-pub fn owners(conn: &Connection, kind: Kind) -> rusqlite::Result<Vec<(i64, i64)>> {
-    let sql = "select r.number, s.account_id from resources r join services s on s.id = r.service_id where r.kind = ?1";
-    conn.prepare_cached(sql)?.query_map([kind.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+pub fn owners(conn: &Connection, kind: Kind) -> rusqlite::Result<Vec<(i64, i64, i64)>> {
+    let sql = "select r.number, s.account_id, s.id from resources r join services s on s.id = r.service_id where r.kind = ?1";
+    conn.prepare_cached(sql)?.query_map([kind.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
 }
 
 /// Gives a service a resource.

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
+use tovuk_kernel::meters::Meter;
+use tovuk_resources::meters::Charge;
 use tovuk_resources::queue::{Batch, Error, Policy, Queue, Verdict};
 use tovuk_runtime::record::EventKind;
 use tovuk_runtime::service::Deployment;
@@ -282,6 +284,13 @@ async fn deliver(context: &Context, formed: Formed) -> Ended {
         Ok(body) => body,
         Err(ended) => return ended,
     };
+    // Each message is read, and may be removed and written to the dead-letter queue. What is held reads nothing.
+    let (service, read) = (&context.names.service, batch.operations());
+    let bill = context.control.bill(service.account_id, service.id);
+    let mut charge = match bill.reserve(Meter::QueueOperations, read.saturating_mul(3)).await {
+        Ok(charge) => charge,
+        Err(error) => return Ended::Held(error.to_string()),
+    };
     let asked = Asked::now(context);
     let (deliveries, service) = (context.control.deliveries(), context.names.service.service_id());
     let segments = ["queues", &context.names.queue];
@@ -292,12 +301,13 @@ async fn deliver(context: &Context, formed: Formed) -> Ended {
         // Its messages come back as they were.
         Delivered::Held(why) => return Ended::Held(why),
     };
+    charge.spend(read);
     match answer {
         Answer::Missing => Ended::Missing(asked),
-        Answer::Done(verdict) => settle(context, batch, verdict).await.unwrap_or(Ended::Done),
+        Answer::Done(verdict) => settle(context, batch, verdict, charge).await.unwrap_or(Ended::Done),
         Answer::Failed(verdict, why) => {
             context.names.log(&context.control, &format!("the delivery of {} has failed: {why}", super::counted(batch.messages().len())));
-            settle(context, batch, verdict).await.unwrap_or(Ended::Failed)
+            settle(context, batch, verdict, charge).await.unwrap_or(Ended::Failed)
         }
     }
 }
@@ -313,9 +323,10 @@ fn body(context: &Context, batch: &Batch) -> Result<Bytes, Ended> {
 }
 
 /// Settles a batch. None is as it should be.
-async fn settle(context: &Context, batch: Batch, verdict: Verdict) -> Option<Ended> {
+async fn settle(context: &Context, batch: Batch, verdict: Verdict, charge: Charge) -> Option<Ended> {
     match batch.settle(verdict).await {
         Ok(settled) => {
+            charge.settle(settled.operations);
             context.names.log_failed(&context.control, &settled);
             None
         }

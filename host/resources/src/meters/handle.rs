@@ -1,0 +1,132 @@
+//! What services are charged with: the handle that whoever works for one holds.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use arc_swap::ArcSwap;
+use tovuk_kernel::clock::Clock;
+use tovuk_kernel::meters::{METERS, Meter};
+
+use super::Error;
+use super::caps::{Asked, Cap, CapKey, Exceeded};
+use super::counters::Counters;
+use super::reservation::Reservation;
+use super::store::Store;
+use super::window::{self, Window};
+use crate::database;
+
+/// The memory that State duration is counted with, in MB.
+const OBJECT_MB: u64 = 128;
+
+/// What a handler with a State object is charged at the most that runs for so many ms.
+pub fn gb_ms_at_most(wall_ms: u64) -> u64 {
+    wall_ms.saturating_mul(OBJECT_MB).div_ceil(1_000).saturating_add(1)
+}
+
+/// What is measured in a smaller unit than it is charged in. No part of it is lost between two charges, and none is charged twice.
+#[derive(Default)]
+pub(super) struct Fractions(AtomicU64);
+
+impl Fractions {
+    /// Adds so many small units, and says how many large ones have become whole by it.
+    fn add(&self, small: u64, per_large: u64) -> u64 {
+        let before = self.0.fetch_add(small, Ordering::Relaxed);
+        (before.wrapping_add(small) / per_large).wrapping_sub(before / per_large)
+    }
+}
+
+/// The caps that a service works under, by meter.
+pub(super) type Applying = [Vec<Arc<Cap>>; METERS];
+
+/// What one service is charged with. Whoever works for it holds this.
+pub struct ServiceMeters {
+    /// The number of its account.
+    pub account: i64,
+    /// Its own number.
+    pub service: i64,
+    pub(super) counters: Counters,
+    pub(super) cpu_ns: Fractions,
+    pub(super) mb_ms: Fractions,
+    pub(super) caps: ArcSwap<Applying>,
+    pub(super) store: Weak<Store>,
+    pub(super) clock: Clock,
+}
+
+impl ServiceMeters {
+    /// Takes over the caps that apply to this service.
+    pub(super) fn apply(&self, caps: &HashMap<CapKey, Arc<Cap>>) {
+        let mut applying: Applying = std::array::from_fn(|_| Vec::new());
+        for cap in caps.values() {
+            let applies = cap.key.account == self.account && cap.key.service.is_none_or(|service| service == self.service);
+            if let Some(caps) = applying.get_mut(cap.key.meter.index()).filter(|_| applies) {
+                caps.push(cap.clone());
+            }
+        }
+        self.caps.store(Arc::new(applying));
+    }
+
+    /// How many whole ms this makes, with what earlier calls have left of one. For CPU time, which is measured in ns.
+    pub fn whole_cpu_ms(&self, ns: u64) -> u64 {
+        self.cpu_ns.add(ns, 1_000_000)
+    }
+
+    /// How many GB-ms a handler with an object's memory has taken that ran for so many ms, with what earlier calls have left of one.
+    pub fn whole_gb_ms(&self, wall_ms: u64) -> u64 {
+        self.mb_ms.add(wall_ms.saturating_mul(OBJECT_MB), 1_000)
+    }
+
+    /// Charges what was used and could not be reserved. It counts in caps, and does not ask them.
+    pub fn charge(&self, meter: Meter, amount: u64) {
+        if amount == 0 {
+            return;
+        }
+        let now = self.clock.now_unix_ms();
+        self.counters.add(meter, amount, window::day(now));
+        if let Some(caps) = self.caps.load().get(meter.index()) {
+            caps.iter().for_each(|cap| cap.charge(amount, now));
+        }
+    }
+
+    /// Reserves room in every cap that applies. Waits for the disk at times where there are caps, and never where there are none.
+    ///
+    /// # Errors
+    /// [`Error::Exceeded`] when a cap has no room, or when the store fails.
+    pub async fn reserve(self: &Arc<Self>, meter: Meter, amount: u64) -> Result<Reservation, Error> {
+        let mut reservation = Reservation::nothing(self.clone(), meter);
+        reservation.extend(amount).await?;
+        Ok(reservation)
+    }
+
+    /// Waits for room in one cap.
+    pub(super) async fn ask(&self, cap: &Cap, more: u64) -> Result<Window, Error> {
+        let store = self.store.upgrade().ok_or(Error::Database(database::Error::Closed))?;
+        let attempt = || cap.reserve(more, store.level_of(&cap.key), self.clock.now_unix_ms());
+        loop {
+            match attempt() {
+                Asked::Granted(window) => return Ok(window),
+                Asked::Exceeded(exceeded) => return Err(exceeded.into()),
+                Asked::Lease(_) => {}
+            }
+            let _extending = cap.extending.lock().await;
+            // Somebody else may have extended it meanwhile.
+            match attempt() {
+                Asked::Granted(window) => return Ok(window),
+                Asked::Exceeded(exceeded) => return Err(exceeded.into()),
+                Asked::Lease(stored) => store.lease(cap, stored).await?,
+            }
+        }
+    }
+
+    /// How much there is room for, in the cap that has least, and how that cap refuses more. None where no cap applies.
+    pub fn room(&self, meter: Meter) -> Option<(u64, Exceeded)> {
+        let (caps, now) = (self.caps.load(), self.clock.now_unix_ms());
+        let store = self.store.upgrade()?;
+        caps.get(meter.index())?.iter().map(|cap| cap.room(store.level_of(&cap.key), now)).min_by_key(|(room, _)| *room)
+    }
+
+    /// Whether something is capped that this work would charge, so that it has to be reserved.
+    pub fn is_capped(&self, meter: Meter) -> bool {
+        self.caps.load().get(meter.index()).is_some_and(|caps| !caps.is_empty())
+    }
+}

@@ -1,0 +1,91 @@
+//! What work has reserved in the caps that apply to it, from before it begins until it has ended.
+
+use std::sync::Arc;
+
+use tovuk_kernel::meters::{Meter, Sort};
+
+use super::Error;
+use super::caps::Cap;
+use super::handle::ServiceMeters;
+use super::window::{self, Window};
+
+/// What was reserved for work that has begun. What of it was not spent is given back when this is dropped.
+pub struct Reservation {
+    meters: Arc<ServiceMeters>,
+    meter: Meter,
+    /// The day that what is spent counts for: that of the latest reservation, so that what was granted on a day is never more than its cap.
+    day: u32,
+    /// The caps that it is reserved in, and how much in each. A cap is there twice where its period has changed in between.
+    held: Vec<Held>,
+}
+
+struct Held {
+    cap: Arc<Cap>,
+    window: Window,
+    amount: u64,
+}
+
+impl Reservation {
+    pub(super) fn nothing(meters: Arc<ServiceMeters>, meter: Meter) -> Self {
+        let day = window::day(meters.clock.now_unix_ms());
+        Self { meters, meter, day, held: Vec::new() }
+    }
+
+    /// Reserves more.
+    ///
+    /// # Errors
+    /// As [`ServiceMeters::reserve`]; what was reserved before stays.
+    pub async fn extend(&mut self, more: u64) -> Result<(), Error> {
+        if !self.meters.is_capped(self.meter) {
+            return Ok(());
+        }
+        let applying = self.meters.caps.load_full();
+        let caps = applying.get(self.meter.index()).map(Vec::as_slice).unwrap_or_default();
+        // Given back when one of them has no room.
+        let mut asked = Self::nothing(self.meters.clone(), self.meter);
+        for cap in caps {
+            let window = self.meters.ask(cap, more).await?;
+            asked.held.push(Held { cap: cap.clone(), window, amount: more });
+        }
+        self.day = asked.day;
+        for new in std::mem::take(&mut asked.held) {
+            match self.held.iter_mut().find(|held| Arc::ptr_eq(&held.cap, &new.cap) && held.window == new.window) {
+                Some(held) => held.amount = held.amount.saturating_add(new.amount),
+                None => self.held.push(new),
+            }
+        }
+        Ok(())
+    }
+
+    /// So much was used. What was used beyond what was reserved counts as well; of a level only the store knows what there is.
+    pub fn spend(&mut self, used: u64) {
+        if used == 0 || self.meter.sort() == Sort::Level {
+            return;
+        }
+        for cap in self.meters.caps.load().get(self.meter.index()).map(Vec::as_slice).unwrap_or_default() {
+            match self.held.iter_mut().rev().find(|held| Arc::ptr_eq(&held.cap, cap)) {
+                Some(held) => {
+                    let part = held.amount.min(used);
+                    held.amount -= part;
+                    held.cap.settle(part, used, held.window);
+                }
+                // One that was set meanwhile.
+                None => cap.charge(used, self.meters.clock.now_unix_ms()),
+            }
+        }
+        self.meters.counters.add(self.meter, used, self.day);
+    }
+
+    /// The work has ended and has used so much. The rest is given back.
+    pub fn settle(mut self, used: u64) {
+        self.spend(used);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        for held in &self.held {
+            held.cap.settle(held.amount, 0, held.window);
+        }
+    }
+}

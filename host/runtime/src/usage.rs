@@ -1,0 +1,112 @@
+//! What an invocation is charged: itself before it begins, its CPU time while it runs, the bytes of its answer as they leave. Where a cap applies, each
+//! is reserved first; where none does, nothing waits.
+
+use std::task::{Context, Poll, ready};
+
+use futures::future::BoxFuture;
+use tovuk_kernel::meters::Meter;
+use tovuk_resources::meters::{Bill, Charge, Error, gb_ms_at_most};
+
+use crate::failure::Failure;
+use crate::record::EventKind;
+
+/// CPU time that is reserved at a time, in ms.
+const SLICE_MS: u64 = 10;
+/// And where there is no more.
+const LEAST_MS: u64 = 1;
+
+/// An invocation that may begin.
+pub(crate) struct Beginning {
+    request: Charge,
+    /// For one that has a State object.
+    of_object: Option<Charge>,
+    purse: Purse,
+}
+
+/// Reserves what an invocation needs to begin. One that has a State object runs for `wall_ms` at the most.
+pub(crate) async fn begin(bill: &Bill, event: EventKind, wall_ms: u64) -> Result<Beginning, Failure> {
+    let request = bill.reserve(Meter::WorkerRequests, 1).await?;
+    let mut purse = Purse { bill: bill.clone(), charge: None, covered_ns: 0, refill: None, duration: None };
+    if bill.is_capped(Meter::WorkerCpuMs) {
+        purse.fill(slice(bill.clone()).await?, 0);
+    }
+    let mut of_object = None;
+    if matches!(event, EventKind::State | EventKind::Alarm) {
+        of_object = Some(bill.reserve(Meter::StateRequests, 1).await?);
+        let most = if bill.is_capped(Meter::StateDurationGbMilliseconds) { gb_ms_at_most(wall_ms) } else { 0 };
+        purse.duration = Some(bill.reserve(Meter::StateDurationGbMilliseconds, most).await?);
+    }
+    Ok(Beginning { request, of_object, purse })
+}
+
+impl Beginning {
+    /// It has begun, and is charged.
+    pub fn begun(self) -> Purse {
+        self.request.settle(1);
+        if let Some(charge) = self.of_object {
+            charge.settle(1);
+        }
+        self.purse
+    }
+}
+
+type Slice = (Charge, u64);
+
+async fn slice(bill: Bill) -> Result<Slice, Error> {
+    bill.reserve_some(Meter::WorkerCpuMs, SLICE_MS, LEAST_MS).await
+}
+
+/// The CPU time that a guest may use before more of it has to be reserved.
+pub(crate) struct Purse {
+    bill: Bill,
+    charge: Option<Charge>,
+    /// How much the invocation may have used, in ns.
+    covered_ns: u64,
+    refill: Option<BoxFuture<'static, Result<Slice, Error>>>,
+    /// How long it has a State object.
+    duration: Option<Charge>,
+}
+
+impl Purse {
+    fn fill(&mut self, (charge, ms): Slice, used_ns: u64) {
+        // What is left of the slice before, which is less than a ms, is given back.
+        self.charge = Some(charge);
+        self.covered_ns = used_ns.saturating_add(ms.saturating_mul(1_000_000));
+    }
+
+    /// Charges what was used.
+    pub fn spend(&mut self, ns: u64) {
+        let ms = self.bill.whole_cpu_ms(ns);
+        match &mut self.charge {
+            _ if ms == 0 => {}
+            Some(charge) => charge.spend(ms),
+            None => self.bill.charge(Meter::WorkerCpuMs, ms),
+        }
+    }
+
+    /// The guest has ended, so many ms after it was admitted.
+    pub fn ended(&mut self, wall_ms: u64) {
+        if let Some(duration) = self.duration.take() {
+            duration.settle(self.bill.whole_gb_ms(wall_ms));
+        }
+    }
+
+    /// Ready when a guest that has used so much may go on.
+    pub fn poll_covered(&mut self, used_ns: u64, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if self.refill.is_none() && (used_ns < self.covered_ns || !self.bill.is_capped(Meter::WorkerCpuMs)) {
+            return Poll::Ready(Ok(()));
+        }
+        let bill = &self.bill;
+        let refill = self.refill.get_or_insert_with(|| Box::pin(slice(bill.clone())));
+        let filled = ready!(refill.as_mut().poll(cx));
+        self.refill = None;
+        self.fill(filled?, used_ns);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Charges bytes of an answer, which may leave then.
+pub(crate) async fn send(bill: &Bill, bytes: u64) -> Result<(), Error> {
+    bill.reserve(Meter::WorkerTransferBytes, bytes).await?.settle(bytes);
+    Ok(())
+}

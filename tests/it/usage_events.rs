@@ -1,0 +1,109 @@
+//! What the host delivers, serves and builds by itself is charged and capped as requests are; what a cap holds up is not lost, and was no attempt.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tovuk_kernel::meters::Meter;
+use tovuk_runtime::outbound::{AddressPolicy, OutboundConfig};
+use tovuk_tests::{Gate, Operator, tar_gz};
+
+use crate::TOVUK;
+use crate::usage::{ask, cap_more, used};
+
+/// Lets time pass until it is so.
+async fn until(host: &Operator, holds: impl AsyncFn() -> bool) {
+    for _ in 0..600 {
+        if holds().await {
+            return;
+        }
+        host.clock.advance(Duration::from_secs(1));
+        let _ = tokio::time::timeout(Duration::from_millis(20), std::future::pending::<()>()).await;
+    }
+    panic!("it is not so after ten minutes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_a_cap_holds_is_no_attempt_and_comes_later() {
+    let host = Operator::start(TOVUK).await;
+    host.ok("POST", "/v1/services", Some(json!({"name": "shop"}))).await;
+    for (kind, body) in [("kv/namespaces", json!({"name": "SEEN"})), ("queues", json!({"name": "jobs", "maxBatchTimeoutSeconds": 0}))] {
+        host.ok("POST", &format!("/v1/services/shop/{kind}"), Some(body)).await;
+    }
+    host.deploy(&host.token, "shop", "queue", json!({"routes": ["/*"]})).await;
+    let queue = "/v1/services/shop/queues/jobs";
+    for meter in [Meter::WorkerRequests, Meter::QueueOperations] {
+        // One operation for the message itself.
+        cap_more(&host, meter, u64::from(meter == Meter::QueueOperations)).await;
+        host.ok("POST", &format!("{queue}/messages"), Some(json!({"body": meter.as_str()}))).await;
+        for _ in 0..20 {
+            host.clock.advance(Duration::from_secs(1));
+            let _ = tokio::time::timeout(Duration::from_millis(20), std::future::pending::<()>()).await;
+        }
+        let metrics = host.ok("GET", &format!("{queue}/metrics"), None).await;
+        assert!(metrics.to_string().contains("usage cap") || metrics.to_string().contains("cap of"), "why it is held: {metrics}");
+        host.ok("DELETE", &format!("/v1/usage/caps/{}/day", meter.as_str()), None).await;
+        let number = if meter == Meter::WorkerRequests { 1 } else { 2 };
+        let seen = format!("/v1/services/shop/kv/SEEN/values/jobs/{number}").replace("jobs/", "jobs%2F");
+        until(&host, async || host.ask("GET", &seen, None).await.status == 200).await;
+        let event: Value = serde_json::from_str(host.ok("GET", &seen, None).await["value"].as_str().unwrap()).unwrap();
+        assert_eq!(event["event"]["messages"][0]["attempts"], 1, "{event}");
+    }
+    // Two messages: each written, read and removed.
+    until(&host, async || used(&host, Some("shop"), Meter::QueueOperations).await == 6).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn static_files_and_builds_are_charged_and_capped() {
+    let host = Operator::start(TOVUK).await;
+    let files = tar_gz(&[("index.html", "<p>hello</p>")]);
+    let files = {
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD.encode(&files)
+    };
+    let body = json!({"service": "site", "config": {"kind": "static_frontend", "assets": "."}, "assets_archive_base64": files});
+    let deploy = async || {
+        let made = host.ok("POST", "/v1/deploy", Some(body.clone())).await;
+        host.built(&host.token, made["build_job"]["id"].as_str().unwrap()).await
+    };
+    assert_eq!(deploy().await["status"], "succeeded");
+    assert_eq!(used(&host, Some("site"), Meter::BuildMinutes).await, 1, "a minute that was begun");
+    assert_eq!(host.get("site", "/").await.text(), "<p>hello</p>");
+    assert_eq!(used(&host, Some("site"), Meter::StaticTransferBytes).await, 12);
+    cap_more(&host, Meter::StaticTransferBytes, 12).await;
+    assert_eq!(host.get("site", "/").await.status, 200);
+    let refused = host.get("site", "/").await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (429, "usage_cap_exceeded".to_owned()));
+    cap_more(&host, Meter::BuildMinutes, 0).await;
+    let build = deploy().await;
+    assert_eq!(build["status"], "failed", "{build}");
+    assert!(build["message"].as_str().unwrap().starts_with("usage_cap_exceeded"), "{build}");
+    assert_eq!(used(&host, None, Meter::BuildMinutes).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_is_charged_for_as_long_as_it_has_its_object() {
+    let host = Operator::with(TOVUK, |config| {
+        config.outbound = OutboundConfig { addresses: AddressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()] }, ..OutboundConfig::default() };
+    })
+    .await;
+    let gate = Gate::start().await;
+    let url = format!("http://127.0.0.1:{}", gate.port);
+    host.deploy(&host.token, "shop", "state", json!({"routes": ["/*"], "state": ["Room", "Log"], "outbound": [url]})).await;
+    let steps = json!([{"op": "gate", "url": format!("{url}/")}, {"op": "put", "key": "k", "value": "x"}]);
+    let call = json!([{"op": "call", "object": "a", "steps": steps}]);
+    let (answered, ()) = tokio::join!(ask(&host, "shop", "/", &call), async {
+        gate.arrived().await;
+        host.clock.advance(Duration::from_secs(10));
+        gate.pass();
+    });
+    assert_eq!((answered.status.as_u16(), &answered.json()[0]["status"]), (200, &json!(200)), "{}", answered.text());
+    let used = async |meter| used(&host, Some("shop"), meter).await;
+    // 10 s with 128 MB.
+    assert_eq!(used(Meter::StateDurationGbMilliseconds).await, 1_280);
+    assert_eq!((used(Meter::StateRequests).await, used(Meter::StateSqliteRowsWritten).await, used(Meter::WorkerRequests).await), (1, 1, 2));
+    // Less than a call may take.
+    cap_more(&host, Meter::StateDurationGbMilliseconds, 100).await;
+    let refused = ask(&host, "shop", "/", &call).await.json();
+    assert_eq!(refused[0]["error"], "usage_cap_exceeded", "{refused}");
+    assert_eq!(used(Meter::StateRequests).await, 1, "what was refused is free");
+}
