@@ -109,7 +109,11 @@ impl World {
             _ => json!({}),
         };
         let body = operation.method.has_body().then_some(body);
-        let query = if operation.name == "storage.delete" { "?path=none" } else { "" };
+        let query = match operation.name {
+            "storage.delete" => "?path=none",
+            _ if operation.streams => "?waitSeconds=0",
+            _ => "",
+        };
         self.host.api(operation.method.as_str(), &(self.path(operation) + query), token, body).await
     }
 }

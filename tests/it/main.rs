@@ -52,6 +52,7 @@ mod kill_objects;
 mod kv_worker;
 mod logs;
 mod objects;
+mod observe_logs;
 mod openapi;
 mod outbound;
 mod outcomes;

@@ -1,7 +1,7 @@
 //! What is said about an invocation when it has ended, and who is told.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tovuk_kernel::ids::{AccountId, ServiceId};
 
@@ -79,6 +79,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 8] =
+        [Self::Response, Self::Trap, Self::Cpu, Self::Memory, Self::Wall, Self::Refused, Self::Cancelled, Self::Failed];
+
     /// The name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -121,8 +125,12 @@ pub struct Record {
     pub outcome: Outcome,
     /// Why, where there is more to say; a trap has its backtrace here.
     pub detail: Option<String>,
+    /// When it got its number.
+    pub started: Instant,
     /// From its number to its last byte.
     pub duration: Duration,
+    /// How many invocations its chain had when it ended, itself included.
+    pub hops: u32,
     /// CPU time in ns, of making, running and dropping the instance; calls to other workers excluded.
     pub cpu_ns: u64,
     /// Fuel: what it executed, in units of the engine. Not time.

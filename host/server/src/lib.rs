@@ -10,4 +10,6 @@ pub mod domains;
 pub mod edge;
 pub mod listen;
 pub mod logs;
+pub mod metrics;
+pub mod observed;
 pub mod tls;

@@ -61,8 +61,13 @@ pub fn lines(page: &Value) -> String {
     if lines.is_empty() {
         return "no lines\n".to_owned();
     }
-    let field = |line: &Value, name: &str| one_line(line.get(name).and_then(Value::as_str).unwrap_or_default());
-    lines.iter().map(|line| format!("{} {:<10} {}\n", field(line, "timestamp"), field(line, "stream"), field(line, "message"))).collect()
+    lines.iter().map(line).collect()
+}
+
+/// A line of a log.
+pub fn line(line: &Value) -> String {
+    let field = |name: &str| one_line(line.get(name).and_then(Value::as_str).unwrap_or_default());
+    format!("{} {:<10} {}\n", field("timestamp"), field("stream"), field("message"))
 }
 
 /// Whether this could drive a terminal or turn the direction of writing. Line breaks and tabs could not.

@@ -49,6 +49,9 @@ pub struct Settings {
     /// Where plain HTTP is served, which sends browsers on to https and answers ACME
     #[arg(long, env = "TOVUK_LISTEN_HTTP", value_name = "ADDRESS")]
     pub listen_http: Option<SocketAddr>,
+    /// Where figures are served for Prometheus, with /healthz and /readyz; without a token, so choose who can reach it
+    #[arg(long, env = "TOVUK_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub metrics_listen: Option<SocketAddr>,
     /// The folder with everything that the host keeps [default: ./tovuk-data]
     #[arg(long, env = "TOVUK_DATA", value_name = "FOLDER")]
     pub data: Option<PathBuf>,
@@ -251,6 +254,7 @@ impl Settings {
         set(&mut host.listen, self.listen);
         set(&mut host.api_listen, self.api_listen);
         host.listen_http = self.listen_http;
+        host.metrics_listen = self.metrics_listen;
         set(&mut host.public_domain, self.public_domain);
         (host.public_url, host.api_url) = (self.public_url, self.api_url);
         set(&mut host.insecure_api, self.insecure_api);

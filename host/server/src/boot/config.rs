@@ -60,6 +60,8 @@ pub struct HostConfig {
     pub api_listen: SocketAddr,
     /// Where plain HTTP is sent on to https, if anywhere.
     pub listen_http: Option<SocketAddr>,
+    /// Where figures are served for Prometheus, if anywhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// The folder with everything that the host keeps.
     pub data: PathBuf,
     /// The domain under which services have names.
@@ -105,6 +107,7 @@ impl HostConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
             api_listen: SocketAddr::from(([127, 0, 0, 1], 8788)),
             listen_http: None,
+            metrics_listen: None,
             data,
             public_domain: "localhost".to_owned(),
             public_url: None,

@@ -31,6 +31,7 @@ use crate::edge::redirect::Redirect;
 use crate::edge::{Api, Audience};
 use crate::listen::{ListenConfig, Listening};
 use crate::logs;
+use crate::metrics::Operations;
 use crate::tls::acme::{Acme, HttpChallenges};
 use crate::tls::{CertificateFiles, CertificateStore, FileError, Tls};
 use open::{Opened, Parts};
@@ -98,6 +99,7 @@ pub struct Host {
     public: Listening,
     api: Listening,
     plain: Option<Listening>,
+    metrics: Option<Listening>,
     /// Watch their files while they exist.
     _certificates: Vec<CertificateFiles>,
     janitor: JoinHandle<()>,
@@ -116,6 +118,10 @@ impl Host {
         let public = bind(config.listen).await?;
         let api = bind(config.api_listen).await?;
         let plain = match config.listen_http {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        let metrics = match config.metrics_listen {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
@@ -168,6 +174,7 @@ impl Host {
             public: Listening::serve(public, edge, listen(tls)).map_err(serving)?,
             api: Listening::serve(api, control.clone(), listen(api_tls)).map_err(serving)?,
             plain: plain.map(|plain| Listening::serve(plain, redirect, listen(None))).transpose().map_err(serving)?,
+            metrics: metrics.map(|metrics| Listening::serve(metrics, Operations::new(control.clone()), listen(None))).transpose().map_err(serving)?,
             _certificates: certificates,
             janitor: tokio::spawn(janitor::run(control.clone())),
             drain_timeout: config.drain_timeout,
@@ -185,6 +192,11 @@ impl Host {
     /// Where the control API is.
     pub fn api_address(&self) -> SocketAddr {
         self.api.address()
+    }
+
+    /// Where figures are served, if they are.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(Listening::address)
     }
 
     /// What URLs that are given out begin with.
@@ -211,7 +223,12 @@ impl Host {
                 plain.stop().await;
             }
         };
-        tokio::join!(self.public.stop(), self.api.stop(), plain, self.control.drain_deliveries(self.drain_timeout));
+        let metrics = async {
+            if let Some(metrics) = self.metrics {
+                metrics.stop().await;
+            }
+        };
+        tokio::join!(self.public.stop(), self.api.stop(), plain, metrics, self.control.drain_deliveries(self.drain_timeout));
         self.control.close().await;
     }
 }

@@ -55,6 +55,8 @@ use crate::domains::{DnsRecord, Resolver, record_for};
 use crate::edge::routes::Routes;
 use crate::listen::{Answer, Peer};
 use crate::logs::Logs;
+use crate::metrics::Metrics;
+use crate::observed::Observed;
 use crate::tls::acme::Acme;
 
 /// How a control API is set up.
@@ -117,7 +119,7 @@ struct Inner {
     builds: Builds,
     deliveries: Deliveries,
     stores: Stores,
-    logs: Logs,
+    observed: Observed,
     config: ControlConfig,
     draining: AtomicBool,
     bodies: bodies::Bodies,
@@ -146,12 +148,12 @@ impl Records {
 
 impl Control {
     /// Opens the control database and puts on the air what was live.
-    pub async fn open(config: ControlConfig, vault: Vault, runtime: Runtime, stores: Stores, routes: Routes, logs: Logs) -> Result<Self, OpenError> {
+    pub async fn open(config: ControlConfig, vault: Vault, runtime: Runtime, stores: Stores, routes: Routes, observed: Observed) -> Result<Self, OpenError> {
         let path = config.data.join("control.db");
         let db = Database::open(&path, store::MIGRATIONS, Options::new(*b"tvkc"))?;
         check_key(&db, &vault, &path).await?;
         let tokens = Tokens::load(&db).await?;
-        let live = Live::new(runtime.clone(), routes, vault.clone(), logs.clone(), config.urls.clone(), config.acme.clone());
+        let live = Live::new(runtime.clone(), routes, vault.clone(), observed.logs.clone(), config.urls.clone(), config.acme.clone());
         let builds = Builds::new(config.builds.clone());
         let signer = Signer::new(&vault.derive_key(&[b"object urls"]));
         stores.objects.set_links(Links::new(config.urls.of_host(&config.urls.storage_host()), signer));
@@ -166,7 +168,7 @@ impl Control {
             builds,
             deliveries: Deliveries::new(),
             stores,
-            logs,
+            observed,
             config,
             draining: AtomicBool::new(false),
             bodies: bodies::Bodies::new(),
@@ -234,7 +236,11 @@ impl Control {
     }
 
     pub(crate) fn logs(&self) -> &Logs {
-        &self.0.logs
+        &self.0.observed.logs
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.observed.metrics
     }
 
     pub(crate) fn config(&self) -> &ControlConfig {
@@ -334,7 +340,7 @@ impl Control {
 
     /// Returns once every line that was logged until now can be read.
     pub async fn flush_logs(&self) {
-        self.0.logs.flush().await;
+        self.0.observed.logs.flush().await;
     }
 
     /// Ends builds where they can be begun again, and closes the databases.
@@ -344,7 +350,7 @@ impl Control {
         self.0.operations.wait().await;
         self.0.builds.stop().await;
         self.0.deliveries.stop().await;
-        self.0.logs.close().await;
+        self.0.observed.logs.close().await;
         self.0.stores.close().await;
         if let Err(error) = self.0.db.close().await {
             tracing::warn!("the control database was not closed cleanly: {error}");

@@ -89,6 +89,8 @@ struct Shared {
     config: Arc<Config>,
     services: DashMap<ServiceId, Arc<ServiceState>>,
     waiting: Arc<Waiting>,
+    /// Lines that were lost since the start.
+    dropped: AtomicU64,
     queue: mpsc::UnboundedSender<Message>,
 }
 
@@ -98,7 +100,7 @@ impl LogSink {
         // The bounds are counted in `Waiting`; other messages are few, at most one for each service and one for each that waits for an answer.
         let (queue, receiver) = mpsc::unbounded_channel();
         let waiting = Arc::<Waiting>::default();
-        (Self(Arc::new(Shared { clock, config, services: DashMap::new(), waiting: waiting.clone(), queue })), receiver, waiting)
+        (Self(Arc::new(Shared { clock, config, services: DashMap::new(), waiting: waiting.clone(), dropped: AtomicU64::new(0), queue })), receiver, waiting)
     }
 
     /// Queues a line to be written, or drops and counts it. Returns at once.
@@ -154,6 +156,11 @@ impl LogSink {
         state.redactor.store(None);
     }
 
+    /// Whether a service has been deleted.
+    pub(super) fn is_deleted(&self, service: &ServiceId) -> bool {
+        self.0.services.get(service).is_some_and(|state| state.is_deleted())
+    }
+
     /// False when nobody writes any more.
     pub(super) fn send(&self, message: Message) -> bool {
         self.0.queue.send(message).is_ok()
@@ -173,6 +180,7 @@ impl LogSink {
     }
 
     fn dropped(&self, state: Arc<ServiceState>, account: AccountId) {
+        self.0.dropped.fetch_add(1, Ordering::Relaxed);
         // Whoever drops the first sees to it that the count is written, by which time it may be larger.
         if state.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
             self.send(Message::Dropped(state, account));
@@ -193,6 +201,11 @@ impl LogSink {
             })
         };
         self.0.services.entry(service.clone()).or_insert_with(state).clone()
+    }
+
+    /// Lines that came faster than they could be written, since the start.
+    pub fn dropped_lines(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
     }
 
     /// The lines and bytes that wait to be written.

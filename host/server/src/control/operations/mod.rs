@@ -15,6 +15,7 @@ pub mod kv_bulk;
 pub mod kv_values;
 mod lists;
 pub mod login;
+pub mod logs;
 pub mod operator;
 pub mod queue_messages;
 pub mod queue_pull;
@@ -56,7 +57,9 @@ pub(super) fn all() -> Vec<Registered> {
     table![account::Show, account::Update, account::Activity, tokens::Create, tokens::List, tokens::Revoke, usage::Show];
     table![services::List, services::Create, services::Show, resources::ResourcesOf, services::Restart, services::Delete];
     table![deploys::Create, deploys::List, deploys::ListOfService, deploys::Show, deploys::Cancel, rollback::Rollback];
-    table![builds::Show, builds::Logs, builds::DeployLogs, builds::ServiceLogs];
+    table![builds::Show, logs::OfBuild, logs::OfDeploy, logs::OfService];
+    operations.extend([Registered::streaming::<logs::FollowBuild>(), Registered::streaming::<logs::FollowDeploy>()]);
+    operations.push(Registered::streaming::<logs::FollowService>());
     table![env::List, env::Set, env::Delete, bindings::Create, bindings::Delete];
     table![domains::List, domains::Add, domains::Verify, domains::Delete];
     table![kv::Create, kv::Delete, kv::Keys, kv::Get, kv::Put, kv::DeleteKey, kv_bulk::BulkGet, kv_bulk::BulkPut, kv_bulk::BulkDelete];
