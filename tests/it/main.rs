@@ -53,6 +53,8 @@ mod kv_worker;
 mod logs;
 mod objects;
 mod observe_logs;
+mod observe_metrics;
+mod observe_traces;
 mod openapi;
 mod outbound;
 mod outcomes;

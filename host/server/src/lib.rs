@@ -13,3 +13,4 @@ pub mod logs;
 pub mod metrics;
 pub mod observed;
 pub mod tls;
+pub mod traces;

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use tovuk_runtime::failure::Failure;
-use tovuk_runtime::record::{Identity, LogLine, Observer, Record};
+use tovuk_runtime::record::{Identity, LogLine, Observer, Operation, Record};
+use tovuk_runtime::trace::TraceId;
 
 use crate::logs::{LogSink, Logs};
 use crate::metrics::Metrics;
+use crate::traces::{TraceSink, Traces};
 
 /// What a host keeps of what happens.
 pub struct Observed {
@@ -14,12 +16,14 @@ pub struct Observed {
     pub logs: Logs,
     /// Figures.
     pub metrics: Metrics,
+    /// Which way requests went.
+    pub traces: Traces,
 }
 
 impl Observed {
     /// Tells all of them, and somebody who watches.
     pub(crate) fn observer(&self, shown: Option<Arc<dyn Observer>>) -> Told {
-        Told { logs: self.logs.sink(), metrics: self.metrics.clone(), shown }
+        Told { logs: self.logs.sink(), metrics: self.metrics.clone(), traces: self.traces.sink(), shown }
     }
 }
 
@@ -27,12 +31,14 @@ impl Observed {
 pub(crate) struct Told {
     logs: LogSink,
     metrics: Metrics,
+    traces: TraceSink,
     shown: Option<Arc<dyn Observer>>,
 }
 
 impl Observer for Told {
     fn invocation(&self, record: Record) {
         self.metrics.invocation(&record);
+        self.traces.invocation(&record);
         if let Some(shown) = &self.shown {
             shown.invocation(record.clone());
         }
@@ -52,5 +58,13 @@ impl Observer for Told {
         if let Some(shown) = &self.shown {
             shown.refused(service, failure);
         }
+    }
+
+    fn keeps(&self, trace: TraceId) -> bool {
+        self.traces.keeps(trace)
+    }
+
+    fn operation(&self, operation: Operation) {
+        self.traces.operation(&operation);
     }
 }

@@ -5,6 +5,7 @@ mod generic;
 mod services;
 mod sqlite;
 mod storage;
+mod traces;
 
 use std::io::IsTerminal;
 
@@ -50,6 +51,8 @@ pub fn of_operation(operation: &Operation, kind: &str, answer: &Value) -> String
         "storage.list" => storage::list(answer),
         "storage.download" => storage::url(answer),
         "storage.delete" => storage::deleted(answer),
+        "trace.show" => traces::show(answer),
+        "trace.list" => traces::list(answer),
         name if name.ends_with(".logs") => lines(answer),
         _ => generic(&of_kind(kind, answer)),
     }

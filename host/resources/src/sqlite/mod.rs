@@ -40,8 +40,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, oneshot};
-use tovuk_kernel::histogram::Durations;
 use tovuk_kernel::clock::Clock;
+use tovuk_kernel::histogram::Durations;
 use tovuk_kernel::limits;
 
 pub use billing::Payer;

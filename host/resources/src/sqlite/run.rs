@@ -62,7 +62,17 @@ impl Run {
         let deadline = until.map_or(deadline, |until| until.min(deadline));
         let watched = watchdog.watch(deadline.checked_add(WATCHDOG_GRACE).unwrap_or(deadline), link.interrupt.clone());
         let limited = Some(Limited::to(allowance.heap_bytes));
-        Self { allowance, started, deadline, bytes: 0, counts: Counts::default(), advice: Vec::new(), limited, _watched: watched, _observed: Observed(started) }
+        Self {
+            allowance,
+            started,
+            deadline,
+            bytes: 0,
+            counts: Counts::default(),
+            advice: Vec::new(),
+            limited,
+            _watched: watched,
+            _observed: Observed(started),
+        }
     }
 
     /// How long it has run, in ms.

@@ -14,6 +14,7 @@ use crate::domains::Nameservers;
 use crate::listen::ListenConfig;
 use crate::tls::TlsConfig;
 use crate::tls::acme::{AcmeConfig, Proof};
+use crate::traces::Otlp;
 
 /// Where the key comes from that seals secrets.
 #[derive(Clone)]
@@ -62,6 +63,8 @@ pub struct HostConfig {
     pub listen_http: Option<SocketAddr>,
     /// Where figures are served for Prometheus, if anywhere.
     pub metrics_listen: Option<SocketAddr>,
+    /// Where spans of traces are sent to, if anywhere.
+    pub otlp: Option<Otlp>,
     /// The folder with everything that the host keeps.
     pub data: PathBuf,
     /// The domain under which services have names.
@@ -108,6 +111,7 @@ impl HostConfig {
             api_listen: SocketAddr::from(([127, 0, 0, 1], 8788)),
             listen_http: None,
             metrics_listen: None,
+            otlp: None,
             data,
             public_domain: "localhost".to_owned(),
             public_url: None,

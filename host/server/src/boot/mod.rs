@@ -34,6 +34,7 @@ use crate::logs;
 use crate::metrics::Operations;
 use crate::tls::acme::{Acme, HttpChallenges};
 use crate::tls::{CertificateFiles, CertificateStore, FileError, Tls};
+use crate::traces;
 use open::{Opened, Parts};
 
 /// Why a host does not start.
@@ -79,6 +80,9 @@ pub enum StartError {
     /// The log store.
     #[error(transparent)]
     Logs(#[from] logs::Error),
+    /// The store of traces.
+    #[error(transparent)]
+    Traces(#[from] traces::Error),
     /// The engine.
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
@@ -159,6 +163,7 @@ impl Host {
             runtime: runtime_config(&config),
             objects: config.objects.clone().unwrap_or_else(|| open::objects_folder(&config.data)),
             observer: None,
+            otlp: config.otlp.clone(),
             audience: Audience::Public,
             api: Api::elsewhere,
         };

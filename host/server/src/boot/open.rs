@@ -23,6 +23,7 @@ use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::observed::Observed;
 use crate::tls::acme::Acme;
+use crate::traces::{self, Otlp, Traces};
 
 /// In what one host differs from another.
 pub(super) struct Parts {
@@ -39,6 +40,8 @@ pub(super) struct Parts {
     pub objects: Place,
     /// Who is told what happens, besides the host itself.
     pub observer: Option<Arc<dyn Observer>>,
+    /// Where spans are sent to, besides being kept.
+    pub otlp: Option<Otlp>,
     pub audience: Audience,
     /// How the front door knows the control API.
     pub api: fn(Control) -> Api,
@@ -53,7 +56,8 @@ pub(super) struct Opened {
 /// Opens a host and puts on the air what was live.
 pub(super) async fn open(parts: Parts, compiler: Compiler, clock: Clock) -> Result<Opened, StartError> {
     let logs = Logs::open(&parts.data, clock.clone())?;
-    let observed = Observed { logs, metrics: Metrics::new(clock.clone()) };
+    let traces = Traces::open_with(&parts.data, clock.clone(), traces::Config { otlp: parts.otlp, ..traces::Config::default() })?;
+    let observed = Observed { logs, metrics: Metrics::new(clock.clone()), traces };
     let observer = Arc::new(observed.observer(parts.observer));
     let stores = Stores::open(&parts.data, &parts.objects, &clock).await?;
     let runtime = Runtime::new(parts.runtime, compiler, clock, observer, Some(stores.clone()))?;

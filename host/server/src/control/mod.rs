@@ -58,6 +58,7 @@ use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::observed::Observed;
 use crate::tls::acme::Acme;
+use crate::traces::Traces;
 
 /// How a control API is set up.
 pub struct ControlConfig {
@@ -148,7 +149,14 @@ impl Records {
 
 impl Control {
     /// Opens the control database and puts on the air what was live.
-    pub async fn open(config: ControlConfig, vault: Vault, runtime: Runtime, stores: Stores, routes: Routes, observed: Observed) -> Result<Self, OpenError> {
+    pub async fn open(
+        config: ControlConfig,
+        vault: Vault,
+        runtime: Runtime,
+        stores: Stores,
+        routes: Routes,
+        observed: Observed,
+    ) -> Result<Self, OpenError> {
         let path = config.data.join("control.db");
         let db = Database::open(&path, store::MIGRATIONS, Options::new(*b"tvkc"))?;
         check_key(&db, &vault, &path).await?;
@@ -237,6 +245,10 @@ impl Control {
 
     pub(crate) fn logs(&self) -> &Logs {
         &self.0.observed.logs
+    }
+
+    pub(crate) fn traces(&self) -> &Traces {
+        &self.0.observed.traces
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -338,9 +350,10 @@ impl Control {
         self.clock().timeout(timeout, self.0.deliveries.finished()).await;
     }
 
-    /// Returns once every line that was logged until now can be read.
+    /// Returns once every line and every span that was told until now can be read.
     pub async fn flush_logs(&self) {
         self.0.observed.logs.flush().await;
+        self.0.observed.traces.flush().await;
     }
 
     /// Ends builds where they can be begun again, and closes the databases.
@@ -351,6 +364,7 @@ impl Control {
         self.0.builds.stop().await;
         self.0.deliveries.stop().await;
         self.0.observed.logs.close().await;
+        self.0.observed.traces.close().await;
         self.0.stores.close().await;
         if let Err(error) = self.0.db.close().await {
             tracing::warn!("the control database was not closed cleanly: {error}");

@@ -80,6 +80,9 @@ pub(crate) async fn removed(control: &Control, air: Air<'_>, removed: Vec<Remove
     drop(air);
     for Removed { service, .. } in &removed {
         control.metrics().forget(&service.service_id());
+        if let Err(error) = control.traces().delete_service(&service.service_id()).await {
+            tracing::warn!("traces of {} are left until they are old: {error}", service.service_id());
+        }
         if let Err(error) = control.logs().delete_service(&service.service_id()).await {
             tracing::warn!("the log of {} could not be deleted: {error}", service.service_id());
         }

@@ -95,9 +95,7 @@ impl Following {
             if !lines.is_empty() {
                 return Ok(Some(lines));
             }
-            if !has_more
-                && let Some(changed) = &mut self.changed
-            {
+            if !has_more && let Some(changed) = &mut self.changed {
                 // The sender lives in the store, which this handle keeps.
                 let _ = changed.changed().await;
             }

@@ -153,7 +153,10 @@ impl Filter {
             return Ok(false);
         }
         let Some(wanted) = self.outcome else { return Ok(true) };
-        let outcome = row.get_ref(8)?.as_str_or_null().map_err(|error| database::rusqlite::Error::FromSqlConversionFailure(8, database::rusqlite::types::Type::Text, error.into()))?;
+        let outcome = row
+            .get_ref(8)?
+            .as_str_or_null()
+            .map_err(|error| database::rusqlite::Error::FromSqlConversionFailure(8, database::rusqlite::types::Type::Text, error.into()))?;
         Ok(outcome.is_some_and(|outcome| match wanted {
             Ending::As(wanted) => outcome == wanted.as_str(),
             Ending::Failing => outcome != Outcome::Response.as_str(),

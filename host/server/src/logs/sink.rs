@@ -100,7 +100,11 @@ impl LogSink {
         // The bounds are counted in `Waiting`; other messages are few, at most one for each service and one for each that waits for an answer.
         let (queue, receiver) = mpsc::unbounded_channel();
         let waiting = Arc::<Waiting>::default();
-        (Self(Arc::new(Shared { clock, config, services: DashMap::new(), waiting: waiting.clone(), dropped: AtomicU64::new(0), queue })), receiver, waiting)
+        (
+            Self(Arc::new(Shared { clock, config, services: DashMap::new(), waiting: waiting.clone(), dropped: AtomicU64::new(0), queue })),
+            receiver,
+            waiting,
+        )
     }
 
     /// Queues a line to be written, or drops and counts it. Returns at once.

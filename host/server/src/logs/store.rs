@@ -20,7 +20,8 @@ const LINE_BYTES: i64 = 128;
 const IDS_PER_MS: i64 = 1 << 20;
 
 /// A service without a name has been deleted, and is removed with its lines in the background.
-pub(super) const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE services (
         number INTEGER PRIMARY KEY,
         service TEXT UNIQUE,
@@ -52,9 +53,11 @@ pub(super) const MIGRATIONS: &[&str] = &["
     CREATE INDEX lines_by_service ON lines (service);
     CREATE INDEX lines_by_deploy ON lines (service, deploy) WHERE deploy IS NOT NULL;
     CREATE INDEX lines_by_build ON lines (service, build) WHERE build IS NOT NULL;
-", "
+",
+    "
     ALTER TABLE lines ADD COLUMN hops INTEGER;
-"];
+",
+];
 
 /// A line that is ready to be written.
 pub(super) struct Row {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Mutex;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use tovuk_kernel::histogram::{BOUNDS_US, Durations};
@@ -43,6 +43,19 @@ impl Figure {
             Self::Counter(_) | Self::Seconds(_) => MetricType::Counter,
             Self::Gauge(_) => MetricType::Gauge,
             Self::Durations(_) => MetricType::Histogram,
+        }
+    }
+
+    fn encode(self, series: &mut MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        match self {
+            Self::Counter(count) => series.encode_counter::<NoLabelSet, _, f64>(&count, None),
+            Self::Seconds(seconds) => series.encode_counter::<NoLabelSet, _, f64>(&seconds, None),
+            Self::Gauge(value) => series.encode_gauge(&value),
+            Self::Durations(durations) => {
+                let bounds = BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
+                let buckets: Vec<_> = bounds.zip(durations.buckets).collect();
+                series.encode_histogram::<NoLabelSet>(durations.sum_us as f64 / 1e6, durations.count(), &buckets, None)
+            }
         }
     }
 }
@@ -129,6 +142,18 @@ fn of_host(control: &Control, families: &mut Vec<Family>) {
     add("tovuk_log_write_failures", "Batches of log lines that could not be written", alone(Figure::Counter(logs.failures)));
     add("tovuk_log_followers", "Clients that follow a log", alone(gauge(logs.followers)));
 
+    let traces = control.traces().counts();
+    let spans = [
+        ("written", traces.written),
+        ("left_out", traces.left_out),
+        ("dropped", traces.dropped),
+        ("exported", traces.exported),
+        ("export_lost", traces.export_lost),
+    ];
+    let spans = spans.map(|(result, count)| (result, Figure::Counter(count)));
+    add("tovuk_trace_spans", "Spans that came, and what has become of them", kinds("result", &spans));
+    add("tovuk_trace_level", "One trace in two to the power of this is kept", alone(Figure::Gauge(traces.level.into())));
+
     add("tovuk_draining", "1 while the node takes nothing new", alone(Figure::Gauge(control.is_draining().into())));
     add("tovuk_build_info", "The version of the host", vec![(labels(&[("version", env!("CARGO_PKG_VERSION"))]), Figure::Gauge(1))]);
     let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
@@ -155,16 +180,9 @@ impl Collector for Figures {
             let Some((_, first)) = family.series.first() else { continue };
             let mut metric = encoder.encode_descriptor(family.name, family.help, None, first.kind())?;
             for (labels, figure) in &family.series {
-                let mut series = metric.encode_family(labels)?;
-                match figure {
-                    Figure::Counter(count) => series.encode_counter::<NoLabelSet, _, f64>(count, None)?,
-                    Figure::Seconds(seconds) => series.encode_counter::<NoLabelSet, _, f64>(seconds, None)?,
-                    Figure::Gauge(value) => series.encode_gauge(value)?,
-                    Figure::Durations(durations) => {
-                        let bounds = BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::MAX]);
-                        let buckets: Vec<_> = bounds.zip(durations.buckets).collect();
-                        series.encode_histogram::<NoLabelSet>(durations.sum_us as f64 / 1e6, durations.count(), &buckets, None)?;
-                    }
+                match labels.is_empty() {
+                    true => figure.encode(&mut metric)?,
+                    false => figure.encode(&mut metric.encode_family(labels)?)?,
                 }
             }
         }

@@ -72,6 +72,20 @@ pub struct Lately {
     pub seconds: f64,
 }
 
+impl Lately {
+    /// Nothing, of no service.
+    pub(crate) fn nothing() -> Self {
+        let identity = Identity { id: "".into(), name: "".into(), slug: "".into(), account: "".into() };
+        Self { identity, totals: Totals::default(), seconds: 1.0 }
+    }
+
+    /// What was done besides, within the same time.
+    pub(crate) fn and(mut self, other: &Self) -> Self {
+        (self.totals, self.seconds) = (self.totals.and(&other.totals), other.seconds);
+        self
+    }
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -41,8 +41,9 @@ macro_rules! log {
         }
 
         impl Request for $page {
-            const OPERATION: Operation =
-                Operation::new(concat!($names, ".logs"), Method::Get, concat!($path, "/logs"), concat!("Read ", $what)).described($about).errors($errors);
+            const OPERATION: Operation = Operation::new(concat!($names, ".logs"), Method::Get, concat!($path, "/logs"), concat!("Read ", $what))
+                .described($about)
+                .errors($errors);
             type Response = Page;
         }
 
@@ -149,6 +150,8 @@ struct Follower {
     following: Following,
     /// On the clock's monotonic scale.
     ends_ms: u64,
+    /// When it was last looked whether the token still lets its owner in.
+    checked_ms: u64,
     /// What was there at the beginning has been sent.
     begun: bool,
 }
@@ -156,8 +159,9 @@ struct Follower {
 fn follow(control: Control, caller: Caller, subject: Subject, query: &Query, seconds: Option<u32>) -> Result<Body, Refusal> {
     let seconds = seconds.unwrap_or(LOG_FOLLOW_SECONDS_MAX).min(LOG_FOLLOW_SECONDS_MAX);
     let following = control.logs().follow(caller.account_number(), subject, query)?;
-    let ends_ms = control.clock().monotonic_ms() + u64::from(seconds) * 1_000;
-    let follower = Follower { control, caller, following, ends_ms, begun: false };
+    let checked_ms = control.clock().monotonic_ms();
+    let ends_ms = checked_ms + u64::from(seconds) * 1_000;
+    let follower = Follower { control, caller, following, ends_ms, checked_ms, begun: false };
     let frames = stream::try_unfold(follower, |mut follower| async move {
         match follower.next().await {
             Ok(Next::Lines(bytes)) => Ok(Some((Frame::data(bytes), follower))),
@@ -186,9 +190,15 @@ impl Follower {
             () = stopping => return Ok(Next::End),
             () = clock.sleep(left.min(ALIVE_EVERY)) => None,
         };
-        match lines {
+        let now_ms = clock.monotonic_ms();
+        if Duration::from_millis(now_ms.saturating_sub(self.checked_ms)) >= ALIVE_EVERY {
             // Whoever asked may have lost the right to meanwhile.
-            _ if !self.control.tokens().is_valid(&self.caller, self.control.now_ms()) => Ok(Next::End),
+            if !self.control.tokens().is_valid(&self.caller, self.control.now_ms()) {
+                return Ok(Next::End);
+            }
+            self.checked_ms = now_ms;
+        }
+        match lines {
             Some(None) => Ok(Next::End),
             Some(Some(lines)) => Ok(written(&lines)),
             None if left <= ALIVE_EVERY => Ok(Next::End),

@@ -34,6 +34,7 @@ pub mod state_values;
 pub mod storage;
 mod storage_parts;
 pub mod tokens;
+pub mod traces;
 pub mod usage;
 
 use rusqlite::Connection;
@@ -60,6 +61,7 @@ pub(super) fn all() -> Vec<Registered> {
     table![builds::Show, logs::OfBuild, logs::OfDeploy, logs::OfService];
     operations.extend([Registered::streaming::<logs::FollowBuild>(), Registered::streaming::<logs::FollowDeploy>()]);
     operations.push(Registered::streaming::<logs::FollowService>());
+    table![traces::List, traces::Show, traces::Top, traces::TopOfHost];
     table![env::List, env::Set, env::Delete, bindings::Create, bindings::Delete];
     table![domains::List, domains::Add, domains::Verify, domains::Delete];
     table![kv::Create, kv::Delete, kv::Keys, kv::Get, kv::Put, kv::DeleteKey, kv_bulk::BulkGet, kv_bulk::BulkPut, kv_bulk::BulkDelete];
