@@ -53,12 +53,15 @@ async fn a_request_and_all_that_it_caused_are_one_trace() {
 #[tokio::test(flavor = "multi_thread")]
 async fn operations_on_data_are_spans_and_the_command_draws_them() {
     let host = Operator::start(TOVUK).await;
+    host.ok("POST", "/v1/services", Some(json!({"name": "shop"}))).await;
+    host.secret(&host.token, "shop", "KEY", "hunter2-hunter2").await;
     host.deploy(&host.token, "shop", "kv", json!({"routes": ["/*"], "kv": ["CACHE"]})).await;
-    traced(&host, "shop", "/get/key").await;
+    assert_eq!(traced(&host, "shop", "/get/hunter2-hunter2").await, 200);
     let shown = host.ok("GET", &format!("/v1/traces/{TRACE}"), None).await;
     let read = spans(&shown);
     assert!(read.iter().any(|(kind, service, name)| kind.starts_with("kv.") && service == "shop" && name == "CACHE"), "{shown}");
     let list = shown["spans"].as_array().unwrap();
+    assert_eq!(list[0]["name"], "GET /get/[secret KEY]");
     assert!(list[1..].iter().all(|span| span["parent_span_id"] == list[0]["span_id"]), "{shown}");
     let drawn = host.line(&format!("tovuk trace {TRACE}")).ok().stdout;
     assert!(drawn.contains("└ kv.") && drawn.contains("CACHE") && drawn.contains('█') && drawn.contains("cpu "), "{drawn}");

@@ -23,7 +23,7 @@ pub struct Observed {
 impl Observed {
     /// Tells all of them, and somebody who watches.
     pub(crate) fn observer(&self, shown: Option<Arc<dyn Observer>>) -> Told {
-        Told { logs: self.logs.sink(), metrics: self.metrics.clone(), traces: self.traces.sink(), shown }
+        Told { logs: self.logs.sink(), metrics: self.metrics.clone(), traces: self.traces.sink().without_secrets(self.logs.sink()), shown }
     }
 }
 

@@ -3,6 +3,7 @@
 //! The bounds are two, on lines and on bytes, and each holds for all services together and, smaller, for each: whoever floods the log loses its own
 //! lines, and the others have room.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -40,6 +41,15 @@ pub(super) struct ServiceState {
 }
 
 impl ServiceState {
+    fn cleared(&self, text: String) -> String {
+        let redactor = self.redactor.load();
+        let redacted = redactor.as_ref().and_then(|redactor| match redactor.redact(&text) {
+            Cow::Owned(redacted) => Some(redacted),
+            Cow::Borrowed(_) => None,
+        });
+        redacted.unwrap_or(text)
+    }
+
     pub fn is_deleted(&self) -> bool {
         self.deleted.load(Ordering::Acquire)
     }
@@ -133,6 +143,14 @@ impl LogSink {
         Ok(())
     }
 
+    /// The text without secrets of the service.
+    pub(crate) fn cleared(&self, service: &ServiceId, text: String) -> String {
+        match self.0.services.get(service) {
+            Some(state) => state.cleared(text),
+            None => text,
+        }
+    }
+
     /// The line as it is to be written; `None` when its service has been deleted.
     pub(super) fn row(&self, line: Line) -> Option<Row> {
         let state = self.state(&line.service);
@@ -143,11 +161,7 @@ impl LogSink {
         if state.is_deleted() {
             return None;
         }
-        if let Some(redactor) = &*state.redactor.load()
-            && let std::borrow::Cow::Owned(redacted) = redactor.redact(&line.message)
-        {
-            line.message = redacted;
-        }
+        line.message = state.cleared(line.message);
         // Not before, or half a secret could be left at the end.
         line::cut(&mut line.message);
         Some(Row { line, at_ms: self.0.clock.now_unix_ms(), state })

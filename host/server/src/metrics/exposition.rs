@@ -20,13 +20,14 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 const OTHER: &str = "other";
 
 type Labels = Vec<(&'static str, String)>;
+type Series = Vec<(Labels, Figure)>;
 
 /// One name with all its series.
 #[derive(Debug)]
 struct Family {
     name: &'static str,
     help: &'static str,
-    series: Vec<(Labels, Figure)>,
+    series: Series,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +81,7 @@ fn of_services(metrics: &Metrics) -> Vec<Family> {
     let (named, other) = metrics.export();
     let services: Vec<(String, Totals)> =
         named.into_iter().map(|(slug, totals)| (slug.to_string(), totals)).chain([(OTHER.to_owned(), other)]).collect();
-    let family = |name, help, of: &dyn Fn(&str, &Totals) -> Vec<(Labels, Figure)>| Family {
+    let family = |name, help, of: &dyn Fn(&str, &Totals) -> Series| Family {
         name,
         help,
         series: services.iter().flat_map(|(service, totals)| of(service, totals)).collect(),
@@ -112,7 +113,7 @@ fn of_services(metrics: &Metrics) -> Vec<Family> {
 
 fn of_host(control: &Control, families: &mut Vec<Family>) {
     let runtime = control.runtime();
-    let mut add = |name, help, series: Vec<(Labels, Figure)>| families.push(Family { name, help, series });
+    let mut add = |name, help, series: Series| families.push(Family { name, help, series });
     let alone = |figure| vec![(Labels::new(), figure)];
     let kinds = |label, of: &[(&str, Figure)]| of.iter().map(|(kind, figure)| (labels(&[(label, *kind)]), *figure)).collect::<Vec<_>>();
     let gauge = |count: usize| Figure::Gauge(count as u64);

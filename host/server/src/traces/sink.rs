@@ -6,13 +6,15 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 use tovuk_kernel::clock::Clock;
+use tovuk_kernel::ids::ServiceId;
 use tovuk_resources::database::Database;
 use tovuk_runtime::record::{Operation, Outcome, Record};
 use tovuk_runtime::trace::TraceId;
 
 use super::otlp::{Exporter, Sent};
-use super::store::{self, Ids};
+use super::store::{self, Ids, short};
 use super::{Config, Row};
+use crate::logs::LogSink;
 
 /// Spans of one transaction.
 const BATCH_MAX: usize = 4_096;
@@ -50,6 +52,8 @@ pub struct Counts {
 pub struct TraceSink {
     queue: mpsc::UnboundedSender<Message>,
     state: Arc<State>,
+    /// Knows the secrets that are to be in no span.
+    secrets: Option<LogSink>,
 }
 
 /// What the sink and the task that writes share.
@@ -89,7 +93,14 @@ impl TraceSink {
             origin: Instant::now(),
             origin_us: AtomicI64::new(unix_us(&clock)),
         };
-        (Self { queue, state: Arc::new(state) }, receiver)
+        (Self { queue, state: Arc::new(state), secrets: None }, receiver)
+    }
+
+    /// The same, which keeps secrets out as the log does.
+    #[must_use]
+    pub fn without_secrets(mut self, logs: LogSink) -> Self {
+        self.secrets = Some(logs);
+        self
     }
 
     /// Whether spans of this trace are kept now.
@@ -108,7 +119,7 @@ impl TraceSink {
         let has_room = self.state.waiting.load(Ordering::Relaxed) < self.state.queue_max / 2;
         if self.samples(record.trace) || (is_failure && has_room) {
             let start_us = self.state.start_us(record.started);
-            self.put(Row::of_invocation(record, start_us));
+            self.put(&record.target.id, Row::of_invocation(record, start_us));
         } else {
             self.state.left_out.fetch_add(1, Ordering::Relaxed);
         }
@@ -118,7 +129,7 @@ impl TraceSink {
     pub fn operation(&self, operation: &Operation) {
         if self.samples(operation.trace) {
             let start_us = self.state.start_us(operation.started);
-            self.put(Row::of_operation(operation, start_us));
+            self.put(&operation.service.id, Row::of_operation(operation, start_us));
         }
     }
 
@@ -131,7 +142,11 @@ impl TraceSink {
         keeps
     }
 
-    fn put(&self, row: Row) {
+    fn put(&self, service: &ServiceId, mut row: Row) {
+        row.what = short(match &self.secrets {
+            Some(secrets) => secrets.cleared(service, row.what),
+            None => row.what,
+        });
         let shared = &self.state;
         let room = shared.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| (waiting < shared.queue_max).then_some(waiting + 1));
         if room.is_err() || !self.send(Message::Span(row)) {

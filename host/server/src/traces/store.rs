@@ -73,7 +73,8 @@ fn us(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-fn short(mut text: String) -> String {
+/// The text, or its beginning. Not before secrets are gone from it, or half of one could be left at the end.
+pub(super) fn short(mut text: String) -> String {
     if text.len() > TEXT_BYTES_MAX {
         text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
         text.push('…');
@@ -82,6 +83,7 @@ fn short(mut text: String) -> String {
 }
 
 impl Row {
+    /// The span of an invocation. Its text is as long as it is, and may have secrets.
     pub(super) fn of_invocation(record: &Record, start_us: i64) -> Self {
         let what = match record.event {
             EventKind::Http | EventKind::Binding | EventKind::State => format!("{} {}", record.method, record.path),
@@ -95,7 +97,7 @@ impl Row {
             service: record.target.id.as_str().to_owned(),
             name: record.target.name.to_string(),
             kind: record.event.as_str(),
-            what: short(what),
+            what,
             start_us,
             duration_us: us(record.duration),
             ended: Some(Ended {
@@ -116,7 +118,7 @@ impl Row {
             service: operation.service.id.as_str().to_owned(),
             name: operation.service.name.to_string(),
             kind: operation.kind,
-            what: short(operation.subject.clone()),
+            what: operation.subject.clone(),
             start_us,
             duration_us: us(operation.duration),
             ended: None,
