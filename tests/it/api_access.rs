@@ -49,6 +49,11 @@ impl World {
         let (shop_worker, auth_worker) = (worker("shop").await, worker("auth").await);
         assert!(shop_worker.starts_with("tovuk_runtime_"), "{shop_worker}");
         host.ok("PUT", "/v1/operator/accounts/carol/suspended", None).await;
+        let trace = host.get("shop", "/env/TOVUK_SERVICE_ID").await;
+        assert_eq!(trace.status, 200);
+        host.host.control().flush_logs().await;
+        let traces = host.ok_as(&alice, "GET", "/v1/services/shop/traces", None).await;
+        let trace = traces["traces"][0]["trace_id"].as_str().unwrap().to_owned();
         let id = |value: &Value| value.as_str().unwrap().to_owned();
         let ids = vec![
             ("service", id(&deployed["service"]["id"])),
@@ -66,6 +71,7 @@ impl World {
             ("queue", "ALICES_QUEUE".to_owned()),
             ("database", "ALICES_DB".to_owned()),
             ("backup", "sqlite_backup_1".to_owned()),
+            ("trace", trace),
         ];
         let completed_parts = store(&host, &alice).await;
         Self { completed_parts, read: id(&read["token"]), host, alice, bob, suspended, shop_worker, auth_worker, ids }
@@ -116,7 +122,11 @@ impl World {
             _ => json!({}),
         };
         let body = operation.method.has_body().then_some(body);
-        let query = if operation.name == "storage.delete" { "?path=none" } else { "" };
+        let query = match operation.name {
+            "storage.delete" => "?path=none",
+            _ if operation.streams => "?waitSeconds=0",
+            _ => "",
+        };
         self.host.api(operation.method.as_str(), &(self.path(operation) + query), token, body).await
     }
 }

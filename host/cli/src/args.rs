@@ -13,6 +13,7 @@ use crate::logs::LogsArgs;
 use crate::reference::{CompletionsArgs, ManArgs};
 use crate::serve::Settings;
 use crate::session::ClientArgs;
+use crate::top::TopArgs;
 
 /// Runs WebAssembly workers: on this machine as in production.
 #[derive(Debug, Parser)]
@@ -50,6 +51,8 @@ pub enum Command {
     Deploy(DeployArgs),
     /// Show the log of a service, a build or a deploy
     Logs(LogsArgs),
+    /// Show what services do right now: rates, errors, CPU time, latency
+    Top(TopArgs),
     /// Log in to a host, and keep the token for it
     Login(LoginArgs),
     /// Forget the token of a host

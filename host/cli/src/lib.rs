@@ -23,6 +23,7 @@ pub mod session;
 pub mod storage;
 mod suggest;
 pub mod toolchain;
+pub mod top;
 pub mod watch;
 mod words;
 
@@ -92,6 +93,7 @@ fn run(matches: &ArgMatches, client: &ClientArgs) -> anyhow::Result<ExitCode> {
         Command::Check(args) => in_runtime(check::run(args, client.json)),
         Command::Deploy(args) => in_runtime(deploy::run(args, client)),
         Command::Logs(args) => in_runtime(logs::run(args, client)),
+        Command::Top(args) => in_runtime(top::run(args, client)),
         Command::Login(args) => in_runtime(login::run(args, client)),
         Command::Logout => login::out(client),
         Command::Doctor => in_runtime(doctor::run(client)),

@@ -63,6 +63,7 @@ codes! {
     API_ROUTE_NOT_FOUND = 404 "api_route_not_found" Caller false "The API has no such route." "See `GET /openapi.json` of this host for its routes.";
     ACCOUNT_NOT_FOUND = 404 "account_not_found" Caller false "There is no such account." "Run `tovuk operator account list`.";
     TOKEN_NOT_FOUND = 404 "token_not_found" Caller false "There is no such token." "Run `tovuk token list`.";
+    TRACE_NOT_FOUND = 404 "trace_not_found" Caller false "There is no such trace." "Run `tovuk traces --service <service>`. Traces are kept for a day; under load only some are kept.";
     DEPLOY_NOT_FOUND = 404 "deploy_not_found" Caller false "There is no such deploy." "Run `tovuk deploy list`.";
     BUILD_NOT_FOUND = 404 "build_not_found" Caller false "There is no such build." "Run `tovuk deploy list`; each deploy names its build.";
     ENV_NOT_FOUND = 404 "env_not_found" Caller false "There is no such secret." "Run `tovuk env list --service <service>`.";

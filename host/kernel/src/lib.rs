@@ -5,6 +5,7 @@ pub mod archive;
 pub mod clock;
 pub mod codes;
 pub mod error;
+pub mod histogram;
 pub mod ids;
 pub mod limits;
 pub mod meters;

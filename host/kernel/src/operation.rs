@@ -79,6 +79,8 @@ pub struct Operation {
     pub meters: &'static [Meter],
     /// Its commands, if it has any.
     pub commands: &'static [Command],
+    /// Whether its answer goes on: a JSON object for each line.
+    pub streams: bool,
 }
 
 /// Largest body of an operation that does not say otherwise, in bytes.
@@ -99,6 +101,7 @@ impl Operation {
             errors: &[],
             meters: &[],
             commands: &[],
+            streams: false,
         }
     }
 
@@ -142,6 +145,17 @@ impl Operation {
     pub const fn commands(mut self, commands: &'static [Command]) -> Self {
         self.commands = commands;
         self
+    }
+
+    /// Whose answer goes on: a JSON object for each line.
+    pub const fn streams(mut self) -> Self {
+        self.streams = true;
+        self
+    }
+
+    /// The type of what it answers with.
+    pub fn content_type(&self) -> &'static str {
+        if self.streams { "application/x-ndjson" } else { "application/json" }
     }
 
     /// The fields that come from the path, in its order.

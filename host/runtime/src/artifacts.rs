@@ -9,12 +9,14 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use dashmap::DashSet;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tovuk_kernel::histogram::{Durations, Histogram};
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
@@ -96,6 +98,7 @@ struct Manifest {
 pub struct Artifacts {
     store: Arc<Store>,
     compiler: Compiler,
+    cold_loads: Histogram,
 }
 
 struct Store {
@@ -118,7 +121,7 @@ impl Artifacts {
         let compatibility = compile::compatibility(&engine);
         let loaded = Cache::builder().max_capacity(loaded_max).eviction_policy(EvictionPolicy::lru()).build();
         let store = Store { folder, engine, linker, compatibility, loaded, checked: DashSet::new(), writing: RwLock::default() };
-        Ok(Self { store: Arc::new(store), compiler })
+        Ok(Self { store: Arc::new(store), compiler, cold_loads: Histogram::new() })
     }
 
     /// Compiles a component unless its code is stored, and stores both.
@@ -176,7 +179,15 @@ impl Artifacts {
             return Ok(worker);
         }
         let id = id.clone();
-        self.beside(move |store| store.load(&id)).await
+        let started = Instant::now();
+        let worker = self.beside(move |store| store.load(&id)).await;
+        self.cold_loads.observe(started.elapsed());
+        worker
+    }
+
+    /// How long invocations waited for components that were not loaded.
+    pub fn cold_loads(&self) -> Durations {
+        self.cold_loads.read()
     }
 
     /// How many components are loaded.

@@ -19,6 +19,7 @@ use crate::invoke::{Budget, Event};
 use crate::objects::ObjectName;
 use crate::outbound::{Caller, OutboundError};
 use crate::record::Outcome;
+use crate::spans;
 
 /// Why a call was not made or brought no response. The variants are those of the WIT.
 #[derive(Debug)]
@@ -59,6 +60,7 @@ pub(crate) async fn by_url(caller: &Arc<Invocation>, request: Request<Body>) -> 
                 let mut request = with_trace(caller, request);
                 // For operations on State objects that the API runs.
                 request.extensions_mut().insert(caller.holds.clone());
+                let _span = spans::begin(caller, "own-host", authority.as_str());
                 // It may be another account's service, so it is answered like anybody outside.
                 Ok(door.enter(request, Budget::call(caller.clone())).await)
             }
@@ -165,6 +167,8 @@ pub fn json(status: u16, body: impl Into<bytes::Bytes>) -> Response<Body> {
 
 async fn outside(caller: &Arc<Invocation>, request: Request<Body>) -> Result<Response<Body>, CallError> {
     caller.count_subrequest().map_err(CallError::SubrequestLimit)?;
+    let subject = request.uri().authority().map_or_else(String::new, |authority| format!("{} {authority}", request.method()));
+    let _span = spans::begin(caller, "outbound", &subject);
     let from = Caller { account: &caller.target.account, service: &caller.target.name, allow: &caller.deployment.outbound };
     let request = with_trace(caller, request).map(Body::into_boxed);
     let response = caller.runtime.outbound().send(from, request).await.map_err(CallError::Outbound)?;

@@ -102,6 +102,8 @@ pub struct Invocation {
     pub(crate) bytes_out: AtomicU64,
     status: AtomicU16,
     subrequests: AtomicU32,
+    /// Operations that were told of, or would have been.
+    pub(crate) operations: AtomicU32,
     /// When a byte last moved, on the clock's monotonic scale; 0 until the response head is out.
     progress_ms: AtomicU64,
     /// The guest ended other than by returning, so what it streamed is not whole.
@@ -151,6 +153,7 @@ impl Invocation {
             bytes_out: AtomicU64::new(0),
             status: AtomicU16::new(0),
             subrequests: AtomicU32::new(0),
+            operations: AtomicU32::new(0),
             progress_ms: AtomicU64::new(0),
             broken: AtomicBool::new(false),
             request_too_large: AtomicBool::new(false),
@@ -242,7 +245,9 @@ impl Drop for Invocation {
             status: (status != 0).then_some(status),
             outcome,
             detail,
+            started: self.started,
             duration: self.started.elapsed(),
+            hops: self.chain.numbered.load(Ordering::Relaxed),
             cpu_ns: *self.cpu_ns.get_mut(),
             fuel: *self.fuel.get_mut(),
             memory_peak_bytes: *self.memory_peak_bytes.get_mut(),

@@ -28,6 +28,7 @@ mod run;
 pub mod runtime;
 pub mod service;
 pub mod slots;
+mod spans;
 pub mod trace;
 mod trap;
 mod usage;

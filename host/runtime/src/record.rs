@@ -1,7 +1,7 @@
 //! What is said about an invocation when it has ended, and who is told.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tovuk_kernel::ids::{AccountId, ServiceId};
 
@@ -79,6 +79,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 8] = [Self::Response, Self::Trap, Self::Cpu, Self::Memory, Self::Wall, Self::Refused, Self::Cancelled, Self::Failed];
+
     /// The name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -121,8 +124,12 @@ pub struct Record {
     pub outcome: Outcome,
     /// Why, where there is more to say; a trap has its backtrace here.
     pub detail: Option<String>,
+    /// When it got its number.
+    pub started: Instant,
     /// From its number to its last byte.
     pub duration: Duration,
+    /// How many invocations its chain had when it ended, itself included.
+    pub hops: u32,
     /// CPU time in ns, of making, running and dropping the instance; calls to other workers excluded.
     pub cpu_ns: u64,
     /// Fuel: what it executed, in units of the engine. Not time.
@@ -133,6 +140,27 @@ pub struct Record {
     pub bytes_in: u64,
     /// Body bytes that it answered with.
     pub bytes_out: u64,
+}
+
+/// What a worker has done besides being called: an operation on data, or a request to a host outside.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// The trace.
+    pub trace: TraceId,
+    /// Names it in its trace.
+    pub span: u64,
+    /// The invocation that did it.
+    pub parent_span: u64,
+    /// Whose invocation that was.
+    pub service: Arc<Identity>,
+    /// What it was, for example `kv.get`.
+    pub kind: &'static str,
+    /// What it was about: a namespace, a queue, a host.
+    pub subject: String,
+    /// When it began.
+    pub started: Instant,
+    /// How long it took.
+    pub duration: Duration,
 }
 
 /// The stream a log line came on.
@@ -177,4 +205,12 @@ pub trait Observer: Send + Sync + 'static {
     fn log(&self, line: LogLine);
     /// A service was asked for something, and turned it away before an invocation had begun.
     fn refused(&self, service: &Identity, failure: &Failure);
+
+    /// Whether operations of this trace are to be told of. The same operation is not asked about twice.
+    fn keeps(&self, _trace: TraceId) -> bool {
+        false
+    }
+
+    /// A worker's operation has ended.
+    fn operation(&self, _operation: Operation) {}
 }

@@ -17,6 +17,17 @@ impl TraceId {
         Self(fastrand::u128(1..))
     }
 
+    /// The id that is written so: 32 digits, as in the header.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        u128::from_str_radix(text, 16).ok().filter(|id| digits && *id != 0).map(Self)
+    }
+
+    /// The id that is kept as these bytes.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+
     /// The id as it is kept.
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()

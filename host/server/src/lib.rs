@@ -10,4 +10,7 @@ pub mod domains;
 pub mod edge;
 pub mod listen;
 pub mod logs;
+pub mod metrics;
+pub mod observed;
 pub mod tls;
+pub mod traces;

@@ -1,6 +1,7 @@
 //! Asks a control API: one request, one answer, as JSON. Nothing is repeated by itself, because the client cannot know what a request whose answer was
 //! lost has done; redirects are not followed, because a token is for the host that it was given for.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,7 +27,7 @@ const UPLOAD_BYTES_PER_SECOND: u64 = 100_000;
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
 /// What the paths of operations on services and on what was deployed begin with.
-const OF_A_PROJECT: [&str; 4] = ["/v1/services", "/v1/deploys", "/v1/builds", "/v1/clock"];
+const OF_A_PROJECT: [&str; 6] = ["/v1/services", "/v1/deploys", "/v1/builds", "/v1/clock", "/v1/traces", "/v1/top"];
 
 /// What stands for itself in a segment of a path and in a value of a query.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -136,6 +137,37 @@ impl Client {
             Ok(answer) => answer,
             Err(_) => Err(self.failed(&format!("{} has not answered within {} s", self.api, (ANSWER_TIMEOUT + upload).as_secs()))),
         }
+    }
+
+    /// Asks for an answer that goes on, and hands over each of its lines that is not empty, for as long as that wants more. Returns when the
+    /// host has ended it.
+    pub async fn follow(&self, call: Call, mut line: impl FnMut(&[u8]) -> ControlFlow<()>) -> Result<ControlFlow<()>, Failure> {
+        let silent = || self.failed(&format!("{} has said nothing for {} s", self.api, ANSWER_TIMEOUT.as_secs()));
+        let request = self.http.request(self.request(&call, String::new())?);
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, request).await.map_err(|_| silent())?;
+        let (parts, mut body) = answer.map_err(|error| self.unreachable(&error))?.into_parts();
+        if !parts.status.is_success() {
+            let text = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            return Err(Failure::of_answer(parts.status.as_u16(), &text));
+        }
+        let mut rest = Vec::new();
+        // The host says something now and then, also where there is nothing to say.
+        while let Some(frame) = tokio::time::timeout(ANSWER_TIMEOUT, body.frame()).await.map_err(|_| silent())? {
+            let frame = frame.map_err(|error| self.failed(&format!("the answer of {} broke off: {error}", self.api)))?;
+            let Some(data) = frame.data_ref() else { continue };
+            rest.extend_from_slice(data);
+            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let whole: Vec<u8> = rest.drain(..=end).collect();
+                let text = whole.trim_ascii_end();
+                if !text.is_empty() && line(text).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            if rest.len() > ANSWER_BYTES_MAX {
+                return Err(self.failed(&format!("{} sends a line without an end", self.api)));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     fn request(&self, call: &Call, body: String) -> Result<Request<Full<Bytes>>, Failure> {

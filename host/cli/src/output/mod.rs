@@ -5,6 +5,7 @@ mod generic;
 mod services;
 mod sqlite;
 mod storage;
+mod traces;
 
 use std::borrow::Cow;
 use std::io::IsTerminal;
@@ -52,6 +53,8 @@ pub fn of_operation(operation: &Operation, kind: &str, answer: &Value) -> String
         "storage.list" => storage::list(answer),
         "storage.download" => storage::url(answer),
         "storage.delete" => storage::deleted(answer),
+        "trace.show" => traces::show(answer),
+        "trace.list" => traces::list(answer),
         name if name.ends_with(".logs") => lines(answer),
         _ => generic(&of_kind(kind, answer)),
     }
@@ -63,8 +66,13 @@ pub fn lines(page: &Value) -> String {
     if lines.is_empty() {
         return "no lines\n".to_owned();
     }
-    let field = |line: &Value, name: &str| one_line(line.get(name).and_then(Value::as_str).unwrap_or_default());
-    lines.iter().map(|line| format!("{} {:<10} {}\n", field(line, "timestamp"), field(line, "stream"), field(line, "message"))).collect()
+    lines.iter().map(line).collect()
+}
+
+/// A line of a log.
+pub fn line(line: &Value) -> String {
+    let field = |name: &str| one_line(line.get(name).and_then(Value::as_str).unwrap_or_default());
+    format!("{} {:<10} {}\n", field("timestamp"), field("stream"), field("message"))
 }
 
 /// Whether this could drive a terminal or turn the direction of writing. Line breaks and tabs could not.

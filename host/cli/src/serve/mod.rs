@@ -48,8 +48,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
 fn greeting(host: &Host) -> String {
     let (urls, token) = (host.urls(), host.admin_token());
     let api = if urls.api == DEFAULT_API { String::new() } else { format!("TOVUK_API_BASE_URL={} ", urls.api) };
+    let metrics = host.metrics_address().map(|address| format!("metrics   http://{address}/metrics\n")).unwrap_or_default();
     format!(
-        "services  {}  (at {})\napi       {}  (at {})\ntoken     {}  (the operator's)\n          TOVUK_TOKEN=$(cat {}) {api}tovuk service list\ntovuk {} is ready\n",
+        "services  {}  (at {})\napi       {}  (at {})\n{metrics}token     {}  (the operator's)\n          TOVUK_TOKEN=$(cat {}) {api}tovuk service list\ntovuk {} is ready\n",
         urls.service("<service>"),
         host.public_address(),
         urls.api,

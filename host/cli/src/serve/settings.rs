@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -19,11 +20,14 @@ use tovuk_server::build::sandbox::SandboxConfig;
 use tovuk_server::domains::Nameservers;
 use tovuk_server::tls::TlsConfig;
 use tovuk_server::tls::acme::Proof;
+use tovuk_server::traces::Otlp;
 
 /// Where the data is kept, relative to the working folder.
 pub const DATA_DEFAULT: &str = "./tovuk-data";
 /// The variable with the key that secrets are sealed with. It is not a flag, because other users of a machine see the arguments of its programs.
 const SECRET_KEY_VARIABLE: &str = "TOVUK_SECRET_KEY";
+/// The variable with header fields for the collector of traces.
+const OTLP_HEADERS_VARIABLE: &str = "TOVUK_OTLP_HEADERS";
 /// The port of DNS.
 const DNS_PORT: u16 = 53;
 
@@ -32,7 +36,7 @@ const DNS_PORT: u16 = 53;
 #[serde(default)]
 #[command(
     after_help = "Each setting is also a variable TOVUK_<NAME> and a key of the file that --config names, with `_` for `-`: public_domain = \"example.com\".\n\
-                        A flag goes before a variable, and a variable before the file. The key that secrets are sealed with can be given in TOVUK_SECRET_KEY, the keys of a bucket in TOVUK_OBJECTS_S3_ACCESS_KEY_ID and TOVUK_OBJECTS_S3_SECRET_ACCESS_KEY.\n\n\
+                        A flag goes before a variable, and a variable before the file. The key that secrets are sealed with can be given in TOVUK_SECRET_KEY, header fields for the collector of traces in TOVUK_OTLP_HEADERS, the keys of a bucket in TOVUK_OBJECTS_S3_ACCESS_KEY_ID and TOVUK_OBJECTS_S3_SECRET_ACCESS_KEY.\n\n\
                         Examples:\n  tovuk serve\n  tovuk serve --data /var/lib/tovuk --public-domain apps.example.com --listen 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem\n  \
                         tovuk serve --config /etc/tovuk/tovuk.toml\n"
 )]
@@ -50,6 +54,12 @@ pub struct Settings {
     /// Where plain HTTP is served, which sends browsers on to https and answers ACME
     #[arg(long, env = "TOVUK_LISTEN_HTTP", value_name = "ADDRESS")]
     pub listen_http: Option<SocketAddr>,
+    /// Where figures are served for Prometheus, with /healthz and /readyz; without a token, so choose who can reach it
+    #[arg(long, env = "TOVUK_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// The collector that spans of traces are sent to by OTLP over HTTP, for example `http://127.0.0.1:4318`
+    #[arg(long, env = "TOVUK_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
     /// The folder with everything that the host keeps [default: ./tovuk-data]
     #[arg(long, env = "TOVUK_DATA", value_name = "FOLDER")]
     pub data: Option<PathBuf>,
@@ -255,6 +265,8 @@ impl Settings {
         set(&mut host.listen, self.listen);
         set(&mut host.api_listen, self.api_listen);
         host.listen_http = self.listen_http;
+        host.metrics_listen = self.metrics_listen;
+        host.otlp = self.otlp_endpoint.as_deref().map(otlp).transpose()?;
         set(&mut host.public_domain, self.public_domain);
         (host.public_url, host.api_url) = (self.public_url, self.api_url);
         set(&mut host.insecure_api, self.insecure_api);
@@ -320,6 +332,20 @@ impl Settings {
         sandbox.cargo_home = self.build_cargo_home.clone();
         Ok(Some(sandbox))
     }
+}
+
+/// The collector. Its header fields, which let the host in there, are in the environment, because other users see the arguments of programs.
+fn otlp(endpoint: &str) -> anyhow::Result<Otlp> {
+    let mut headers = HeaderMap::new();
+    let text = std::env::var(OTLP_HEADERS_VARIABLE).unwrap_or_default();
+    for field in text.split(',').map(str::trim).filter(|field| !field.is_empty()) {
+        let wrong = || format!("{OTLP_HEADERS_VARIABLE} is no list of `name=value` with commas between");
+        let (name, value) = field.split_once('=').with_context(wrong)?;
+        let mut value = HeaderValue::from_str(value.trim()).with_context(wrong)?;
+        value.set_sensitive(true);
+        headers.append(HeaderName::from_bytes(name.trim().as_bytes()).with_context(wrong)?, value);
+    }
+    Otlp::new(endpoint, headers).map_err(|error| anyhow!("--otlp-endpoint: {error}"))
 }
 
 fn set<T>(setting: &mut T, given: Option<T>) {

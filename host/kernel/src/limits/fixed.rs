@@ -125,6 +125,30 @@ pub const TLS_HANDSHAKE_SECONDS_MAX: u64 = 10;
 pub const LOG_EVENT_BYTES: usize = 256 << 10;
 /// Messages of one page of log lines, in bytes. A page that would have more ends before, and has at least one line.
 pub const LOG_PAGE_BYTES_MAX: usize = 4 << 20;
+/// How long spans of traces are kept, in hours.
+pub const TRACE_HOURS: u64 = 24;
+/// What all spans may take on disk, in bytes. Of more, the oldest go.
+pub const TRACE_BYTES_MAX: u64 = 1 << 30;
+/// Spans of one second, of all services. Where more come, one trace in two is kept, then one in four, and so on.
+pub const TRACE_SPANS_PER_SECOND_MAX: u64 = 2_000;
+/// Operations on data and requests to hosts outside that one invocation has spans of.
+pub const TRACE_OPERATIONS_MAX: u32 = 1_000;
+/// Spans of one trace that are shown.
+pub const TRACE_SPANS_SHOWN_MAX: usize = 2_000;
+/// Services with figures of their own in what Prometheus reads: the busiest. All others are one series.
+pub const METRICS_SERVICES_MAX: usize = 200;
+/// How often the busiest services are chosen anew, in s.
+pub const METRICS_CHOICE_SECONDS: u64 = 60;
+/// Services of one answer of `tovuk top`.
+pub const TOP_SERVICES_MAX: usize = 100;
+/// Lines that one page of a log looks at for those that were asked for. What lies further back is on the next page.
+pub const LOG_PAGE_SCAN_MAX: u32 = 20_000;
+/// Clients that follow logs at a time, on the whole host.
+pub const LOG_FOLLOWERS_MAX: usize = 1_024;
+/// The same of one account.
+pub const LOG_FOLLOWERS_ACCOUNT_MAX: u32 = 32;
+/// How long a log is followed by one request, in s. A client goes on with the cursor of the last line.
+pub const LOG_FOLLOW_SECONDS_MAX: u32 = 3_600;
 /// Longest key of KV, in bytes of UTF-8.
 pub const KV_KEY_BYTES_MAX: usize = 512;
 /// Largest value of KV, in bytes.

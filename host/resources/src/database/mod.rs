@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
 use tokio::sync::{mpsc, oneshot};
+use tovuk_kernel::histogram::Durations;
 
 pub use error::Error;
 pub(crate) use error::poisons;
@@ -83,6 +84,11 @@ impl Options {
             fuse: None,
         }
     }
+}
+
+/// How long commits took, to the disk, of all databases of this process.
+pub fn commit_durations() -> Durations {
+    writer::COMMITS.read()
 }
 
 /// What a database has done since it was opened.

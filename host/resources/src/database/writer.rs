@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
+use tovuk_kernel::histogram::Histogram;
 
 use super::error::poisons;
 use super::fuse::{Fuse, lives};
@@ -18,6 +19,9 @@ use super::{Counters, Error, Options};
 const CHECKPOINT_PATIENCE: i64 = 16;
 /// How long readers are waited for before a file is made shorter. Who writes next waits too.
 const SHRINK_WAIT: Duration = Duration::from_millis(100);
+
+/// How long commits took, of all files of this process: they share its disk.
+pub(super) static COMMITS: Histogram = Histogram::new();
 
 /// What is sent to the thread.
 pub(super) enum Message {
@@ -185,7 +189,9 @@ impl Writer {
         if !lives(self.options.fuse.as_ref()) {
             return Err(Error::Closed);
         }
+        let begun = Instant::now();
         transaction.commit().map_err(|error| self.failed(error))?;
+        COMMITS.observe(begun.elapsed());
         if lives(self.options.fuse.as_ref()) { Ok(()) } else { Err(Error::Closed) }
     }
 

@@ -224,6 +224,19 @@ impl Queues {
         self.store.queues.read().unwrap_or_else(PoisonError::into_inner).values().map(|live| (live.service, live.queue)).collect()
     }
 
+    /// How many queues there are, and what they have together.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn total_backlog(&self) -> Result<(u64, Backlog), Error> {
+        let mut total = Backlog::default();
+        for database in self.store.shards.all() {
+            let of_file: Backlog = database.read(rows::total).await?;
+            (total.messages, total.bytes) = (total.messages + of_file.messages, total.bytes + of_file.bytes);
+        }
+        Ok((self.store.queues.read().unwrap_or_else(PoisonError::into_inner).len() as u64, total))
+    }
+
     /// The highest number that a queue has ever had here, dropped ones included; 0 when there is none.
     ///
     /// # Errors

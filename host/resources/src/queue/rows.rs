@@ -124,6 +124,15 @@ pub(super) fn highest(connection: &Connection) -> Result<i64, Error> {
     Ok(connection.query_row("SELECT coalesce(max(number), 0) FROM queues", [], |row| row.get(0))?)
 }
 
+/// What all queues of this file have together.
+pub(super) fn total(connection: &Connection) -> Result<Backlog, Error> {
+    let sum = |column: &str| -> Result<u64, Error> {
+        let sum: i64 = connection.query_row(&format!("SELECT coalesce(sum({column}), 0) FROM queues WHERE NOT dropped"), [], |row| row.get(0))?;
+        Ok(u64::try_from(sum).unwrap_or_default())
+    };
+    Ok(Backlog { messages: sum("messages")?, bytes: sum("bytes")? })
+}
+
 /// The highest number of a service that has ever had a queue in this file.
 pub(super) fn highest_service(connection: &Connection) -> Result<i64, Error> {
     Ok(connection.query_row("SELECT coalesce(max(service), 0) FROM queues", [], |row| row.get(0))?)

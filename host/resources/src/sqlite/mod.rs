@@ -42,6 +42,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, oneshot};
 use tovuk_kernel::clock::Clock;
+use tovuk_kernel::histogram::Durations;
 use tovuk_kernel::limits;
 
 pub use billing::Payer;
@@ -69,6 +70,11 @@ const FOLDER_MODE: u32 = 0o700;
 /// The databases of one host. Clones share them, and work for the same caller.
 #[derive(Clone)]
 pub struct Sqlites(Arc<Inner>, Caller);
+
+/// How long queries and batches took, of all databases of this process.
+pub fn run_durations() -> Durations {
+    run::RUNS.read()
+}
 
 /// For whom a handle works.
 #[derive(Clone, Default)]

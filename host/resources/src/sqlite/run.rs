@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rusqlite::{ErrorCode, ffi};
+use tovuk_kernel::histogram::Histogram;
 
 use super::advice;
 use super::billing;
@@ -38,6 +39,19 @@ pub(super) struct Run {
     pub advice: Vec<String>,
     limited: Option<Limited>,
     _watched: Watched,
+    _observed: Observed,
+}
+
+/// How long queries and batches took, of all databases of this process: they share its disk.
+pub(super) static RUNS: Histogram = Histogram::new();
+
+/// Something whose time counts when it ends.
+struct Observed(Instant);
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        RUNS.observe(self.0.elapsed());
+    }
 }
 
 impl Run {
@@ -48,7 +62,17 @@ impl Run {
         let deadline = until.map_or(deadline, |until| until.min(deadline));
         let watched = watchdog.watch(deadline.checked_add(WATCHDOG_GRACE).unwrap_or(deadline), link.interrupt.clone());
         let limited = Some(Limited::to(allowance.heap_bytes));
-        Self { allowance, started, deadline, bytes: 0, counts: Counts::default(), advice: Vec::new(), limited, _watched: watched }
+        Self {
+            allowance,
+            started,
+            deadline,
+            bytes: 0,
+            counts: Counts::default(),
+            advice: Vec::new(),
+            limited,
+            _watched: watched,
+            _observed: Observed(started),
+        }
     }
 
     /// How long it has run, in ms.

@@ -58,45 +58,53 @@ fn entry_of(entry: Arc<kv::Entry>) -> store::Entry {
 
 impl store::Host for Data {
     async fn get(&mut self, namespace: String, key: String) -> Result<Option<store::Entry>, types::Error> {
+        let _span = self.span("kv.get", &namespace);
         let (kv, namespace) = (self.kv_to_read()?, self.namespace(&namespace)?);
         let found = kv.get(namespace, &key).await.map_err(refused)?;
         Ok(found.map(entry_of))
     }
 
     async fn get_many(&mut self, namespace: String, keys: Vec<String>) -> Result<Vec<Option<store::Entry>>, types::Error> {
+        let _span = self.span("kv.get-many", &namespace);
         let (kv, namespace) = (self.kv_to_read()?, self.namespace(&namespace)?);
         let found = kv.bulk_get_within(namespace, keys, KV_CALL_BYTES_MAX).await.map_err(refused)?;
         Ok(found.into_iter().map(|entry| entry.map(entry_of)).collect())
     }
 
     async fn put(&mut self, namespace: String, item: store::Item) -> Result<(), types::Error> {
+        let _span = self.span("kv.put", &namespace);
         let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
         kv.put(namespace, self.put_of(item)?).await.map(drop).map_err(refused)
     }
 
     async fn put_many(&mut self, namespace: String, items: Vec<store::Item>) -> Result<(), types::Error> {
+        let _span = self.span("kv.put-many", &namespace);
         let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
         let puts = items.into_iter().map(|item| self.put_of(item)).collect::<Result<Vec<_>, _>>()?;
         kv.bulk_put_within(namespace, puts, KV_CALL_BYTES_MAX).await.map(drop).map_err(refused)
     }
 
     async fn delete(&mut self, namespace: String, key: String) -> Result<bool, types::Error> {
+        let _span = self.span("kv.delete", &namespace);
         let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
         Ok(kv.delete(namespace, &key).await.map_err(refused)?.existed > 0)
     }
 
     async fn delete_many(&mut self, namespace: String, keys: Vec<String>) -> Result<u32, types::Error> {
+        let _span = self.span("kv.delete-many", &namespace);
         let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
         let deleted = kv.bulk_delete(namespace, keys).await.map_err(refused)?;
         Ok(u32::try_from(deleted.existed).unwrap_or(u32::MAX))
     }
 
     async fn increment(&mut self, namespace: String, key: String, delta: i64) -> Result<i64, types::Error> {
+        let _span = self.span("kv.increment", &namespace);
         let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
         kv.increment(namespace, &key, delta).await.map_err(refused)
     }
 
     async fn list(&mut self, namespace: String, options: store::ListOptions) -> Result<store::Page, types::Error> {
+        let _span = self.span("kv.list", &namespace);
         let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
         let limit = options.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let page = kv.list(namespace, kv::List { prefix: options.prefix, limit, cursor: options.cursor }).await.map_err(refused)?;

@@ -112,6 +112,7 @@ fn to_put(new: New, size_bytes: Option<u64>) -> PutObject {
 
 impl Host for Data {
     async fn head(&mut self, path: String) -> Result<Option<Shown>, Error> {
+        let _span = self.span("objects.head", &path);
         let own = self.own_objects()?;
         match own.objects.head(own.tenant.service, &path, objects::Reader::Granted).await {
             Ok(object) => Ok(Some(own.show(object))),
@@ -121,6 +122,7 @@ impl Host for Data {
     }
 
     async fn get(&mut self, path: String, options: GetOptions) -> Result<Fetched, Error> {
+        let _span = self.span("objects.get", &path);
         if self.open_objects.readers >= OBJECT_READERS_MAX {
             let text = format!("the worker reads {OBJECT_READERS_MAX} objects already: drop a reader first");
             return Err(error(&codes::INVALID_REQUEST, text));
@@ -146,6 +148,7 @@ impl Host for Data {
     }
 
     async fn put(&mut self, object: New, bytes: Vec<u8>) -> Result<Shown, Error> {
+        let _span = self.span("objects.put", &object.path);
         let own = self.own_objects()?;
         let bytes = self.held(bytes)?;
         let size = bytes.len() as u64;
@@ -171,6 +174,7 @@ impl Host for Data {
     }
 
     async fn list(&mut self, options: ListOptions) -> Result<Page, Error> {
+        let _span = self.span("objects.list", "");
         let own = self.own_objects()?;
         let list = objects::List { prefix: options.prefix, limit: options.limit, cursor: options.cursor };
         let page = own.objects.list(own.tenant.service, list).await.map_err(failed)?;
@@ -180,6 +184,7 @@ impl Host for Data {
     }
 
     async fn delete(&mut self, path: String) -> Result<bool, Error> {
+        let _span = self.span("objects.delete", &path);
         let own = self.own_objects()?;
         objects::check_path(&path).map_err(failed)?;
         Ok(own.objects.delete(own.tenant.service, &path).await.map_err(failed)?.objects > 0)
@@ -267,6 +272,7 @@ impl HostWriter for Data {
     }
 
     async fn finish(&mut self, this: Resource<Writer>) -> Result<Shown, Error> {
+        let _span = self.span("objects.finish", "");
         self.open_objects.writers = self.open_objects.writers.saturating_sub(1);
         let Writer { pieces, mut put, failed } = self.table.delete(this).map_err(no_handle)?;
         if let Some(failed) = failed {

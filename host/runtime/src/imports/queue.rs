@@ -42,14 +42,17 @@ fn refused(refused: queue::Error) -> types::Error {
 
 impl producer::Host for Data {
     async fn send(&mut self, queue: String, message: producer::Message) -> Result<String, types::Error> {
+        let _span = self.span("queue.send", &queue);
         Ok(self.send_all(&queue, vec![message]).await?.pop().unwrap_or_default())
     }
 
     async fn send_batch(&mut self, queue: String, messages: Vec<producer::Message>) -> Result<Vec<String>, types::Error> {
+        let _span = self.span("queue.send-batch", &queue);
         self.send_all(&queue, messages).await
     }
 
     async fn count(&mut self, queue: String) -> Result<producer::Metrics, types::Error> {
+        let _span = self.span("queue.count", &queue);
         let (queues, queue) = self.queue(&queue)?;
         let counted = queues.metrics(queue).await.map_err(refused)?;
         Ok(producer::Metrics {

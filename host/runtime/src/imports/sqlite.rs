@@ -177,17 +177,20 @@ fn only(outcome: sqlite::Outcome) -> Result<Outcome, Error> {
 
 impl database::Host for Data {
     async fn query(&mut self, database: String, given: Statement) -> Result<Outcome, Error> {
+        let _span = self.span("sqlite.query", &database);
         let Database { store, number, allowance } = self.database(&database, self.given(slice::from_ref(&given))?)?;
         only(store.query(number, allowance, statement(given)).await.map_err(told)?)
     }
 
     async fn batch(&mut self, database: String, statements: Vec<Statement>) -> Result<Vec<Outcome>, Error> {
+        let _span = self.span("sqlite.batch", &database);
         let Database { store, number, allowance } = self.database(&database, self.given(&statements)?)?;
         let statements = statements.into_iter().map(statement).collect();
         store.batch(number, allowance, statements).await.map(outcomes).map_err(told)
     }
 
     async fn begin(&mut self, database: String) -> Result<Resource<Transaction>, Error> {
+        let _span = self.span("sqlite.begin", &database);
         let Database { store, number, allowance } = self.database(&database, self.invocation.clone())?;
         let held = self.hold()?;
         let inner = store.begin(number, allowance).await.map_err(told)?;
@@ -195,6 +198,7 @@ impl database::Host for Data {
     }
 
     async fn read_rows(&mut self, database: String, given: Statement) -> Result<Resource<Rows>, Error> {
+        let _span = self.span("sqlite.read-rows", &database);
         let Database { store, number, allowance } = self.database(&database, self.given(slice::from_ref(&given))?)?;
         let held = self.hold()?;
         let inner = store.stream(number, allowance, statement(given)).await.map_err(told)?;
@@ -204,12 +208,14 @@ impl database::Host for Data {
 
 impl database::HostTransaction for Data {
     async fn query(&mut self, transaction: Resource<Transaction>, given: Statement) -> Result<Outcome, Error> {
+        let _span = self.span("sqlite.query", "in a transaction");
         let payer = self.given(slice::from_ref(&given))?;
         let transaction = self.table.get(&transaction).map_err(no_handle)?;
         only(transaction.inner.query_paid_by(payer, statement(given)).await.map_err(told)?)
     }
 
     async fn commit(&mut self, transaction: Resource<Transaction>) -> Result<(), Error> {
+        let _span = self.span("sqlite.commit", "");
         let transaction = self.table.delete(transaction).map_err(no_handle)?;
         transaction.inner.commit().await.map(drop).map_err(told)
     }

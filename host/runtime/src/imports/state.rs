@@ -77,17 +77,20 @@ macro_rules! on {
 
 impl store::Host for Data {
     async fn get(&mut self, class: String, object: String, key: String) -> Result<Option<Vec<u8>>, types::Error> {
+        let _span = self.span("state.get", &class);
         let target = self.object(&class, object)?;
         Ok(on!(self, target, get(&key))?.map(Into::into))
     }
 
     async fn put(&mut self, class: String, object: String, key: String, value: Vec<u8>) -> Result<(), types::Error> {
+        let _span = self.span("state.put", &class);
         let target = self.object(&class, object)?;
         let value = self.held(value)?;
         on!(self, target, put(&key, value))
     }
 
     async fn delete(&mut self, class: String, object: String, key: String) -> Result<bool, types::Error> {
+        let _span = self.span("state.delete", &class);
         let target = self.object(&class, object)?;
         match self.session(&target) {
             Some(session) => session.delete(&key).await,
@@ -104,6 +107,7 @@ impl store::Host for Data {
         expected: Option<Vec<u8>>,
         value: Option<Vec<u8>>,
     ) -> Result<store::Swapped, types::Error> {
+        let _span = self.span("state.compare-and-set", &class);
         let target = self.object(&class, object)?;
         let expected = expected.map(|value| self.held(value)).transpose()?;
         let value = value.map(|value| self.held(value)).transpose()?;
@@ -112,11 +116,13 @@ impl store::Host for Data {
     }
 
     async fn increment(&mut self, class: String, object: String, key: String, delta: i64) -> Result<i64, types::Error> {
+        let _span = self.span("state.increment", &class);
         let target = self.object(&class, object)?;
         on!(self, target, increment(&key, delta))
     }
 
     async fn write(&mut self, class: String, object: String, changes: Vec<store::Change>) -> Result<Option<String>, types::Error> {
+        let _span = self.span("state.write", &class);
         let target = self.object(&class, object)?;
         let change_of = |change: store::Change| {
             Ok(match change {
@@ -133,12 +139,14 @@ impl store::Host for Data {
     }
 
     async fn list(&mut self, class: String, object: String, options: store::ListOptions) -> Result<store::KeyPage, types::Error> {
+        let _span = self.span("state.list", &class);
         let target = self.object(&class, object)?;
         let list = list_of(options);
         on!(self, target, keys(list)).map(page_of)
     }
 
     async fn objects(&mut self, class: String, options: store::ListOptions) -> Result<store::ObjectPage, types::Error> {
+        let _span = self.span("state.objects", &class);
         let namespace = Namespace(self.resource(Kind::State, &class)?);
         let page = self.state()?.objects(namespace, list_of(options)).await.map_err(refused)?;
         let objects = page.items.into_iter().map(|object| store::Object {
@@ -151,11 +159,13 @@ impl store::Host for Data {
     }
 
     async fn get_alarm(&mut self, class: String, object: String) -> Result<Option<store::Alarm>, types::Error> {
+        let _span = self.span("state.get-alarm", &class);
         let target = self.object(&class, object)?;
         Ok(on!(self, target, alarm())?.map(alarm_of))
     }
 
     async fn set_alarm(&mut self, class: String, object: String, schedule: store::Schedule) -> Result<u64, types::Error> {
+        let _span = self.span("state.set-alarm", &class);
         let target = self.object(&class, object)?;
         let schedule = match schedule {
             store::Schedule::InSeconds(seconds) => Schedule::InSeconds(seconds),
@@ -165,6 +175,7 @@ impl store::Host for Data {
     }
 
     async fn delete_alarm(&mut self, class: String, object: String) -> Result<bool, types::Error> {
+        let _span = self.span("state.delete-alarm", &class);
         let target = self.object(&class, object)?;
         on!(self, target, delete_alarm())
     }

@@ -15,6 +15,7 @@ use crate::domains::Nameservers;
 use crate::listen::ListenConfig;
 use crate::tls::TlsConfig;
 use crate::tls::acme::{AcmeConfig, Proof};
+use crate::traces::Otlp;
 
 /// Where the key comes from that seals secrets.
 #[derive(Clone)]
@@ -61,6 +62,10 @@ pub struct HostConfig {
     pub api_listen: SocketAddr,
     /// Where plain HTTP is sent on to https, if anywhere.
     pub listen_http: Option<SocketAddr>,
+    /// Where figures are served for Prometheus, if anywhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Where spans of traces are sent to, if anywhere.
+    pub otlp: Option<Otlp>,
     /// The folder with everything that the host keeps.
     pub data: PathBuf,
     /// The domain under which services have names.
@@ -108,6 +113,8 @@ impl HostConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
             api_listen: SocketAddr::from(([127, 0, 0, 1], 8788)),
             listen_http: None,
+            metrics_listen: None,
+            otlp: None,
             data,
             public_domain: "localhost".to_owned(),
             public_url: None,

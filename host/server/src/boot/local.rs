@@ -81,6 +81,7 @@ impl LocalHost {
             runtime,
             objects: open::objects_folder(&config.data),
             observer: Some(observer),
+            otlp: None,
             audience: Audience::Author,
             api: Api::here,
         };

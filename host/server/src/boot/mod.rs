@@ -31,8 +31,10 @@ use crate::edge::redirect::Redirect;
 use crate::edge::{Api, Audience};
 use crate::listen::{ListenConfig, Listening};
 use crate::logs;
+use crate::metrics::Operations;
 use crate::tls::acme::{Acme, HttpChallenges};
 use crate::tls::{CertificateFiles, CertificateStore, FileError, Tls};
+use crate::traces;
 use open::{Opened, Parts};
 
 /// Why a host does not start.
@@ -78,6 +80,9 @@ pub enum StartError {
     /// The log store.
     #[error(transparent)]
     Logs(#[from] logs::Error),
+    /// The store of traces.
+    #[error(transparent)]
+    Traces(#[from] traces::Error),
     /// The engine.
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
@@ -98,6 +103,7 @@ pub struct Host {
     public: Listening,
     api: Listening,
     plain: Option<Listening>,
+    metrics: Option<Listening>,
     /// Watch their files while they exist.
     _certificates: Vec<CertificateFiles>,
     janitor: JoinHandle<()>,
@@ -116,6 +122,10 @@ impl Host {
         let public = bind(config.listen).await?;
         let api = bind(config.api_listen).await?;
         let plain = match config.listen_http {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        let metrics = match config.metrics_listen {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
@@ -154,6 +164,7 @@ impl Host {
             runtime: runtime_config(&config),
             objects: config.objects.clone().unwrap_or_else(|| open::objects_folder(&config.data)),
             observer: None,
+            otlp: config.otlp.clone(),
             audience: Audience::Public,
             api: Api::elsewhere,
         };
@@ -169,6 +180,7 @@ impl Host {
             public: Listening::serve(public, edge, listen(tls)).map_err(serving)?,
             api: Listening::serve(api, control.clone(), listen(api_tls)).map_err(serving)?,
             plain: plain.map(|plain| Listening::serve(plain, redirect, listen(None))).transpose().map_err(serving)?,
+            metrics: metrics.map(|metrics| Listening::serve(metrics, Operations::new(control.clone()), listen(None))).transpose().map_err(serving)?,
             _certificates: certificates,
             janitor: tokio::spawn(janitor::run(control.clone())),
             drain_timeout: config.drain_timeout,
@@ -186,6 +198,11 @@ impl Host {
     /// Where the control API is.
     pub fn api_address(&self) -> SocketAddr {
         self.api.address()
+    }
+
+    /// Where figures are served, if they are.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(Listening::address)
     }
 
     /// What URLs that are given out begin with.
@@ -212,7 +229,12 @@ impl Host {
                 plain.stop().await;
             }
         };
-        tokio::join!(self.public.stop(), self.api.stop(), plain, self.control.drain_deliveries(self.drain_timeout));
+        let metrics = async {
+            if let Some(metrics) = self.metrics {
+                metrics.stop().await;
+            }
+        };
+        tokio::join!(self.public.stop(), self.api.stop(), plain, metrics, self.control.drain_deliveries(self.drain_timeout));
         self.control.close().await;
     }
 }

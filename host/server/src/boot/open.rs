@@ -9,8 +9,7 @@ use tovuk_kernel::pricing::Pricing;
 use tovuk_resources::objects::Place;
 use tovuk_resources::stores::Stores;
 use tovuk_runtime::compile::Compiler;
-use tovuk_runtime::failure::Failure;
-use tovuk_runtime::record::{Identity, LogLine, Observer, Record};
+use tovuk_runtime::record::Observer;
 use tovuk_runtime::runtime::{Runtime, RuntimeConfig};
 
 use super::{SecretKey, StartError};
@@ -22,7 +21,10 @@ use crate::domains::Resolver;
 use crate::edge::routes::Routes;
 use crate::edge::{Api, Audience, Edge};
 use crate::logs::Logs;
+use crate::metrics::Metrics;
+use crate::observed::Observed;
 use crate::tls::acme::Acme;
+use crate::traces::{self, Otlp, Traces};
 
 /// In what one host differs from another.
 pub(super) struct Parts {
@@ -38,8 +40,10 @@ pub(super) struct Parts {
     pub runtime: RuntimeConfig,
     /// Where the bytes of objects are.
     pub objects: Place,
-    /// Who is told what happens, besides the log store.
+    /// Who is told what happens, besides the host itself.
     pub observer: Option<Arc<dyn Observer>>,
+    /// Where spans are sent to, besides being kept.
+    pub otlp: Option<Otlp>,
     pub audience: Audience,
     /// How the front door knows the control API.
     pub api: fn(Control) -> Api,
@@ -54,13 +58,11 @@ pub(super) struct Opened {
 /// Opens a host and puts on the air what was live.
 pub(super) async fn open(parts: Parts, compiler: Compiler, clock: Clock) -> Result<Opened, StartError> {
     let logs = Logs::open(&parts.data, clock.clone())?;
-    let kept = Arc::new(logs.sink());
-    let observer: Arc<dyn Observer> = match parts.observer {
-        Some(shown) => Arc::new(Both { kept, shown }),
-        None => kept,
-    };
+    let traces = Traces::open_with(&parts.data, clock.clone(), traces::Config { otlp: parts.otlp, ..traces::Config::default() })?;
+    let observed = Observed { logs, metrics: Metrics::new(clock.clone()), traces };
+    let observer = Arc::new(observed.observer(parts.observer));
     let stores = Stores::open(&parts.data, &parts.objects, &clock).await?;
-    logs.set_meters(stores.meters.clone());
+    observed.logs.set_meters(stores.meters.clone());
     let runtime = Runtime::new(parts.runtime, compiler, clock, observer, Some(stores.clone()))?;
     let routes = Routes::default();
     let public_authority = parts.urls.public_authority();
@@ -74,7 +76,7 @@ pub(super) async fn open(parts: Parts, compiler: Compiler, clock: Clock) -> Resu
         pricing: parts.pricing,
         acme: parts.acme,
     };
-    let control = Control::open(config, parts.vault, runtime.clone(), stores, routes.clone(), logs).await?;
+    let control = Control::open(config, parts.vault, runtime.clone(), stores, routes.clone(), observed).await?;
     let edge = Edge::with_api(runtime, routes, parts.audience, public_authority, (parts.api)(control.clone()));
     Ok(Opened { control, edge })
 }
@@ -97,27 +99,4 @@ pub(super) fn vault(key: &SecretKey, data: &std::path::Path) -> Result<Vault, St
         SecretKey::File(path) => Vault::of_file(path)?,
         SecretKey::Generated => Vault::of_file(&data.join("secret-key"))?,
     })
-}
-
-/// Tells the log store and somebody who watches.
-struct Both {
-    kept: Arc<dyn Observer>,
-    shown: Arc<dyn Observer>,
-}
-
-impl Observer for Both {
-    fn invocation(&self, record: Record) {
-        self.kept.invocation(record.clone());
-        self.shown.invocation(record);
-    }
-
-    fn log(&self, line: LogLine) {
-        self.kept.log(line.clone());
-        self.shown.log(line);
-    }
-
-    fn refused(&self, service: &Identity, failure: &Failure) {
-        self.kept.refused(service, failure);
-        self.shown.refused(service, failure);
-    }
 }

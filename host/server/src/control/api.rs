@@ -126,8 +126,10 @@ impl Control {
         if let Err(refusal) = &result {
             debug_assert!(may_fail_with(operation, refusal), "{} failed with {}, which it does not declare", operation.name, refusal.code.code);
         }
-        let status = StatusCode::from_u16(operation.status).unwrap_or(StatusCode::OK);
-        Ok(json(status.as_u16(), result?))
+        let mut response = Response::new(result?);
+        *response.status_mut() = StatusCode::from_u16(operation.status).unwrap_or(StatusCode::OK);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(operation.content_type()));
+        Ok(response)
     }
 
     /// Who asks. A route that needs no token looks at none, so that a stale one does no harm there.

@@ -9,6 +9,7 @@ use schemars::{Schema, SchemaGenerator};
 use serde::Serialize;
 use tovuk_kernel::limits::API_ANSWER_BYTES_FREE;
 use tovuk_kernel::operation::{Operation, Request};
+use tovuk_runtime::body::Body;
 use tovuk_runtime::memory::{HostMemory, Reservation};
 
 use super::Control;
@@ -27,10 +28,16 @@ pub trait Handler: Request {
     fn run(self, control: Control, caller: Caller) -> impl Future<Output = Result<Self::Response, Refusal>> + Send;
 }
 
+/// An operation whose answer goes on: a JSON object for each line, each of the type of its response.
+pub trait Streams: Request {
+    /// Begins to answer. Who may was decided before.
+    fn stream(self, control: Control, caller: Caller) -> impl Future<Output = Result<Body, Refusal>> + Send;
+}
+
 /// Bodies beyond this are read beside the threads that answer requests; one of this size takes them about a millisecond.
 const LARGE_BODY_BYTES: usize = 1 << 20;
 
-type Run = fn(Control, Caller, Fields, Bytes) -> BoxFuture<'static, Result<Bytes, Refusal>>;
+type Run = fn(Control, Caller, Fields, Bytes) -> BoxFuture<'static, Result<Body, Refusal>>;
 
 /// One row of the table.
 pub struct Registered {
@@ -53,24 +60,42 @@ impl Registered {
             run: run::<T>,
         }
     }
+
+    /// The row of an operation whose answer goes on.
+    pub(super) const fn streaming<T: Streams>() -> Self {
+        Self {
+            operation: const { &T::OPERATION },
+            request: |generator| generator.subschema_for::<T>(),
+            response: |generator| generator.subschema_for::<T::Response>(),
+            run: stream::<T>,
+        }
+    }
 }
 
-fn run<T: Handler>(control: Control, caller: Caller, fields: Fields, body: Bytes) -> BoxFuture<'static, Result<Bytes, Refusal>> {
+async fn decoded<T: Request>(fields: Fields, body: Bytes) -> Result<T, Refusal> {
+    let is_large = body.len() > LARGE_BODY_BYTES;
+    let decode = move || decode::decode::<T>(fields, T::OPERATION.method.has_body().then_some(&body[..]));
+    let request = if is_large { tokio::task::spawn_blocking(decode).await.map_err(Refusal::internal)? } else { decode() };
+    request.map_err(|error| {
+        let operation = &T::OPERATION;
+        let text = format!("{} {}: {error}", operation.method.as_str(), operation.path);
+        Refusal::new(&codes::INVALID_REQUEST, text)
+    })
+}
+
+fn stream<T: Streams>(control: Control, caller: Caller, fields: Fields, body: Bytes) -> BoxFuture<'static, Result<Body, Refusal>> {
+    async move { decoded::<T>(fields, body).await?.stream(control, caller).await }.boxed()
+}
+
+fn run<T: Handler>(control: Control, caller: Caller, fields: Fields, body: Bytes) -> BoxFuture<'static, Result<Body, Refusal>> {
     async move {
-        let is_large = body.len() > LARGE_BODY_BYTES;
-        let decode = move || decode::decode::<T>(fields, T::OPERATION.method.has_body().then_some(&body[..]));
-        let request = if is_large { tokio::task::spawn_blocking(decode).await.map_err(Refusal::internal)? } else { decode() };
-        let request = request.map_err(|error| {
-            let operation = &T::OPERATION;
-            let text = format!("{} {}: {error}", operation.method.as_str(), operation.path);
-            Refusal::new(&codes::INVALID_REQUEST, text)
-        })?;
+        let request = decoded::<T>(fields, body).await?;
         let memory = control.runtime().memory().clone();
         let response = request.run(control, caller).await?;
         if T::COUNTS_ANSWER {
-            return Answer::counted_in(&memory, &response);
+            return Answer::counted_in(&memory, &response).map(Body::from);
         }
-        serde_json::to_vec(&response).map(Bytes::from).map_err(Refusal::internal)
+        serde_json::to_vec(&response).map(|text| Body::from(Bytes::from(text))).map_err(Refusal::internal)
     }
     .boxed()
 }

@@ -57,7 +57,10 @@ use crate::domains::{DnsRecord, Resolver, record_for};
 use crate::edge::routes::Routes;
 use crate::listen::{Answer, Peer};
 use crate::logs::Logs;
+use crate::metrics::Metrics;
+use crate::observed::Observed;
 use crate::tls::acme::Acme;
+use crate::traces::Traces;
 
 /// How a control API is set up.
 pub struct ControlConfig {
@@ -121,7 +124,7 @@ struct Inner {
     builds: Builds,
     deliveries: Deliveries,
     stores: Stores,
-    logs: Logs,
+    observed: Observed,
     config: ControlConfig,
     draining: AtomicBool,
     bodies: bodies::Bodies,
@@ -150,12 +153,20 @@ impl Records {
 
 impl Control {
     /// Opens the control database and puts on the air what was live.
-    pub async fn open(config: ControlConfig, vault: Vault, runtime: Runtime, stores: Stores, routes: Routes, logs: Logs) -> Result<Self, OpenError> {
+    pub async fn open(
+        config: ControlConfig,
+        vault: Vault,
+        runtime: Runtime,
+        stores: Stores,
+        routes: Routes,
+        observed: Observed,
+    ) -> Result<Self, OpenError> {
         let path = config.data.join("control.db");
         let db = Database::open(&path, store::MIGRATIONS, Options::new(*b"tvkc"))?;
         check_key(&db, &vault, &path).await?;
         let tokens = Tokens::load(&db).await?;
-        let live = Live::new(runtime.clone(), routes, vault.clone(), logs.clone(), config.urls.clone(), config.acme.clone(), stores.meters.clone());
+        let live =
+            Live::new(runtime.clone(), routes, vault.clone(), observed.logs.clone(), config.urls.clone(), config.acme.clone(), stores.meters.clone());
         let builds = Builds::new(config.builds.clone());
         let signer = Signer::new(&vault.derive_key(&[b"object urls"]));
         stores.objects.set_links(Links::new(config.urls.of_host(&config.urls.storage_host()), signer));
@@ -170,7 +181,7 @@ impl Control {
             builds,
             deliveries: Deliveries::new(),
             stores,
-            logs,
+            observed,
             config,
             draining: AtomicBool::new(false),
             bodies: bodies::Bodies::new(),
@@ -238,7 +249,15 @@ impl Control {
     }
 
     pub(crate) fn logs(&self) -> &Logs {
-        &self.0.logs
+        &self.0.observed.logs
+    }
+
+    pub(crate) fn traces(&self) -> &Traces {
+        &self.0.observed.traces
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.observed.metrics
     }
 
     pub(crate) fn config(&self) -> &ControlConfig {
@@ -346,9 +365,10 @@ impl Control {
         self.clock().timeout(timeout, self.0.deliveries.finished()).await;
     }
 
-    /// Returns once every line that was logged until now can be read.
+    /// Returns once every line and every span that was told until now can be read.
     pub async fn flush_logs(&self) {
-        self.0.logs.flush().await;
+        self.0.observed.logs.flush().await;
+        self.0.observed.traces.flush().await;
     }
 
     /// Ends builds where they can be begun again, and closes the databases.
@@ -358,7 +378,8 @@ impl Control {
         self.0.operations.wait().await;
         self.0.builds.stop().await;
         self.0.deliveries.stop().await;
-        self.0.logs.close().await;
+        self.0.observed.logs.close().await;
+        self.0.observed.traces.close().await;
         self.0.stores.close().await;
         if let Err(error) = self.0.db.close().await {
             tracing::warn!("the control database was not closed cleanly: {error}");

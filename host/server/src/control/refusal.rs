@@ -141,6 +141,15 @@ impl From<crate::logs::Error> for Refusal {
     }
 }
 
+impl From<crate::traces::Error> for Refusal {
+    fn from(error: crate::traces::Error) -> Self {
+        match error {
+            crate::traces::Error::Database(error) => Self::from(error),
+            other => Self::new(other.code(), other.to_string()),
+        }
+    }
+}
+
 impl From<NameError> for Refusal {
     fn from(error: NameError) -> Self {
         Self::new(&codes::INVALID_NAME, error.to_string())

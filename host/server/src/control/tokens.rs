@@ -92,6 +92,17 @@ impl Tokens {
         Ok((token, text))
     }
 
+    /// Whether a caller that was let in before still would be.
+    pub fn is_valid(&self, caller: &Caller, now_ms: i64) -> bool {
+        let is_open = |entry: &Entry, wanted: i64| entry.id == wanted && entry.expires_ms.is_none_or(|expires_ms| expires_ms > now_ms);
+        let is_suspended = self.is_suspended(caller.account_number()) && !caller.is_operator();
+        match &caller.credential {
+            Credential::Token { id, .. } => !is_suspended && self.0.people.iter().any(|entry| is_open(&entry, *id)),
+            Credential::Worker(_) => !is_suspended,
+            Credential::Anonymous(_) => true,
+        }
+    }
+
     /// Forgets a token that was removed.
     pub fn remove(&self, digest: &[u8]) {
         if let Ok(digest) = Digest::try_from(digest) {

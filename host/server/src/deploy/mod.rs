@@ -82,6 +82,10 @@ pub(crate) async fn removed(control: &Control, air: Air<'_>, removed: Vec<Remove
         if let Err(error) = control.meters().delete_caps(service.account_id, Some(service.id)).await {
             tracing::warn!("the caps of {} could not be removed: {error}", service.service_id());
         }
+        control.metrics().forget(&service.service_id());
+        if let Err(error) = control.traces().delete_service(&service.service_id()).await {
+            tracing::warn!("traces of {} are left until they are old: {error}", service.service_id());
+        }
         if let Err(error) = control.logs().delete_service(&service.service_id()).await {
             tracing::warn!("the log of {} could not be deleted: {error}", service.service_id());
         }

@@ -84,6 +84,8 @@ pub struct Ended {
     pub bytes_in: u64,
     /// Body bytes that it answered with.
     pub bytes_out: u64,
+    /// How many invocations its chain had when it ended, itself included.
+    pub hops: u32,
     /// Names it in its trace.
     pub span: u64,
     /// The span that caused it; 0 when there is none.

@@ -6,6 +6,7 @@
 //! before they keep anything.
 
 mod charge;
+mod follow;
 mod line;
 mod observer;
 mod page;
@@ -27,16 +28,17 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use tovuk_kernel::clock::Clock;
 use tovuk_kernel::codes::{self, Code};
-use tovuk_kernel::ids::{BuildId, DeployId, ServiceId};
-use tovuk_kernel::limits::PAGE_MAX;
+use tovuk_kernel::ids::ServiceId;
+use tovuk_kernel::limits::{LOG_FOLLOWERS_ACCOUNT_MAX, LOG_FOLLOWERS_MAX, PAGE_MAX};
 use tovuk_resources::database::{self, Database, Options};
 use tovuk_resources::meters::Meters;
 
+pub use follow::Following;
 pub use line::{Ended, Line, Stream};
-pub use page::{Entry, Page, Query};
+pub use page::{Entry, Page, Query, Subject};
 pub use sink::{LogSink, TooManySecrets};
 
-use page::Subject;
+use follow::Followers;
 use sink::Message;
 use store::{Ids, Row};
 
@@ -88,6 +90,15 @@ pub enum Error {
     /// Too many lines were asked for, or none.
     #[error("`limit` must be 1 to {PAGE_MAX}")]
     Limit,
+    /// There is no such outcome.
+    #[error("`{0}` is no outcome: use `error`, `ok`, `trap`, `cpu`, `memory`, `wall`, `refused`, `cancelled` or `failed`")]
+    Outcome(String),
+    /// This is no trace.
+    #[error("`{0}` is no trace: it has 32 hexadecimal digits, as `trace_id` of a line")]
+    Trace(String),
+    /// As many follow as may.
+    #[error("as many clients follow logs as may: {LOG_FOLLOWERS_ACCOUNT_MAX} of an account, {LOG_FOLLOWERS_MAX} of the host")]
+    TooManyFollowers,
 }
 
 impl Error {
@@ -96,9 +107,27 @@ impl Error {
         match self {
             Self::Database(_) => &codes::INTERNAL_ERROR,
             Self::Cursor(_) => &codes::INVALID_CURSOR,
-            Self::Limit => &codes::INVALID_REQUEST,
+            Self::Limit | Self::Outcome(_) | Self::Trace(_) => &codes::INVALID_REQUEST,
+            Self::TooManyFollowers => &codes::TOO_MANY_REQUESTS,
         }
     }
+}
+
+/// How the store keeps up.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts {
+    /// Lines that wait to be written.
+    pub waiting_lines: usize,
+    /// What they take, in bytes.
+    pub waiting_bytes: usize,
+    /// What is kept, about, in bytes.
+    pub kept_bytes: u64,
+    /// Lines that came faster than they could be written, since the start.
+    pub dropped: u64,
+    /// Batches that could not be written, since the start.
+    pub failures: u64,
+    /// Clients that follow.
+    pub followers: usize,
 }
 
 /// The log store. Clones share it.
@@ -126,6 +155,7 @@ struct Store {
     grown: Arc<Notify>,
     /// What lines are charged with, once that is known.
     meters: Arc<OnceLock<Meters>>,
+    followers: Arc<Followers>,
 }
 
 impl Logs {
@@ -147,6 +177,7 @@ impl Logs {
             failures: Arc::default(),
             grown: Arc::default(),
             meters: Arc::default(),
+            followers: Arc::new(Followers::new()),
         };
         let (sink, queue, counters) = LogSink::new(clock, store.config.clone());
         tokio::spawn(writer::run(store.clone(), queue, counters));
@@ -183,24 +214,30 @@ impl Logs {
         }
     }
 
-    /// The lines of a service: builds, deploys, workers and invocations.
-    pub async fn of_service(&self, service: &ServiceId, query: &Query) -> Result<Page, Error> {
-        self.page(Subject::Service(service.clone()), query).await
+    /// These lines as they are written, for an account. A `limit` says how many from before come first, 0 being none; a cursor, where to begin.
+    pub fn follow(&self, account: i64, subject: Subject, query: &Query) -> Result<Following, Error> {
+        Following::new(self, account, subject, query)
     }
 
-    /// The lines of one deploy of a service.
-    pub async fn of_deploy(&self, service: &ServiceId, deploy: &DeployId, query: &Query) -> Result<Page, Error> {
-        self.page(Subject::Deploy(service.clone(), deploy.clone()), query).await
-    }
-
-    /// The lines of one build of a service.
-    pub async fn of_build(&self, service: &ServiceId, build: &BuildId, query: &Query) -> Result<Page, Error> {
-        self.page(Subject::Build(service.clone(), build.clone()), query).await
-    }
-
-    async fn page(&self, subject: Subject, query: &Query) -> Result<Page, Error> {
+    /// A page of these lines.
+    pub async fn read(&self, subject: Subject, query: &Query) -> Result<Page, Error> {
         let range = query.range()?;
-        self.0.store.database.read(move |connection| page::read(connection, &subject, range)).await
+        let found = self.0.store.database.read(move |connection| page::read(connection, &subject, range)).await?;
+        Ok(found.page(range.from))
+    }
+
+    /// How the store keeps up.
+    pub fn counts(&self) -> Counts {
+        let store = &self.0.store;
+        let (waiting_lines, waiting_bytes) = self.0.sink.waiting();
+        Counts {
+            waiting_lines,
+            waiting_bytes,
+            kept_bytes: u64::try_from(store.total_bytes.load(Ordering::Relaxed)).unwrap_or_default(),
+            dropped: self.0.sink.dropped_lines(),
+            failures: store.failures.load(Ordering::Relaxed),
+            followers: store.followers.count(),
+        }
     }
 
     /// Removes everything of a service. Nobody can read it once this returns; its space is freed in the background. Lines that its last
@@ -209,6 +246,7 @@ impl Logs {
         self.0.sink.forget(service);
         let name = service.clone();
         self.0.store.database.write(move |tx| store::orphan(tx, &name)).await?;
+        self.0.store.followers.wake(std::iter::once(service));
         self.0.store.grown.notify_one();
         Ok(())
     }
@@ -238,7 +276,10 @@ impl Store {
     async fn insert(&self, rows: Vec<Row>) -> Result<(), Error> {
         let (ids, now_ms) = (self.ids.clone(), self.clock.now_unix_ms());
         let config = self.config.clone();
+        let mut services: Vec<_> = rows.iter().map(|row| row.line.service.clone()).collect();
+        services.dedup();
         let added = self.database.write(move |tx| store::insert(tx, &ids, now_ms, &rows, config.service_bytes_max)).await?;
+        self.followers.wake(services.iter());
         let total = self.total_bytes.fetch_add(added.bytes, Ordering::Relaxed) + added.bytes;
         if added.over || u64::try_from(total).is_ok_and(|total| total > self.config.total_bytes_max) {
             self.grown.notify_one();

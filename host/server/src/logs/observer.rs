@@ -25,6 +25,7 @@ impl Observer for LogSink {
             memory_peak_bytes: record.memory_peak_bytes,
             bytes_in: record.bytes_in,
             bytes_out: record.bytes_out,
+            hops: record.hops,
             span: record.span,
             parent_span: record.parent_span,
             // Chains pass from account to account through public addresses; who called is for its own account to know.

@@ -1,12 +1,17 @@
 //! Reading lines in pages. Without a cursor a page has the newest lines, in the order in which they were written; `next_cursor` leads to those
 //! before them. `follow_cursor` leads the other way, to what has been written since.
+//!
+//! Lines can be asked for by outcome and by trace. There is no index for that, which every line would pay for: a page looks at a bounded number of lines,
+//! and one that has found nothing leads to where the next one goes on.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use tovuk_kernel::ids::{BuildId, DeployId, ServiceId};
-use tovuk_kernel::limits::{LOG_PAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX};
+use tovuk_kernel::limits::{LOG_PAGE_BYTES_MAX, LOG_PAGE_SCAN_MAX, PAGE_DEFAULT, PAGE_MAX};
 use tovuk_resources::database;
 use tovuk_resources::database::rusqlite::{Connection, Row, ToSql, types::Value};
+use tovuk_runtime::record::Outcome;
+use tovuk_runtime::trace::TraceId;
 
 use super::Error;
 use super::line::Stream;
@@ -18,13 +23,30 @@ pub struct Query {
     pub limit: Option<u32>,
     /// Where to go on.
     pub cursor: Option<String>,
+    /// Summaries of invocations that ended so alone: a word of [`Outcome`], or `error` for all but `ok`.
+    pub outcome: Option<String>,
+    /// Lines of this trace alone.
+    pub trace: Option<String>,
 }
 
 /// Whose lines.
-pub(super) enum Subject {
+#[derive(Clone, Debug)]
+pub enum Subject {
+    /// Of a service: builds, deploys, workers and invocations.
     Service(ServiceId),
+    /// Of one deploy of a service.
     Deploy(ServiceId, DeployId),
+    /// Of one build of a service.
     Build(ServiceId, BuildId),
+}
+
+impl Subject {
+    /// The service.
+    pub fn service(&self) -> &ServiceId {
+        match self {
+            Self::Service(service) | Self::Deploy(service, _) | Self::Build(service, _) => service,
+        }
+    }
 }
 
 /// A page of lines, oldest first.
@@ -52,6 +74,9 @@ pub struct Entry {
     pub stream: &'static str,
     /// The line.
     pub message: String,
+    /// Where lines begin that are written after this one. In what is followed alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
     /// The deploy that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deploy_id: Option<String>,
@@ -76,23 +101,91 @@ pub struct Entry {
     /// CPU time, in ms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_ms: Option<f64>,
+    /// Fuel: what it executed, in units of the engine. Not time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fuel: Option<u64>,
     /// The most memory it had.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_peak_bytes: Option<u64>,
+    /// Body bytes that it received.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_in: Option<u64>,
+    /// Body bytes that it answered with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_out: Option<u64>,
+    /// How many invocations its chain had when it ended, itself included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hops: Option<u32>,
+    /// The service that called it, for a call by another worker of the account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
 }
 
 /// A direction with its beginning.
 #[derive(Clone, Copy)]
-enum From {
+pub(super) enum From {
     Before(i64),
     After(i64),
+}
+
+/// Which lines of them.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Filter {
+    outcome: Option<Ending>,
+    trace: Option<TraceId>,
+}
+
+#[derive(Clone, Copy)]
+enum Ending {
+    As(Outcome),
+    Failing,
+}
+
+impl Filter {
+    fn is_empty(self) -> bool {
+        self.outcome.is_none() && self.trace.is_none()
+    }
+
+    fn takes(self, row: &Row<'_>) -> Result<bool, database::rusqlite::Error> {
+        if let Some(trace) = self.trace
+            && row.get::<_, Option<[u8; 16]>>(6)? != Some(trace.to_bytes())
+        {
+            return Ok(false);
+        }
+        let Some(wanted) = self.outcome else { return Ok(true) };
+        let outcome = row
+            .get_ref(8)?
+            .as_str_or_null()
+            .map_err(|error| database::rusqlite::Error::FromSqlConversionFailure(8, database::rusqlite::types::Type::Text, error.into()))?;
+        Ok(outcome.is_some_and(|outcome| match wanted {
+            Ending::As(wanted) => outcome == wanted.as_str(),
+            Ending::Failing => outcome != Outcome::Response.as_str(),
+        }))
+    }
 }
 
 /// What part of the lines.
 #[derive(Clone, Copy)]
 pub(super) struct Range {
-    from: From,
-    lines_max: u32,
+    pub from: From,
+    pub lines_max: u32,
+    pub filter: Filter,
+}
+
+/// What a page is made from.
+pub(super) struct Found {
+    /// The lines with their ids, oldest first.
+    pub lines: Vec<(i64, Entry)>,
+    pub has_more: bool,
+    /// The last line that was looked at, in the direction of reading.
+    last: Option<i64>,
+    /// The newest line that was looked at, or where there was none, the beginning.
+    pub newest: i64,
+}
+
+/// The cursor of what is written after this line.
+pub(super) fn after(id: i64) -> String {
+    format!("after_{id}")
 }
 
 impl Query {
@@ -105,7 +198,20 @@ impl Query {
             None => From::Before(i64::MAX),
             Some(cursor) => parse(cursor).ok_or_else(|| Error::Cursor(shown(cursor)))?,
         };
-        Ok(Range { from, lines_max })
+        Ok(Range { from, lines_max, filter: self.filter()? })
+    }
+
+    fn filter(&self) -> Result<Filter, Error> {
+        let outcome = match self.outcome.as_deref() {
+            None => None,
+            Some("error") => Some(Ending::Failing),
+            Some(name) => {
+                let known = Outcome::ALL.into_iter().find(|outcome| outcome.as_str() == name);
+                Some(Ending::As(known.ok_or_else(|| Error::Outcome(shown(name)))?))
+            }
+        };
+        let trace = self.trace.as_deref().map(|id| TraceId::parse(id).ok_or_else(|| Error::Trace(shown(id)))).transpose()?;
+        Ok(Filter { outcome, trace })
     }
 }
 
@@ -125,65 +231,78 @@ fn shown(cursor: &str) -> String {
     cursor.chars().filter(|char| !char.is_control()).take(64).collect()
 }
 
-pub(super) fn read(connection: &Connection, subject: &Subject, range: Range) -> Result<Page, Error> {
-    read_page(connection, subject, range).map_err(|error| database::Error::from(error).into())
+pub(super) fn read(connection: &Connection, subject: &Subject, range: Range) -> Result<Found, Error> {
+    find(connection, subject, range).map_err(|error| database::Error::from(error).into())
 }
 
-fn read_page(connection: &Connection, subject: &Subject, range: Range) -> Result<Page, database::rusqlite::Error> {
+impl Found {
+    /// The page for whoever has asked for it.
+    pub fn page(self, from: From) -> Page {
+        let next = match from {
+            From::Before(_) => self.last.map(|id| format!("before_{id}")),
+            From::After(_) => Some(after(self.newest)),
+        };
+        let lines = self.lines.into_iter().map(|(_, line)| line).collect();
+        Page { lines, has_more: self.has_more, next_cursor: next.filter(|_| self.has_more), follow_cursor: after(self.newest) }
+    }
+}
+
+fn find(connection: &Connection, subject: &Subject, range: Range) -> Result<Found, database::rusqlite::Error> {
     let (filter, service, part) = match subject {
         Subject::Service(service) => ("", service, None),
         Subject::Deploy(service, deploy) => ("AND deploy = ?4", service, Some(deploy.as_str())),
         Subject::Build(service, build) => ("AND build = ?4", service, Some(build.as_str())),
     };
-    let (comparison, order, id) = match range.from {
+    let (comparison, order, begin) = match range.from {
         From::Before(id) => ("<", "DESC", id),
         From::After(id) => (">", "ASC", id),
     };
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT id, at_ms, stream, message, deploy, build, trace, number, outcome, status, duration_us, cpu_us, memory_peak_bytes FROM lines \
+        "SELECT id, at_ms, stream, message, deploy, build, trace, number, outcome, status, duration_us, cpu_us, memory_peak_bytes, fuel, bytes_in, \
+         bytes_out, hops, caller FROM lines \
          WHERE service = (SELECT number FROM services WHERE service = ?1) AND id {comparison} ?2 {filter} ORDER BY id {order} LIMIT ?3"
     ))?;
-    // One more than the page has, to know whether there is one.
-    let limit = Value::Integer(i64::from(range.lines_max) + 1);
+    let looked_at_max = if range.filter.is_empty() { range.lines_max } else { LOG_PAGE_SCAN_MAX };
+    // One more than is looked at, to know whether there is one.
+    let limit = Value::Integer(i64::from(looked_at_max) + 1);
     let service = service.as_str();
-    let mut parameters: Vec<&dyn ToSql> = vec![&service, &id, &limit];
+    let mut parameters: Vec<&dyn ToSql> = vec![&service, &begin, &limit];
     parameters.extend(part.as_ref().map(|part| part as &dyn ToSql));
     let mut rows = statement.query(parameters.as_slice())?;
-    let (mut lines, mut bytes, mut has_more) = (Vec::new(), 0, false);
+    let newest = if let From::After(id) = range.from { id } else { 0 };
+    let mut found = Found { lines: Vec::new(), has_more: false, last: None, newest };
+    let (mut bytes, mut looked_at) = (0, 0);
     while let Some(row) = rows.next()? {
-        let (id, line) = (row.get::<_, i64>(0)?, entry(row)?);
-        bytes += line.message.len();
+        let id = row.get(0)?;
+        let taken = if looked_at == looked_at_max { None } else { Some(range.filter.takes(row)?) };
+        let line = if taken == Some(true) { Some(entry(row)?) } else { None };
+        bytes += line.as_ref().map_or(0, |line| line.message.len());
         // A page has at least one line, or nobody could read past a long one.
-        if lines.len() == range.lines_max as usize || (bytes > LOG_PAGE_BYTES_MAX && !lines.is_empty()) {
-            has_more = true;
+        let is_full = line.is_some() && (found.lines.len() == range.lines_max as usize || (bytes > LOG_PAGE_BYTES_MAX && !found.lines.is_empty()));
+        if taken.is_none() || is_full {
+            found.has_more = true;
             break;
         }
-        lines.push((id, line));
+        looked_at += 1;
+        found.last = Some(id);
+        found.newest = found.newest.max(id);
+        found.lines.extend(line.map(|line| (id, line)));
     }
     if matches!(range.from, From::Before(_)) {
-        lines.reverse();
+        found.lines.reverse();
     }
-    let oldest = lines.first().map(|(id, _)| *id);
-    let follow = match (lines.last(), range.from) {
-        (Some((newest, _)), _) => *newest,
-        (None, From::After(id)) => id,
-        (None, From::Before(_)) => 0,
-    };
-    let next = match range.from {
-        From::Before(_) => oldest.map(|id| format!("before_{id}")),
-        From::After(_) => Some(format!("after_{follow}")),
-    };
-    let lines = lines.into_iter().map(|(_, line)| line).collect();
-    Ok(Page { lines, has_more, next_cursor: next.filter(|_| has_more), follow_cursor: format!("after_{follow}") })
+    Ok(found)
 }
 
 fn entry(row: &Row<'_>) -> Result<Entry, database::rusqlite::Error> {
     let milliseconds = |us: Option<i64>| us.map(|us| us as f64 / 1e3);
     let stream = Stream::ALL.get(usize::from(row.get::<_, u8>(2)?)).map_or("unknown", |stream| stream.as_str());
+    let figure = |column: usize| Ok::<_, database::rusqlite::Error>(row.get::<_, Option<i64>>(column)?.and_then(|figure| u64::try_from(figure).ok()));
     let mut entry = Entry {
         timestamp: jiff::Timestamp::from_millisecond(row.get(1)?).map(|moment| format!("{moment:.3}")).unwrap_or_default(),
         stream,
         message: row.get(3)?,
+        cursor: None,
         deploy_id: row.get(4)?,
         build_id: row.get(5)?,
         trace_id: row.get::<_, Option<[u8; 16]>>(6)?.map(hex::encode),
@@ -192,7 +311,12 @@ fn entry(row: &Row<'_>) -> Result<Entry, database::rusqlite::Error> {
         status: row.get(9)?,
         duration_ms: milliseconds(row.get(10)?),
         cpu_ms: milliseconds(row.get(11)?),
-        memory_peak_bytes: row.get::<_, Option<i64>>(12)?.and_then(|bytes| u64::try_from(bytes).ok()),
+        memory_peak_bytes: figure(12)?,
+        fuel: figure(13)?,
+        bytes_in: figure(14)?,
+        bytes_out: figure(15)?,
+        hops: row.get(16)?,
+        caller: row.get(17)?,
     };
     if let Some(message) = summary(&entry) {
         entry.message = message;

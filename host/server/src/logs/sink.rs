@@ -3,6 +3,7 @@
 //! The bounds are two, on lines and on bytes, and each holds for all services together and, smaller, for each: whoever floods the log loses its own
 //! lines, and the others have room.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -42,6 +43,15 @@ pub(super) struct ServiceState {
 }
 
 impl ServiceState {
+    fn cleared(&self, text: String) -> String {
+        let redactor = self.redactor.load();
+        let redacted = redactor.as_ref().and_then(|redactor| match redactor.redact(&text) {
+            Cow::Owned(redacted) => Some(redacted),
+            Cow::Borrowed(_) => None,
+        });
+        redacted.unwrap_or(text)
+    }
+
     pub fn is_deleted(&self) -> bool {
         self.deleted.load(Ordering::Acquire)
     }
@@ -91,6 +101,8 @@ struct Shared {
     config: Arc<Config>,
     services: DashMap<ServiceId, Arc<ServiceState>>,
     waiting: Arc<Waiting>,
+    /// Lines that were lost since the start.
+    dropped: AtomicU64,
     queue: mpsc::UnboundedSender<Message>,
 }
 
@@ -100,7 +112,11 @@ impl LogSink {
         // The bounds are counted in `Waiting`; other messages are few, at most one for each service and one for each that waits for an answer.
         let (queue, receiver) = mpsc::unbounded_channel();
         let waiting = Arc::<Waiting>::default();
-        (Self(Arc::new(Shared { clock, config, services: DashMap::new(), waiting: waiting.clone(), queue })), receiver, waiting)
+        (
+            Self(Arc::new(Shared { clock, config, services: DashMap::new(), waiting: waiting.clone(), dropped: AtomicU64::new(0), queue })),
+            receiver,
+            waiting,
+        )
     }
 
     /// Queues a line to be written, or drops and counts it. Returns at once.
@@ -129,6 +145,14 @@ impl LogSink {
         Ok(())
     }
 
+    /// The text without secrets of the service.
+    pub(crate) fn cleared(&self, service: &ServiceId, text: String) -> String {
+        match self.0.services.get(service) {
+            Some(state) => state.cleared(text),
+            None => text,
+        }
+    }
+
     /// The line as it is to be written; `None` when its service has been deleted.
     pub(super) fn row(&self, line: Line) -> Option<Row> {
         let state = self.state(&line.service);
@@ -139,11 +163,7 @@ impl LogSink {
         if state.is_deleted() {
             return None;
         }
-        if let Some(redactor) = &*state.redactor.load()
-            && let std::borrow::Cow::Owned(redacted) = redactor.redact(&line.message)
-        {
-            line.message = redacted;
-        }
+        line.message = state.cleared(line.message);
         // Not before, or half a secret could be left at the end.
         line::cut(&mut line.message);
         Some(Row { line, at_ms: self.0.clock.now_unix_ms(), state })
@@ -154,6 +174,11 @@ impl LogSink {
         let state = self.state(service);
         state.deleted.store(true, Ordering::Release);
         state.redactor.store(None);
+    }
+
+    /// Whether a service has been deleted.
+    pub(super) fn is_deleted(&self, service: &ServiceId) -> bool {
+        self.0.services.get(service).is_some_and(|state| state.is_deleted())
     }
 
     /// False when nobody writes any more.
@@ -175,6 +200,7 @@ impl LogSink {
     }
 
     fn dropped(&self, state: Arc<ServiceState>, account: AccountId) {
+        self.0.dropped.fetch_add(1, Ordering::Relaxed);
         // Whoever drops the first sees to it that the count is written, by which time it may be larger.
         if state.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
             self.send(Message::Dropped(state, account));
@@ -196,6 +222,11 @@ impl LogSink {
             })
         };
         self.0.services.entry(service.clone()).or_insert_with(state).clone()
+    }
+
+    /// Lines that came faster than they could be written, since the start.
+    pub fn dropped_lines(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
     }
 
     /// The lines and bytes that wait to be written.

@@ -20,7 +20,8 @@ const LINE_BYTES: i64 = 128;
 const IDS_PER_MS: i64 = 1 << 20;
 
 /// A service without a name has been deleted, and is removed with its lines in the background.
-pub(super) const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE services (
         number INTEGER PRIMARY KEY,
         service TEXT UNIQUE,
@@ -52,7 +53,11 @@ pub(super) const MIGRATIONS: &[&str] = &["
     CREATE INDEX lines_by_service ON lines (service);
     CREATE INDEX lines_by_deploy ON lines (service, deploy) WHERE deploy IS NOT NULL;
     CREATE INDEX lines_by_build ON lines (service, build) WHERE build IS NOT NULL;
-"];
+",
+    "
+    ALTER TABLE lines ADD COLUMN hops INTEGER;
+",
+];
 
 /// A line that is ready to be written.
 pub(super) struct Row {
@@ -106,8 +111,8 @@ pub(super) fn insert(tx: &Transaction<'_>, ids: &Ids, now_ms: UnixMs, rows: &[Ro
     let mut services: HashMap<&ServiceId, (i64, i64)> = HashMap::new();
     let mut insert = tx.prepare_cached(
         "INSERT INTO lines (id, service, at_ms, stream, message, trace, number, deploy, build, outcome, status, duration_us, cpu_us, fuel, \
-         memory_peak_bytes, bytes_in, bytes_out, span, parent_span, caller) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+         memory_peak_bytes, bytes_in, bytes_out, span, parent_span, caller, hops) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
     )?;
     // Asked here, on the thread that writes, where a deletion comes either before or after all of this.
     for row in rows.iter().filter(|row| !row.state.is_deleted()) {
@@ -140,6 +145,7 @@ pub(super) fn insert(tx: &Transaction<'_>, ids: &Ids, now_ms: UnixMs, rows: &[Ro
             ended.map(|ended| ended.span.cast_signed()),
             ended.map(|ended| ended.parent_span.cast_signed()),
             ended.and_then(|ended| ended.caller.as_ref()).map(|caller| caller.as_str()),
+            ended.map(|ended| ended.hops),
         ])?;
     }
     let mut update = tx.prepare_cached("UPDATE services SET bytes = bytes + ?2 WHERE number = ?1 RETURNING bytes")?;

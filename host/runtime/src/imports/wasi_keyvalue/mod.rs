@@ -77,20 +77,24 @@ impl Data {
     }
 
     async fn bucket_get(&mut self, bucket: Resource<Bucket>, key: String) -> Result<Option<Vec<u8>>, Fault> {
+        let _span = self.span("kv.get", "wasi:keyvalue");
         let (kv, namespace) = self.bucket(&bucket)?;
         Ok(kv.get(namespace, &key).await?.map(value_of))
     }
 
     async fn bucket_exists(&mut self, bucket: Resource<Bucket>, key: String) -> Result<bool, Fault> {
+        let _span = self.span("kv.exists", "wasi:keyvalue");
         let (kv, namespace) = self.bucket(&bucket)?;
         Ok(kv.get(namespace, &key).await?.is_some())
     }
 
     async fn bucket_set(&mut self, bucket: Resource<Bucket>, key: String, value: Vec<u8>) -> Result<(), Fault> {
+        let _span = self.span("kv.put", "wasi:keyvalue");
         self.bucket_set_many(bucket, vec![(key, value)]).await
     }
 
     async fn bucket_set_many(&mut self, bucket: Resource<Bucket>, pairs: Vec<(String, Vec<u8>)>) -> Result<(), Fault> {
+        let _span = self.span("kv.put-many", "wasi:keyvalue");
         let (kv, namespace) = self.bucket(&bucket)?;
         let put = |(key, value)| Ok::<_, Fault>(kv::Put { key, value: self.held(value)?, ..kv::Put::default() });
         let puts = pairs.into_iter().map(put).collect::<Result<Vec<_>, _>>()?;
@@ -99,12 +103,14 @@ impl Data {
     }
 
     async fn bucket_delete_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Result<(), Fault> {
+        let _span = self.span("kv.delete-many", "wasi:keyvalue");
         let (kv, namespace) = self.bucket(&bucket)?;
         kv.bulk_delete(namespace, keys).await?;
         Ok(())
     }
 
     async fn bucket_get_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Result<Vec<Option<(String, Vec<u8>)>>, Fault> {
+        let _span = self.span("kv.get-many", "wasi:keyvalue");
         let (kv, namespace) = self.bucket(&bucket)?;
         let found = kv.bulk_get_within(namespace, keys.clone(), KV_CALL_BYTES_MAX).await?;
         Ok(keys.into_iter().zip(found).map(|(key, entry)| entry.map(|entry| (key, value_of(entry)))).collect())
@@ -112,12 +118,14 @@ impl Data {
 
     /// A page of keys, with the cursor of the next.
     async fn bucket_list(&mut self, bucket: &Resource<Bucket>, cursor: Option<String>) -> Result<(Vec<String>, Option<String>), Fault> {
+        let _span = self.span("kv.list", "wasi:keyvalue");
         let (kv, namespace) = self.bucket(bucket)?;
         let page = kv.list(namespace, kv::List { cursor, ..kv::List::default() }).await?;
         Ok((page.keys.into_iter().map(|key| key.name).collect(), page.next_cursor))
     }
 
     async fn bucket_increment(&mut self, bucket: Resource<Bucket>, key: String, delta: i64) -> Result<i64, Fault> {
+        let _span = self.span("kv.increment", "wasi:keyvalue");
         let (kv, namespace) = self.bucket(&bucket)?;
         Ok(kv.increment(namespace, &key, delta).await?)
     }

@@ -1,4 +1,4 @@
-//! Builds and logs.
+//! Builds.
 
 use std::time::Duration;
 
@@ -9,12 +9,10 @@ use tovuk_kernel::ids::number;
 use tovuk_kernel::limits::BUILD_WAIT_SECONDS_MAX;
 use tovuk_kernel::operation::{Method, Operation, Request};
 
-use super::deploys::find as deploy_of;
 use super::timestamp;
 use crate::control::handler::Handler;
 use crate::control::store::deploys::{self, BuildStatus};
 use crate::control::{Caller, Control, Refusal};
-use crate::logs::{Page, Query};
 
 /// A build.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -99,7 +97,7 @@ impl Handler for Show {
 }
 
 /// The account's build of this id.
-async fn find(control: &Control, caller: &Caller, id: String) -> Result<deploys::Build, Refusal> {
+pub(super) async fn find(control: &Control, caller: &Caller, id: String) -> Result<deploys::Build, Refusal> {
     let account = caller.account_number();
     control
         .read(move |conn| {
@@ -107,83 +105,4 @@ async fn find(control: &Control, caller: &Caller, id: String) -> Result<deploys:
             deploys::find_build(conn, account, number(&id, "job").ok_or_else(unknown)?)?.ok_or_else(unknown)
         })
         .await
-}
-
-/// Reads the log of a build.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct Logs {
-    /// The build.
-    pub build: String,
-    /// Most lines to return, 1 to 1,000.
-    pub limit: Option<u32>,
-    /// Where to go on.
-    pub cursor: Option<String>,
-}
-
-impl Request for Logs {
-    const OPERATION: Operation = Operation::new("build.logs", Method::Get, "/v1/builds/{build}/logs", "Read the log of a build")
-        .errors(&[&codes::BUILD_NOT_FOUND, &codes::INVALID_CURSOR]);
-    type Response = Page;
-}
-
-impl Handler for Logs {
-    async fn run(self, control: Control, caller: Caller) -> Result<Page, Refusal> {
-        let build = find(&control, &caller, self.build).await?;
-        let account = caller.account_number();
-        let (deploy_id, id) = (build.deploy_id, build.id);
-        let deploy = control.read(move |conn| deploy_of(conn, account, &format!("deploy_{deploy_id}"))).await?;
-        let query = Query { limit: self.limit, cursor: self.cursor };
-        Ok(control.logs().of_build(&format!("service_{}", deploy.service_id).into(), &format!("job_{id}").into(), &query).await?)
-    }
-}
-
-/// Reads the log of a deploy.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct DeployLogs {
-    /// The deploy.
-    pub deploy: String,
-    /// Most lines to return, 1 to 1,000.
-    pub limit: Option<u32>,
-    /// Where to go on.
-    pub cursor: Option<String>,
-}
-
-impl Request for DeployLogs {
-    const OPERATION: Operation = Operation::new("deploy.logs", Method::Get, "/v1/deploys/{deploy}/logs", "Read the log of a deploy")
-        .errors(&[&codes::DEPLOY_NOT_FOUND, &codes::INVALID_CURSOR]);
-    type Response = Page;
-}
-
-impl Handler for DeployLogs {
-    async fn run(self, control: Control, caller: Caller) -> Result<Page, Refusal> {
-        let deploy = control.read(move |conn| deploy_of(conn, caller.account_number(), &self.deploy)).await?;
-        let query = Query { limit: self.limit, cursor: self.cursor };
-        Ok(control.logs().of_deploy(&format!("service_{}", deploy.service_id).into(), &format!("deploy_{}", deploy.id).into(), &query).await?)
-    }
-}
-
-/// Reads the log of a service.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct ServiceLogs {
-    /// The service.
-    pub service: String,
-    /// Most lines to return, 1 to 1,000.
-    pub limit: Option<u32>,
-    /// Where to go on.
-    pub cursor: Option<String>,
-}
-
-impl Request for ServiceLogs {
-    const OPERATION: Operation = Operation::new("service.logs", Method::Get, "/v1/services/{service}/logs", "Read the log of a service's worker")
-        .described("What the worker has written and how its invocations have ended, the latest lines in the order of time.")
-        .errors(&[&codes::INVALID_CURSOR]);
-    type Response = Page;
-}
-
-impl Handler for ServiceLogs {
-    async fn run(self, control: Control, caller: Caller) -> Result<Page, Refusal> {
-        let service = control.service(&caller, &self.service).await?;
-        let query = Query { limit: self.limit, cursor: self.cursor };
-        Ok(control.logs().of_service(&service.service_id(), &query).await?)
-    }
 }

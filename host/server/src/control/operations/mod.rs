@@ -16,6 +16,7 @@ pub mod kv_bulk;
 pub mod kv_values;
 mod lists;
 pub mod login;
+pub mod logs;
 pub mod operator;
 pub mod products;
 pub mod queue_messages;
@@ -35,6 +36,7 @@ pub mod state_values;
 pub mod storage;
 mod storage_parts;
 pub mod tokens;
+pub mod traces;
 pub mod usage;
 pub mod webhooks;
 
@@ -73,7 +75,10 @@ pub(super) fn all() -> Vec<Registered> {
     ];
     table![services::List, services::Create, services::Show, resources::ResourcesOf, services::Restart, services::Delete];
     table![deploys::Create, deploys::List, deploys::ListOfService, deploys::Show, deploys::Cancel, rollback::Rollback];
-    table![builds::Show, builds::Logs, builds::DeployLogs, builds::ServiceLogs];
+    table![builds::Show, logs::OfBuild, logs::OfDeploy, logs::OfService];
+    operations.extend([Registered::streaming::<logs::FollowBuild>(), Registered::streaming::<logs::FollowDeploy>()]);
+    operations.push(Registered::streaming::<logs::FollowService>());
+    table![traces::List, traces::Show, traces::Top, traces::TopOfHost];
     table![env::List, env::Set, env::Delete, bindings::Create, bindings::Delete];
     table![domains::List, domains::Add, domains::Verify, domains::Delete];
     table![kv::Create, kv::Delete, kv::Keys, kv::Get, kv::Put, kv::DeleteKey, kv_bulk::BulkGet, kv_bulk::BulkPut, kv_bulk::BulkDelete];

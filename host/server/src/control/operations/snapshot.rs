@@ -17,7 +17,7 @@ use crate::control::store::services::Service;
 use crate::control::store::{domains, env};
 use crate::control::urls::Urls;
 use crate::control::{Caller, Control, Records, Refusal, service_of};
-use crate::logs::{Page, Query};
+use crate::logs::{Page, Query, Subject};
 
 /// Deploys and builds in a snapshot.
 const RECENT: u32 = 5;
@@ -101,7 +101,7 @@ impl Snapshot {
         let records = control.records();
         // The name may be an id, and logs are found by id only.
         let service = control.service(caller, &name).await?;
-        let logs = control.logs().of_service(&service.service_id(), &Query { limit: Some(RECENT_LINES), cursor: None }).await?;
+        let logs = control.logs().read(Subject::Service(service.service_id()), &Query { limit: Some(RECENT_LINES), ..Query::default() }).await?;
         let usage = UsageResponse::of(control, account, None).await?;
         let own = MeterUsage::from(&control.meters().usage(account, Some(service.id)));
         let read = move |conn: &Connection| {

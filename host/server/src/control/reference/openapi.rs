@@ -111,7 +111,7 @@ fn described(field: &Field) -> Value {
 
 fn responses(entry: &Entry) -> Value {
     let mut responses = Map::new();
-    let success = json!({"description": "Done.", "content": {"application/json": {"schema": entry.response}}});
+    let success = json!({"description": "Done.", "content": {entry.operation.content_type(): {"schema": entry.response}}});
     responses.insert(entry.operation.status.to_string(), success);
     let mut by_status = BTreeMap::<u16, Vec<&Code>>::new();
     for code in entry.errors() {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod flood;
+mod follow;
 mod kept;
 mod observed;
 mod pages;
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 use tovuk_kernel::clock::Clock;
 use tovuk_kernel::ids::{AccountId, ServiceId};
 
-use super::{Config, Line, Logs, Page, Query, Stream};
+use super::{Config, Line, Logs, Page, Query, Stream, Subject};
 
 fn open(folder: &Path) -> Logs {
     Logs::open(folder, Clock::advanceable()).unwrap()
@@ -27,8 +28,8 @@ fn line(service_name: &str, message: impl Into<String>) -> Line {
 }
 
 async fn read(logs: &Logs, service_name: &str, limit: u32, cursor: Option<&str>) -> Page {
-    let query = Query { limit: Some(limit), cursor: cursor.map(str::to_owned) };
-    logs.of_service(&service(service_name), &query).await.unwrap()
+    let query = Query { limit: Some(limit), cursor: cursor.map(str::to_owned), ..Query::default() };
+    logs.read(Subject::Service(service(service_name)), &query).await.unwrap()
 }
 
 /// The messages of a service's newest lines, oldest first.

@@ -70,12 +70,12 @@ async fn lines_of_deploys_and_builds_are_found_by_them_and_by_their_service() {
     logs.append(lines).await.unwrap();
     logs.append(vec![line("service_1", "hello")]).await.unwrap();
     let query = Query::default();
-    let deploy = logs.of_deploy(&service("service_1"), &DeployId::from("deploy_2"), &query).await.unwrap();
+    let deploy = logs.read(Subject::Deploy(service("service_1"), DeployId::from("deploy_2")), &query).await.unwrap();
     assert_eq!(texts(&deploy), ["checks of 2", "promoted 2"]);
     assert_eq!((deploy.lines[1].stream, deploy.lines[1].deploy_id.as_deref()), ("deploy", Some("deploy_2")));
-    let build = logs.of_build(&service("service_1"), &BuildId::from("job_1"), &query).await.unwrap();
+    let build = logs.read(Subject::Build(service("service_1"), BuildId::from("job_1")), &query).await.unwrap();
     assert_eq!(texts(&build), ["checks of 1"]);
-    let elsewhere = logs.of_build(&service("service_2"), &BuildId::from("job_1"), &query).await.unwrap();
+    let elsewhere = logs.read(Subject::Build(service("service_2"), BuildId::from("job_1")), &query).await.unwrap();
     assert!(elsewhere.lines.is_empty() && !elsewhere.has_more);
     assert_eq!(messages(&logs, "service_1").await.len(), 5);
 }
@@ -104,12 +104,12 @@ async fn cursors_that_were_not_given_out_and_limits_beyond_the_table_are_refused
     let folder = TempDir::new().unwrap();
     let logs = open(folder.path());
     for cursor in ["", "7", "before_", "before_-1", "before_+1", "before_007", "after_99999999999999999999", "beside_1", "before_1;drop"] {
-        let query = Query { limit: None, cursor: Some(cursor.to_owned()) };
-        let error = logs.of_service(&service("service_1"), &query).await.unwrap_err();
+        let query = Query { cursor: Some(cursor.to_owned()), ..Query::default() };
+        let error = logs.read(Subject::Service(service("service_1")), &query).await.unwrap_err();
         assert_eq!((error.code().code, error.code().status), ("invalid_cursor", 400), "{cursor}");
     }
     for limit in [0, 1_001] {
-        let error = logs.of_service(&service("service_1"), &Query { limit: Some(limit), cursor: None }).await.unwrap_err();
+        let error = logs.read(Subject::Service(service("service_1")), &Query { limit: Some(limit), ..Query::default() }).await.unwrap_err();
         assert!(matches!(error, Error::Limit) && error.code().status == 400);
     }
 }

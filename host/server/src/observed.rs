@@ -1,0 +1,70 @@
+//! Where what happens on a host is kept, and how the runtime tells it. Each keeper takes what it is told without waiting, or drops and counts it.
+
+use std::sync::Arc;
+
+use tovuk_runtime::failure::Failure;
+use tovuk_runtime::record::{Identity, LogLine, Observer, Operation, Record};
+use tovuk_runtime::trace::TraceId;
+
+use crate::logs::{LogSink, Logs};
+use crate::metrics::Metrics;
+use crate::traces::{TraceSink, Traces};
+
+/// What a host keeps of what happens.
+pub struct Observed {
+    /// Lines and summaries.
+    pub logs: Logs,
+    /// Figures.
+    pub metrics: Metrics,
+    /// Which way requests went.
+    pub traces: Traces,
+}
+
+impl Observed {
+    /// Tells all of them, and somebody who watches.
+    pub(crate) fn observer(&self, shown: Option<Arc<dyn Observer>>) -> Told {
+        Told { logs: self.logs.sink(), metrics: self.metrics.clone(), traces: self.traces.sink().without_secrets(self.logs.sink()), shown }
+    }
+}
+
+/// Whom the runtime tells.
+pub(crate) struct Told {
+    logs: LogSink,
+    metrics: Metrics,
+    traces: TraceSink,
+    shown: Option<Arc<dyn Observer>>,
+}
+
+impl Observer for Told {
+    fn invocation(&self, record: Record) {
+        self.metrics.invocation(&record);
+        self.traces.invocation(&record);
+        if let Some(shown) = &self.shown {
+            shown.invocation(record.clone());
+        }
+        self.logs.invocation(record);
+    }
+
+    fn log(&self, line: LogLine) {
+        if let Some(shown) = &self.shown {
+            shown.log(line.clone());
+        }
+        self.logs.log(line);
+    }
+
+    fn refused(&self, service: &Identity, failure: &Failure) {
+        self.metrics.refused(service, failure);
+        self.logs.refused(service, failure);
+        if let Some(shown) = &self.shown {
+            shown.refused(service, failure);
+        }
+    }
+
+    fn keeps(&self, trace: TraceId) -> bool {
+        self.traces.keeps(trace)
+    }
+
+    fn operation(&self, operation: Operation) {
+        self.traces.operation(&operation);
+    }
+}
