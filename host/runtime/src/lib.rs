@@ -31,5 +31,6 @@ pub mod slots;
 mod spans;
 pub mod trace;
 mod trap;
+pub mod turns;
 mod usage;
 mod worker;

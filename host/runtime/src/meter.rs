@@ -36,6 +36,12 @@ pub fn on_thread_unpark() {
     SYNC.set(None);
 }
 
+/// CPU time of this thread in ns, as its clock tells.
+pub(crate) fn thread_cpu_ns() -> u64 {
+    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    (cpu.tv_sec as u64).saturating_mul(1_000_000_000) + cpu.tv_nsec as u64
+}
+
 /// CPU time of this thread in ns, not below `floor_ns`.
 fn thread_now_ns(floor_ns: u64) -> u64 {
     let monotonic = Instant::now();
@@ -45,10 +51,8 @@ fn thread_now_ns(floor_ns: u64) -> u64 {
             return sync.cpu_ns + since.as_nanos() as u64;
         }
     }
-    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    let cpu_ns = (cpu.tv_sec as u64).saturating_mul(1_000_000_000) + cpu.tv_nsec as u64;
     // Standing in, the monotonic clock may have run ahead of the CPU clock; within one span the difference was billed already.
-    let cpu_ns = cpu_ns.max(floor_ns);
+    let cpu_ns = thread_cpu_ns().max(floor_ns);
     SYNC.set(Some(Sync { monotonic, cpu_ns }));
     cpu_ns
 }
@@ -78,8 +82,8 @@ mod tests {
 
     /// Burns CPU time of this thread, however little of a core it gets.
     fn burn(duration: Duration) {
-        let end = thread_clock() + duration.as_nanos() as u64;
-        while thread_clock() < end {
+        let end = thread_cpu_ns() + duration.as_nanos() as u64;
+        while thread_cpu_ns() < end {
             std::hint::spin_loop();
         }
     }
@@ -98,14 +102,14 @@ mod tests {
 
     #[test]
     fn sums_of_many_nested_spans_equal_the_thread_clock() {
-        let before = thread_clock();
+        let before = thread_cpu_ns();
         let mut nested = 0;
         let ((), own) = measure(|| {
             for _ in 0..2_000 {
                 nested += measure(|| burn(Duration::from_micros(5))).1;
             }
         });
-        let wall = thread_clock() - before;
+        let wall = thread_cpu_ns() - before;
         let billed = nested + own;
         assert!(billed > wall * 8 / 10, "billed {billed} of {wall}");
     }
@@ -115,17 +119,12 @@ mod tests {
         let mut billed = 0;
         let mut burnt = 0;
         for _ in 0..200 {
-            let before = thread_clock();
+            let before = thread_cpu_ns();
             billed += measure(|| burn(Duration::from_micros(300))).1;
-            burnt += thread_clock() - before;
+            burnt += thread_cpu_ns() - before;
             std::thread::park_timeout(Duration::from_micros(150));
             on_thread_unpark();
         }
         assert!((burnt * 8 / 10..burnt * 12 / 10).contains(&billed), "billed {billed} of {burnt}");
-    }
-
-    fn thread_clock() -> u64 {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
     }
 }

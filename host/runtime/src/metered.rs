@@ -1,18 +1,21 @@
-//! The future of a guest: metered, bounded in time, and unable to take its neighbours down.
+//! The future of a guest: metered, bounded in time, and unable to take its neighbours down. Where the guest computes for long it goes on in line with
+//! others that do ([`crate::turns`]), and whoever waits for it waits for that.
 
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use async_task::FallibleTask;
 use futures::future::BoxFuture;
 use tovuk_resources::meters::{self, Exceeded};
 
 use crate::invocation::Invocation;
 use crate::meter::measure;
-use crate::record::Outcome;
+use crate::record::{Identity, Outcome};
 use crate::run::stopped;
 use crate::usage::Purse;
 
@@ -34,22 +37,177 @@ pub enum Stop {
     Uncounted,
 }
 
+/// A guest that has used this much CPU time within [`WINDOW_MS`] gets in line with others that compute for long.
+const LONG_NS: u64 = 1_000_000;
+/// One that has used less than that within this time leaves the line: it waits more than it computes.
+const WINDOW_MS: u64 = 20;
+
 /// A guest's future. Dropping it drops the guest's instance, and all that it waits for.
-pub struct Metered<T> {
+pub struct Metered<T>(Place<T>);
+
+/// Where a guest runs.
+enum Place<T> {
+    /// In the task of whoever waits for it.
+    Here(Running<T>),
+    /// In the line of those that compute for long.
+    InLine(InLine<T>),
+    /// It has ended.
+    Gone,
+}
+
+type Shared<T> = Arc<Mutex<Option<Running<T>>>>;
+
+struct InLine<T> {
+    /// Shared with the job, which takes turns to poll it.
+    guest: Shared<T>,
+    job: FallibleTask<Left<T>, Arc<Identity>>,
+}
+
+/// What a job leaves behind.
+enum Left<T> {
+    Ended(Result<T, Stop>),
+    /// The guest, which goes on where it began.
+    Waits,
+}
+
+impl<T: Send + 'static> Metered<T> {
+    /// `inner` makes, runs and drops the instance.
+    pub fn new(invocation: Arc<Invocation>, purse: Purse, inner: impl Future<Output = T> + Send + 'static) -> Self {
+        Self(Place::Here(Running::new(invocation, purse, inner)))
+    }
+
+    /// Puts a guest that runs here in line. False where it has to stay.
+    fn get_in_line(&mut self) -> bool {
+        let Place::Here(guest) = &self.0 else { return false };
+        let invocation = guest.invocation.clone();
+        if !invocation.runtime.turns().are_open() {
+            return false;
+        }
+        let Place::Here(guest) = std::mem::replace(&mut self.0, Place::Gone) else { return false };
+        let guest = Arc::new(Mutex::new(Some(guest)));
+        let job = invocation.runtime.turns().take(&invocation.target, turn_by_turn(guest.clone()));
+        self.0 = Place::InLine(InLine { guest, job });
+        true
+    }
+}
+
+fn lock<T>(guest: &Shared<T>) -> MutexGuard<'_, Option<Running<T>>> {
+    // A guest catches its panics.
+    guest.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The job of a guest in line, until it ends or does no more than wait.
+fn turn_by_turn<T: Send + 'static>(guest: Shared<T>) -> impl Future<Output = Left<T>> + Send {
+    poll_fn(move |cx| {
+        let mut guest = lock(&guest);
+        // Nobody waits for it any more.
+        let Some(running) = guest.as_mut() else { return Poll::Pending };
+        match running.poll(cx) {
+            Poll::Ready(result) => Poll::Ready(Left::Ended(result)),
+            Poll::Pending if running.pace == Pace::Waits => Poll::Ready(Left::Waits),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+}
+
+impl<T: Send + 'static> Future for Metered<T> {
+    type Output = Result<T, Stop>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Place::Here(guest) = &mut self.0
+            && guest.gets_behind_others()
+        {
+            self.get_in_line();
+        }
+        loop {
+            match &mut self.0 {
+                Place::Here(guest) => match guest.poll(cx) {
+                    Poll::Ready(result) => {
+                        self.0 = Place::Gone;
+                        return Poll::Ready(result);
+                    }
+                    Poll::Pending if guest.pace == Pace::Computes && self.get_in_line() => {}
+                    Poll::Pending => return Poll::Pending,
+                },
+                Place::InLine(InLine { guest, job }) => match ready!(Pin::new(job).poll(cx)) {
+                    Some(Left::Ended(result)) => {
+                        self.0 = Place::Gone;
+                        return Poll::Ready(result);
+                    }
+                    Some(Left::Waits) => {
+                        let guest = lock(guest).take();
+                        self.0 = guest.map_or(Place::Gone, Place::Here);
+                    }
+                    // The line ends with the host, and whoever waits does too.
+                    None => self.0 = Place::Gone,
+                },
+                Place::Gone => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl<T> Drop for Metered<T> {
+    fn drop(&mut self) {
+        if let Place::InLine(InLine { guest, job }) = std::mem::replace(&mut self.0, Place::Gone) {
+            // One that is having its turn right now is dropped with its job when the turn is over.
+            let guest = guest.try_lock().ok().and_then(|mut guest| guest.take());
+            drop(job);
+            drop(guest);
+        }
+    }
+}
+
+/// What a guest does with its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// That is not known yet.
+    Unknown,
+    /// It computes for long.
+    Computes,
+    /// It waits, more or less.
+    Waits,
+}
+
+/// A guest and what it may still use.
+struct Running<T> {
     inner: Option<BoxFuture<'static, T>>,
     invocation: Arc<Invocation>,
     purse: Purse,
     cpu_limit_ns: u64,
+    has_begun: bool,
+    pace: Pace,
+    /// Since when, on the clock's monotonic scale, the guest's time is added up to tell its pace, and how much it was, in ns.
+    window: Option<(u64, u64)>,
     /// Made when the guest first waits, because most never do.
     timer: Option<BoxFuture<'static, ()>>,
     timer_is_for_head: bool,
 }
 
-impl<T> Metered<T> {
-    /// `inner` makes, runs and drops the instance.
-    pub fn new(invocation: Arc<Invocation>, purse: Purse, inner: impl Future<Output = T> + Send + 'static) -> Self {
+impl<T> Running<T> {
+    fn new(invocation: Arc<Invocation>, purse: Purse, inner: impl Future<Output = T> + Send + 'static) -> Self {
         let cpu_limit_ns = invocation.deployment.limits.cpu_ms.saturating_mul(1_000_000);
-        Self { inner: Some(Box::pin(inner)), invocation, purse, cpu_limit_ns, timer: None, timer_is_for_head: true }
+        let inner = Some(Box::pin(inner) as BoxFuture<'static, T>);
+        Self { inner, invocation, purse, cpu_limit_ns, has_begun: false, pace: Pace::Unknown, window: None, timer: None, timer_is_for_head: true }
+    }
+
+    /// Whether others of its account are in line when it begins. The answer to a second question is no.
+    fn gets_behind_others(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_begun, true) && self.invocation.runtime.turns().are_before(&self.invocation.target)
+    }
+
+    /// It has used so much, and has not ended.
+    fn paced(&mut self, ns: u64) {
+        let now_ms = self.invocation.runtime.clock().monotonic_ms();
+        let (since_ms, before_ns) = *self.window.get_or_insert((now_ms, 0));
+        let used_ns = before_ns + ns;
+        let is_over = now_ms.saturating_sub(since_ms) >= WINDOW_MS;
+        self.window = Some(if is_over { (now_ms, 0) } else { (since_ms, used_ns) });
+        self.pace = match used_ns {
+            LONG_NS.. => Pace::Computes,
+            _ if is_over => Pace::Waits,
+            _ => Pace::Unknown,
+        };
     }
 
     fn bill(&mut self, ns: u64) -> u64 {
@@ -100,13 +258,9 @@ impl<T> Metered<T> {
             self.timer = None;
         }
     }
-}
 
-impl<T> Future for Metered<T> {
-    type Output = Result<T, Stop>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Stop>> {
+        let this = self;
         let Some(inner) = this.inner.as_mut() else { return Poll::Pending };
         match this.purse.poll_covered(this.invocation.cpu_ns.load(Ordering::Relaxed), cx) {
             Poll::Ready(Ok(())) => {}
@@ -132,7 +286,10 @@ impl<T> Future for Metered<T> {
             }
             Ok(Poll::Pending) if used_ns > this.cpu_limit_ns => this.stop(Stop::Cpu),
             Ok(Poll::Pending) if this.is_overdue(cx) => this.stop(Stop::Wall),
-            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Pending) => {
+                this.paced(ns);
+                Poll::Pending
+            }
             Err(_) => {
                 tracing::error!(trace = %this.invocation.chain.trace, service = %this.invocation.target.id, "the host panicked inside an invocation");
                 this.stop(Stop::Panic)
@@ -141,7 +298,7 @@ impl<T> Future for Metered<T> {
     }
 }
 
-impl<T> Drop for Metered<T> {
+impl<T> Drop for Running<T> {
     fn drop(&mut self) {
         if self.inner.is_some() {
             self.invocation.end(Outcome::Cancelled, None);

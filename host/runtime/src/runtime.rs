@@ -23,6 +23,7 @@ use crate::outbound::{self, Outbound, OutboundConfig};
 use crate::record::Observer;
 use crate::service::Services;
 use crate::slots::Slots;
+use crate::turns::Turns;
 
 /// How a runtime is set up.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub struct RuntimeConfig {
     pub admission_wait: Duration,
     /// How workers reach other hosts.
     pub outbound: OutboundConfig,
+    /// Threads for guests that compute for long; as many as the machine has cores when absent.
+    pub turn_threads: Option<usize>,
 }
 
 impl RuntimeConfig {
@@ -51,6 +54,7 @@ impl RuntimeConfig {
             admission_queue_max: ADMISSION_QUEUE_MAX,
             admission_wait: Duration::from_millis(ADMISSION_WAIT_MS),
             outbound: OutboundConfig::default(),
+            turn_threads: None,
         }
     }
 }
@@ -86,6 +90,7 @@ struct Inner {
     artifacts: Artifacts,
     slots: Slots,
     memory: HostMemory,
+    turns: Turns,
     admission_wait: Duration,
     services: Services,
     outbound: Outbound,
@@ -102,11 +107,13 @@ impl Runtime {
         let linker = imports::linker(&pooled.engine).map_err(Error::Engine)?;
         let artifacts = Artifacts::open(config.artifacts, pooled.engine.clone(), linker, compiler, u64::from(config.engine.components_max))?;
         let guest_memory_bytes = config.guest_memory_bytes.or_else(|| engine::ram_bytes().map(|bytes| bytes / 2)).unwrap_or(u64::MAX);
+        let turn_threads = config.turn_threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
         Ok(Self(Arc::new(Inner {
             engine: pooled.engine,
             artifacts,
             slots: Slots::new(pooled.slots, config.admission_queue_max),
             memory: HostMemory::new(guest_memory_bytes),
+            turns: Turns::new(turn_threads),
             admission_wait: config.admission_wait,
             services: Services::default(),
             outbound: Outbound::new(config.outbound)?,
@@ -135,6 +142,11 @@ impl Runtime {
     /// The memory that guests share.
     pub fn memory(&self) -> &HostMemory {
         &self.0.memory
+    }
+
+    /// The line of guests that compute for long.
+    pub fn turns(&self) -> &Turns {
+        &self.0.turns
     }
 
     pub(crate) fn admission_wait(&self) -> Duration {

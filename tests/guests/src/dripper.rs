@@ -1,4 +1,7 @@
-//! `GET /<ms>` sends its head at once and then `tick <i>` every so many ms, without end or `?count=<n>` times.
+//! `GET /<ms>` sends its head at once and then `tick <i>` every so many ms, without end or `?count=<n>` times. `?compute=<n>` computes for n million turns of
+//! a loop before the first.
+
+use std::hint::black_box;
 
 use tovuk_guests::{head, number, query, write_all};
 use wasip2::clocks::monotonic_clock::subscribe_duration;
@@ -13,6 +16,8 @@ impl wasip2::exports::http::incoming_handler::Guest for Worker {
         let count = query(&path, "count").and_then(|count| count.parse().ok()).unwrap_or(u64::MAX);
         let body = head(out, 200, "text/plain");
         let stream = body.write().unwrap();
+        let millions: u64 = query(&path, "compute").and_then(|millions| millions.parse().ok()).unwrap_or(0);
+        (0..millions * 1_000_000).for_each(|turn| drop(black_box(turn)));
         for tick in 1..=count {
             subscribe_duration(ms * 1_000_000).block();
             if let Err(error) = write_all(&stream, format!("tick {tick}\n").as_bytes()) {

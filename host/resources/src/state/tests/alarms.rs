@@ -148,7 +148,7 @@ async fn values_and_alarm_change_together_when_the_host_dies_between_two_commits
     let changes = [("key".into(), Some(Bytes::from("yy")))];
     let batch = file::Batch { namespace: NAMESPACE, object: "a", changes: &changes, counts: Counts { values: 1, bytes: 5 }, alarm: Some(note) };
     handle.file(incarnation, true).unwrap().as_mut().unwrap().commit(&batch).unwrap();
-    handle.file_if_free().unwrap().take().unwrap().abandon();
+    handle.file(incarnation, true).unwrap().take().unwrap().abandon();
     state.0.shared.catalogue.close().await.unwrap();
     let state = open(&folder, &clock).await;
     assert_eq!((get(&state, "a", "key").await.unwrap(), alarm(&state, "a").await), ("yy".into(), Some(START + 1)));
@@ -156,7 +156,9 @@ async fn values_and_alarm_change_together_when_the_host_dies_between_two_commits
     // A later change is not taken back by the note, which is still in the file.
     put(&state, "a", "key", "zz").await;
     assert!(state.delete_alarm(&target("a")).await.unwrap().value);
-    state.handle(&target("a")).unwrap().file_if_free().unwrap().take().unwrap().abandon();
+    let handle = state.handle(&target("a")).unwrap();
+    let incarnation = handle.memory().incarnation.unwrap();
+    handle.file(incarnation, true).unwrap().take().unwrap().abandon();
     state.0.shared.catalogue.close().await.unwrap();
     let state = open(&folder, &clock).await;
     assert_eq!((get(&state, "a", "key").await.unwrap(), alarm(&state, "a").await), ("zz".into(), None));

@@ -1,0 +1,108 @@
+//! Guests that compute for long take turns by account, and nobody else waits for them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tovuk_runtime::record::Outcome;
+use tovuk_tests::{Host, HostConfig, ServiceConfig};
+
+use crate::TOVUK;
+
+/// A host with one thread for long computations, so that turns have an order.
+async fn host() -> Arc<Host> {
+    let config = HostConfig { slots: 128, runtime: Box::new(|config| config.turn_threads = Some(1)), ..HostConfig::new(TOVUK) };
+    Arc::new(Host::with(config).await)
+}
+
+/// So many requests at a time that compute until they may not. Returns when they are in line.
+async fn spinning(host: &Arc<Host>, service: &str, requests: usize) -> JoinSet<u16> {
+    let mut spinning = JoinSet::new();
+    for _ in 0..requests {
+        let (host, service) = (host.clone(), service.to_owned());
+        spinning.spawn(async move { host.get(&service, "/").await.status.as_u16() });
+    }
+    until(|| host.runtime.turns().guests() == requests).await;
+    spinning
+}
+
+async fn until(is_so: impl Fn() -> bool) {
+    let began = std::time::Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it did not come to this");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_account_cannot_keep_another_from_computing() {
+    let host = host().await;
+    host.deploy("loops", "spin", |service| service.public().limit("cpu_ms", 40)).await;
+    host.deploy("computes", "spin", |service| service.public().account("account_2").limit("cpu_ms", 2_000)).await;
+    let spinning = spinning(&host, "loops", 40).await;
+    // Of 40 that have 40 ms each, and one that needs several times that.
+    let reply = host.get("computes", "/turns/100").await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let needed_ns = host.observed.ended("computes", 1).await[0].cpu_ns;
+    let ended = host.observed.records().into_iter().filter(|record| &*record.target.name == "loops");
+    let had_ns: u64 = ended.map(|record| record.cpu_ns).sum();
+    // What the others had before, at most 2 ms each, is no part of this.
+    assert!(had_ns <= needed_ns + 40 * 2_000_000, "the loops had {had_ns} ns while one that needed {needed_ns} ns waited");
+    let statuses = spinning.join_all().await;
+    assert_eq!(statuses, [503; 40]);
+    assert!(host.observed.ended("loops", 40).await.iter().all(|record| record.outcome == Outcome::Cpu));
+    assert_eq!(host.runtime.turns().guests(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_for_little_waits_for_none_that_compute() {
+    let host = host().await;
+    host.deploy("loops", "spin", |service| service.public().limit("cpu_ms", 50)).await;
+    host.deploy("hello", "hello", |service| service.public().account("account_2")).await;
+    // Of the same account, in line behind one turn of the service that loops.
+    host.deploy("sibling", "hello", ServiceConfig::public).await;
+    let spinning = spinning(&host, "loops", 40).await;
+    for _ in 0..20 {
+        assert_eq!(host.get("hello", "/").await.status, 200);
+    }
+    assert_eq!(host.get("sibling", "/").await.status, 200);
+    // All of them together have 2 s.
+    assert_eq!(host.observed.ended("loops", 0).await.len(), 0);
+    drop(spinning);
+    // Nobody waits for them any more.
+    until(|| host.runtime.slots().free() == host.runtime.slots().total()).await;
+    until(|| host.runtime.turns().guests() == 0).await;
+    assert!(host.observed.ended("loops", 40).await.iter().all(|record| record.outcome == Outcome::Cancelled));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_has_computed_and_then_waits_leaves_the_line() {
+    let host = host().await;
+    host.deploy("drips", "dripper", ServiceConfig::public).await;
+    let (watching, whole) = tokio::join!(
+        async {
+            until(|| host.runtime.turns().guests() == 1).await;
+            until(|| host.runtime.turns().guests() == 0).await;
+            host.observed.records().len()
+        },
+        host.get("drips", "/25?count=20&compute=20")
+    );
+    assert_eq!(watching, 0, "it left the line when it ended");
+    assert_eq!((whole.status.as_u16(), whole.text().lines().count()), (200, 20));
+    assert_eq!(host.observed.ended("drips", 1).await[0].outcome, Outcome::Response);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_guest_in_line_calls_is_part_of_its_turn_and_billed_to_itself() {
+    let host = host().await;
+    host.deploy("loops", "spin", |service| service.public().limit("cpu_ms", 30)).await;
+    host.deploy("hello", "hello", ServiceConfig::public).await;
+    host.deploy("chain", "chain", |service| service.public().binds("NEXT", "chain")).await;
+    let spinning = spinning(&host, "loops", 10).await;
+    // It begins in line, because others of its account are.
+    let reply = host.get("chain", "/31").await;
+    assert_eq!((reply.status.as_u16(), reply.text()), (200, "hello"));
+    let records = host.observed.ended("chain", 32).await;
+    assert!(records.iter().all(|record| record.cpu_ns > 0 && record.cpu_ns < 30_000_000));
+    assert_eq!(spinning.join_all().await, [503; 10]);
+}
