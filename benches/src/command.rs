@@ -302,76 +302,39 @@ pub struct ObjectsArguments {
 /// Does what the command line says.
 pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
-        Command::Inproc(arguments) => {
-            let mut report = Report::begin();
-            inproc::run(&arguments, &mut report)?;
-            report.finish("inproc")
-        }
-        Command::Http(arguments) => {
-            let mut report = Report::begin();
-            http::run(&arguments, &mut report)?;
-            report.finish("http")
-        }
-        Command::All { inproc, http } => {
-            let mut report = Report::begin();
+        Command::Inproc(arguments) => reported("inproc", |report| inproc::run(&arguments, report)),
+        Command::Http(arguments) => reported("http", |report| http::run(&arguments, report)),
+        Command::All { inproc, http } => reported("all", |report| {
             // What is missing is said before the first measurement, not after it.
             http::check(&http)?;
-            inproc::run(&inproc, &mut report)?;
-            http::run(&http, &mut report)?;
-            report.finish("all")
-        }
-        Command::Control(arguments) => {
-            let mut report = Report::begin();
+            inproc::run(&inproc, report)?;
+            http::run(&http, report)
+        }),
+        Command::Control(arguments) => reported("control", |report| {
             control::check()?;
-            control::run(&arguments, &mut report)?;
-            report.finish("control")
-        }
-        Command::Sqlite(arguments) => {
-            let mut report = Report::begin();
-            kinds::sqlite::run(&arguments, &mut report)?;
-            report.finish("sqlite")
-        }
-        Command::Kv(arguments) => {
-            let mut report = Report::begin();
-            kinds::kv::run(&arguments, &mut report)?;
-            report.finish("kv")
-        }
-        Command::Bill(arguments) => {
-            let mut report = Report::begin();
-            bill::run(&arguments, &mut report)?;
-            report.finish("bill")
-        }
-        Command::Fair(arguments) => {
-            let mut report = Report::begin();
-            fair::run(&arguments, &mut report)?;
-            report.finish("fair")
-        }
-        Command::Cron(arguments) => {
-            let mut report = Report::begin();
-            kinds::cron::run(&arguments, &mut report)?;
-            report.finish("cron")
-        }
-        Command::Queue(arguments) => {
-            let mut report = Report::begin();
-            kinds::queue::run(&arguments, &mut report)?;
-            report.finish("queue")
-        }
-        Command::State(arguments) => {
-            let mut report = Report::begin();
-            kinds::state::run(&arguments, &mut report)?;
-            report.finish("state")
-        }
-        Command::Objects(arguments) => {
-            let mut report = Report::begin();
-            kinds::objects::run(&arguments, &mut report)?;
-            report.finish("objects")
-        }
+            control::run(&arguments, report)
+        }),
+        Command::Sqlite(arguments) => reported("sqlite", |report| kinds::sqlite::run(&arguments, report)),
+        Command::Kv(arguments) => reported("kv", |report| kinds::kv::run(&arguments, report)),
+        Command::Bill(arguments) => reported("bill", |report| bill::run(&arguments, report)),
+        Command::Fair(arguments) => reported("fair", |report| fair::run(&arguments, report)),
+        Command::Cron(arguments) => reported("cron", |report| kinds::cron::run(&arguments, report)),
+        Command::Queue(arguments) => reported("queue", |report| kinds::queue::run(&arguments, report)),
+        Command::State(arguments) => reported("state", |report| kinds::state::run(&arguments, report)),
+        Command::Objects(arguments) => reported("objects", |report| kinds::objects::run(&arguments, report)),
         Command::Operator { data } => control::serve(&data),
         Command::Native { address, threads } => native::serve(address, threads),
         Command::Host { address, threads, slots } => host::serve(address, threads, slots),
         Command::Load(arguments) => load::run(&arguments),
         Command::Child { core, program } => become_child(core, program),
     }
+}
+
+/// Measures, and keeps the report.
+fn reported(kind: &str, measure: impl FnOnce(&mut Report) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let mut report = Report::begin();
+    measure(&mut report)?;
+    report.finish(kind)
 }
 
 fn become_child(core: Option<usize>, program: Vec<OsString>) -> anyhow::Result<()> {

@@ -33,6 +33,9 @@ const REST_STEP: Duration = Duration::from_millis(250);
 /// In one such step an idle server uses no more than this, in s.
 const REST_CPU_S: f64 = 0.021;
 
+/// Roughly what each run takes besides.
+const STARTS_AND_RESTS_S: u64 = 1;
+
 /// What is beside the quiet client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -120,7 +123,7 @@ pub fn run(arguments: &FairArguments, report: &mut Report) -> anyhow::Result<()>
 
 async fn measure(arguments: &FairArguments, noises: &[Load], raw: &mut Raw) -> anyhow::Result<Vec<Run>> {
     let servers = Servers::start(std::thread::available_parallelism().map_or(1, usize::from)).await?;
-    let each_s = arguments.seconds + LEAD_IN.as_secs();
+    let each_s = arguments.seconds + LEAD_IN.as_secs() + STARTS_AND_RESTS_S;
     eprintln!("about {} s", each_s * u64::from(arguments.alternations) * (noises.len() * Beside::ALL.len()) as u64);
     // Fills caches and pools; not counted.
     one(arguments, &servers, Load::Deep, Beside::Host).await?;
