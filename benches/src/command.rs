@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
+use crate::fair::load::{self, Load, LoadArguments};
 use crate::output::Report;
-use crate::{bill, control, host, http, inproc, kinds, machine, native};
+use crate::{bill, control, fair, host, http, inproc, kinds, machine, native};
 
 /// Measures the host in process and over HTTP, beside its peers.
 #[derive(Parser)]
@@ -40,6 +41,8 @@ enum Command {
     Kv(KvArguments),
     /// The bill of CPU time beside what the process has used, over a mixed load.
     Bill(BillArguments),
+    /// How long a quiet service's requests take beside noisy ones of other accounts.
+    Fair(FairArguments),
     /// Cron: an operator's host with thousands of triggers, many of them due in the same minute.
     Cron(CronArguments),
     /// Queues: the store with many callers, without and with a backlog, and deliveries to a worker.
@@ -57,7 +60,7 @@ enum Command {
         threads: usize,
     },
     /// Serves the measured services with the host until it is ended. The Host header picks one: hello, hello-p2, chain or chain-p2, each
-    /// followed by `.localhost`.
+    /// followed by `.localhost`, and those of `bench fair`.
     Host {
         /// Where to listen, for example 127.0.0.1:9401.
         address: SocketAddr,
@@ -74,11 +77,15 @@ enum Command {
         /// Its data folder.
         data: PathBuf,
     },
-    /// Becomes another program on one core, which ends when the parent does. For the use of `bench http`.
+    /// Asks a server, and prints what it answered. For the use of `bench fair`.
+    #[command(hide = true)]
+    Load(LoadArguments),
+    /// Becomes another program, which ends when the parent does. For the use of `bench http` and `bench fair`.
     #[command(hide = true)]
     Child {
+        /// It stays on this core.
         #[arg(long)]
-        core: usize,
+        core: Option<usize>,
         #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
         program: Vec<OsString>,
     },
@@ -195,6 +202,23 @@ pub struct KvArguments {
     pub json: Option<PathBuf>,
 }
 
+/// How fairness is measured.
+#[derive(Args, Clone)]
+pub struct FairArguments {
+    /// Seconds of the quiet client in each run.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub seconds: u64,
+    /// Times that each noise is made, and left away, in alternating order.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=50))]
+    pub alternations: u32,
+    /// Only these noises.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub only: Vec<Load>,
+    /// Raw results, one JSON object a line; `target/bench/fair-<time>.jsonl` when absent.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
 /// How cron is measured.
 #[derive(Args, Clone)]
 pub struct CronArguments {
@@ -278,74 +302,43 @@ pub struct ObjectsArguments {
 /// Does what the command line says.
 pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
-        Command::Inproc(arguments) => {
-            let mut report = Report::begin();
-            inproc::run(&arguments, &mut report)?;
-            report.finish("inproc")
-        }
-        Command::Http(arguments) => {
-            let mut report = Report::begin();
-            http::run(&arguments, &mut report)?;
-            report.finish("http")
-        }
-        Command::All { inproc, http } => {
-            let mut report = Report::begin();
+        Command::Inproc(arguments) => reported("inproc", |report| inproc::run(&arguments, report)),
+        Command::Http(arguments) => reported("http", |report| http::run(&arguments, report)),
+        Command::All { inproc, http } => reported("all", |report| {
             // What is missing is said before the first measurement, not after it.
             http::check(&http)?;
-            inproc::run(&inproc, &mut report)?;
-            http::run(&http, &mut report)?;
-            report.finish("all")
-        }
-        Command::Control(arguments) => {
-            let mut report = Report::begin();
+            inproc::run(&inproc, report)?;
+            http::run(&http, report)
+        }),
+        Command::Control(arguments) => reported("control", |report| {
             control::check()?;
-            control::run(&arguments, &mut report)?;
-            report.finish("control")
-        }
-        Command::Sqlite(arguments) => {
-            let mut report = Report::begin();
-            kinds::sqlite::run(&arguments, &mut report)?;
-            report.finish("sqlite")
-        }
-        Command::Kv(arguments) => {
-            let mut report = Report::begin();
-            kinds::kv::run(&arguments, &mut report)?;
-            report.finish("kv")
-        }
-        Command::Bill(arguments) => {
-            let mut report = Report::begin();
-            bill::run(&arguments, &mut report)?;
-            report.finish("bill")
-        }
-        Command::Cron(arguments) => {
-            let mut report = Report::begin();
-            kinds::cron::run(&arguments, &mut report)?;
-            report.finish("cron")
-        }
-        Command::Queue(arguments) => {
-            let mut report = Report::begin();
-            kinds::queue::run(&arguments, &mut report)?;
-            report.finish("queue")
-        }
-        Command::State(arguments) => {
-            let mut report = Report::begin();
-            kinds::state::run(&arguments, &mut report)?;
-            report.finish("state")
-        }
-        Command::Objects(arguments) => {
-            let mut report = Report::begin();
-            kinds::objects::run(&arguments, &mut report)?;
-            report.finish("objects")
-        }
+            control::run(&arguments, report)
+        }),
+        Command::Sqlite(arguments) => reported("sqlite", |report| kinds::sqlite::run(&arguments, report)),
+        Command::Kv(arguments) => reported("kv", |report| kinds::kv::run(&arguments, report)),
+        Command::Bill(arguments) => reported("bill", |report| bill::run(&arguments, report)),
+        Command::Fair(arguments) => reported("fair", |report| fair::run(&arguments, report)),
+        Command::Cron(arguments) => reported("cron", |report| kinds::cron::run(&arguments, report)),
+        Command::Queue(arguments) => reported("queue", |report| kinds::queue::run(&arguments, report)),
+        Command::State(arguments) => reported("state", |report| kinds::state::run(&arguments, report)),
+        Command::Objects(arguments) => reported("objects", |report| kinds::objects::run(&arguments, report)),
         Command::Operator { data } => control::serve(&data),
         Command::Native { address, threads } => native::serve(address, threads),
         Command::Host { address, threads, slots } => host::serve(address, threads, slots),
+        Command::Load(arguments) => load::run(&arguments),
         Command::Child { core, program } => become_child(core, program),
     }
 }
 
-fn become_child(core: usize, program: Vec<OsString>) -> anyhow::Result<()> {
-    machine::pin(core)?;
+/// Measures, and keeps the report.
+fn reported(kind: &str, measure: impl FnOnce(&mut Report) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let mut report = Report::begin();
+    measure(&mut report)?;
+    report.finish(kind)
+}
+
+fn become_child(core: Option<usize>, program: Vec<OsString>) -> anyhow::Result<()> {
+    core.map_or(Ok(()), machine::pin)?;
     // A benchmark that is interrupted leaves no server behind.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).context("cannot be tied to the parent")?;
     let mut arguments = program.into_iter();

@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Context;
 use tovuk_kernel::clock::Clock;
 use tovuk_kernel::ids::ServiceId;
-use tovuk_kernel::limits::{Plan, WorkerLimits};
+use tovuk_kernel::limits::{ACCOUNT_CONCURRENCY, Plan, WorkerLimits};
 use tovuk_kernel::meters::{Meter, Period};
 use tovuk_kernel::outbound::Allowlist;
 use tovuk_kernel::project::Kind;
 use tovuk_kernel::resource::{Grants, Owner};
 use tovuk_resources::bindings::{Binding, Bindings};
-use tovuk_resources::meters::Meters;
+use tovuk_resources::meters::{CapKey, Meters, Setting};
 use tovuk_runtime::compile::Compiler;
+use tovuk_runtime::engine::Metering;
 use tovuk_runtime::failure::Failure;
 use tovuk_runtime::record::{Identity, LogLine, Observer, Record};
 use tovuk_runtime::runtime::{Runtime, RuntimeConfig};
@@ -25,11 +26,41 @@ use tovuk_server::edge::{Audience, Edge, ListenConfig, Listening};
 use crate::guests;
 use crate::machine;
 
-/// The services: their names and their guests.
-const SERVICES: [(&str, &str); 5] =
-    [("hello", "hello"), ("hello-p2", "hello_p2"), ("chain", "chain"), ("chain-raw", "chain_raw"), ("chain-p2", "chain_p2")];
+/// A measured service.
+struct Measured {
+    name: &'static str,
+    guest: &'static str,
+    account: i64,
+    plan: Plan,
+    /// Requests that run at a time, where they are not those of the plan.
+    concurrency: Option<u64>,
+}
+
+const fn measured(name: &'static str, guest: &'static str, account: i64) -> Measured {
+    Measured { name, guest, account, plan: Plan::Pro, concurrency: None }
+}
+
+/// The account whose requests and CPU time have caps, neither of which is reached.
+const CAPPED: i64 = 2;
+const CAP: Setting = Setting { value: 100_000_000, notify_at_percent: 80 };
+/// The services. Those of account 1 are measured by themselves, those from account 3 on beside one another, as tenants of one host are.
+const SERVICES: [Measured; 10] = [
+    measured("hello", "hello", 1),
+    measured("hello-p2", "hello_p2", 1),
+    measured("chain", "chain", 1),
+    measured("chain-raw", "chain_raw", 1),
+    measured("chain-p2", "chain_p2", 1),
+    measured("hello-capped", "hello", CAPPED),
+    measured("quiet", "hello", 3),
+    // A small plan, so that its requests end and others begin, and as many at a time as the account may have.
+    Measured { name: "loop", guest: "spin", account: 4, plan: Plan::Free, concurrency: Some(ACCOUNT_CONCURRENCY as u64) },
+    measured("flood", "hello", 5),
+    measured("deep", "chain", 6),
+];
 /// The binding by which a chain calls itself.
 const NEXT: &str = "NEXT";
+
+const REFUSALS_PRINTED: u64 = 20;
 
 /// Counts what the host says of its invocations. Whatever else an observer does is not measured here.
 #[derive(Default)]
@@ -85,8 +116,10 @@ impl Observer for Tally {
     }
 
     fn refused(&self, service: &Identity, failure: &Failure) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        eprintln!("{}: {}", service.name, failure.message);
+        // The first are enough to see why, and printing thousands would be work of another kind.
+        if self.refused.fetch_add(1, Ordering::Relaxed) < REFUSALS_PRINTED {
+            eprintln!("{}: {}", service.name, failure.message);
+        }
     }
 }
 
@@ -96,14 +129,29 @@ pub struct Host {
     pub runtime: Runtime,
     /// What it has said.
     pub tally: Arc<Tally>,
-    /// What it charges, as an operator's host does.
-    meters: Meters,
+    /// What it charges, as an operator's host does; nothing where it does not meter.
+    meters: Option<Meters>,
     sites: Vec<Placement>,
 }
 
 impl Host {
     /// Compiles the guests, unless that was done before, and deploys them. `slots` as in [`tovuk_runtime::engine::EngineConfig`].
     pub async fn start(slots: Option<u32>) -> anyhow::Result<Self> {
+        let folder = guests::repository().join("target/bench/meters");
+        std::fs::create_dir_all(&folder)?;
+        let meters = Meters::open(&folder.join(format!("{}.db", std::process::id())), Clock::system()).await?;
+        for meter in [Meter::WorkerRequests, Meter::WorkerCpuMs] {
+            meters.set_cap(CapKey { account: CAPPED, service: None, meter, period: Period::Month }, CAP).await?;
+        }
+        Self::deployed(slots, Some(meters)).await
+    }
+
+    /// The same without fuel, CPU clock, meters and caps; all else is done as ever, records included. What those cost is measured beside it.
+    pub async fn unmetered(slots: Option<u32>) -> anyhow::Result<Self> {
+        Self::deployed(slots, None).await
+    }
+
+    async fn deployed(slots: Option<u32>, meters: Option<Meters>) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let tally = Arc::new(Tally::default());
         let mut config = RuntimeConfig::new(guests::repository().join("target/bench/artifacts"));
@@ -111,36 +159,38 @@ impl Host {
             config.engine.slots_max = slots;
         }
         let compiler = Compiler::this_program(clock.clone()).context("this program's own path is unknown")?;
-        let meters_clock = clock.clone();
+        if meters.is_none() {
+            config.engine.metering = Metering::Off;
+        }
         let runtime = Runtime::new(config, compiler, clock, tally.clone(), None)?;
-        let folder = guests::repository().join("target/bench/meters");
-        std::fs::create_dir_all(&folder)?;
-        let meters = Meters::open(&folder.join(format!("{}.db", std::process::id())), meters_clock).await?;
         let mut host = Self { runtime, tally, meters, sites: Vec::new() };
-        for (name, guest) in SERVICES {
-            host.deploy(name, guest).await.with_context(|| format!("the guest `{guest}` cannot be deployed"))?;
+        for (number, service) in (1..).zip(&SERVICES) {
+            host.deploy(number, service).await.with_context(|| format!("the guest `{}` cannot be deployed", service.guest))?;
         }
         Ok(host)
     }
 
     /// The CPU time that was billed this month, in ms.
     pub fn billed_cpu_ms(&self) -> u64 {
-        self.meters.usage(1, None).of(Meter::WorkerCpuMs, Period::Month)
+        self.meters.as_ref().map_or(0, |meters| meters.usage(1, None).of(Meter::WorkerCpuMs, Period::Month))
     }
 
-    async fn deploy(&mut self, name: &str, guest: &str) -> anyhow::Result<()> {
+    async fn deploy(&mut self, number: i64, service: &Measured) -> anyhow::Result<()> {
+        let Measured { name, guest, account, plan, concurrency } = *service;
         let wasm = std::fs::read(guests::path(guest)?)?;
         let artifact = self.runtime.artifacts().prepare(&wasm).await?;
-        let limits = WorkerLimits::for_plan(Plan::Pro);
+        let mut limits = WorkerLimits::for_plan(plan);
+        limits.concurrency = concurrency.unwrap_or(limits.concurrency);
         let id = service_id(name);
-        let identity = Identity { id: id.clone(), name: name.into(), slug: name.into(), account: "account_bench".into() };
+        let identity = Identity { id: id.clone(), name: name.into(), slug: name.into(), account: format!("account_{account}").into() };
         let service = self.runtime.services().add(identity, &limits);
         // Each service is bound to itself, by name and by URL, as a chain needs it.
         let next = Binding { name: Some(NEXT.to_owned()), target: id.clone(), target_name: name.to_owned(), url_env: Some("NEXT_URL".to_owned()) };
         let bindings = Bindings::new(&[next]);
         let mut env = vec![("TOVUK_SERVICE_ID".to_owned(), id.to_string())];
         env.extend_from_slice(bindings.env());
-        let grants = Grants::new(Owner { account: 1, service: 1, plan: Plan::Pro });
+        let grants = Grants::new(Owner { account, service: number, plan });
+        let bill = self.meters.as_ref().map(|meters| meters.bill(account, number)).unwrap_or_default();
         service.promote(Arc::new(Deployment {
             id: "deploy_bench".into(),
             artifact,
@@ -149,7 +199,7 @@ impl Host {
             bindings,
             outbound: Allowlist::default(),
             grants,
-            bill: self.meters.bill(1, 1),
+            bill,
         }));
         let site = Site::new(id.clone(), Kind::RustWorker, &["/*".to_owned()], None);
         self.sites.push((id, vec![format!("{name}.localhost")], Some(site)));

@@ -18,9 +18,17 @@ use crate::host::Host;
 use crate::output::{Report, number, table};
 use crate::{machine, stats};
 
+/// The product, and the same component under caps that are not reached and without any metering, as names of cases.
+const UNCAPPED: &str = "hello lean";
+const CAPPED: &str = "hello lean, capped";
+const UNMETERED: &str = "hello lean, unmetered";
+/// What fuel, clock, meters and caps may cost together, in percent.
+const METERING_MOST_PERCENT: f64 = 8.0;
 /// Name, service, calls after the first invocation.
-const CASES: [(&str, &str, usize); 14] = [
-    ("hello lean", "hello", 0),
+const CASES: [(&str, &str, usize); 16] = [
+    (UNCAPPED, "hello", 0),
+    (CAPPED, "hello-capped", 0),
+    (UNMETERED, "hello", 0),
     ("hello p2", "hello-p2", 0),
     ("chain lean, 0 hops", "chain", 0),
     ("chain lean, 1 hop", "chain", 1),
@@ -40,6 +48,7 @@ const WARM_UP_ROUNDS: usize = 2;
 
 struct Case {
     name: &'static str,
+    host: Arc<Host>,
     service: Arc<Service>,
     host_header: HeaderValue,
     hops: usize,
@@ -85,36 +94,39 @@ pub fn run(arguments: &InprocArguments, report: &mut Report) -> anyhow::Result<(
 }
 
 async fn measure(arguments: &InprocArguments) -> anyhow::Result<Vec<Case>> {
-    let host = Host::start(arguments.slots).await?;
+    let is_wanted = |name: &str| arguments.case.as_ref().is_none_or(|part| name.contains(part.as_str()));
+    let metered = Arc::new(Host::start(arguments.slots).await?);
+    let unmetered = if is_wanted(UNMETERED) { Arc::new(Host::unmetered(arguments.slots).await?) } else { metered.clone() };
     let mut cases = Vec::new();
-    for (name, service, hops) in CASES {
-        if arguments.case.as_ref().is_some_and(|part| !name.contains(part.as_str())) {
-            continue;
-        }
+    for (name, service, hops) in CASES.into_iter().filter(|case| is_wanted(case.0)) {
+        let host = if name == UNMETERED { &unmetered } else { &metered };
         let requests = (arguments.invocations / (hops + 1)).max(1);
         let host_header = HeaderValue::from_str(&format!("{service}.localhost"))?;
-        cases.push(Case { name, service: host.service(service)?, host_header, hops, requests, samples: Vec::new() });
+        cases.push(Case { name, service: host.service(service)?, host: host.clone(), host_header, hops, requests, samples: Vec::new() });
     }
     for round in 0..WARM_UP_ROUNDS + arguments.rounds {
+        // Whatever runs after something else is not always the same.
+        cases.reverse();
         for case in &mut cases {
-            let sample = sample(&host, case, round).await.with_context(|| format!("{} failed", case.name))?;
+            let sample = sample(case, round).await.with_context(|| format!("{} failed", case.name))?;
             if round >= WARM_UP_ROUNDS {
                 case.samples.push(sample);
             }
         }
     }
+    cases.sort_by_key(|case| CASES.iter().position(|other| other.0 == case.name));
     Ok(cases)
 }
 
-async fn sample(host: &Host, case: &Case, round: usize) -> anyhow::Result<Sample> {
+async fn sample(case: &Case, round: usize) -> anyhow::Result<Sample> {
     let uri: http::Uri = format!("/{}", case.hops).parse()?;
-    let before = host.tally.counts();
+    let before = case.host.tally.counts();
     let started = Instant::now();
     for _ in 0..case.requests {
-        request(host, case, &uri).await?;
+        request(case, &uri).await?;
     }
     let elapsed = started.elapsed();
-    let counts = host.tally.counts().since(before);
+    let counts = case.host.tally.counts().since(before);
     let expected = (case.requests * (case.hops + 1)) as u64;
     ensure!(
         counts.records == expected && counts.refused == 0,
@@ -135,12 +147,13 @@ async fn sample(host: &Host, case: &Case, round: usize) -> anyhow::Result<Sample
 }
 
 /// One request in the form in which the edge hands it on.
-async fn request(host: &Host, case: &Case, uri: &http::Uri) -> anyhow::Result<()> {
+async fn request(case: &Case, uri: &http::Uri) -> anyhow::Result<()> {
     let mut request = Request::new(Body::Empty);
     *request.uri_mut() = uri.clone();
     request.headers_mut().insert(header::HOST, case.host_header.clone());
     let budget = Budget::top_level(TraceContext::of(request.headers()));
-    let started = host.runtime.invoke(&case.service, Event::Http(request), budget).await.map_err(|failure| anyhow::anyhow!("{}", failure.message))?;
+    let started =
+        case.host.runtime.invoke(&case.service, Event::Http(request), budget).await.map_err(|failure| anyhow::anyhow!("{}", failure.message))?;
     let status = started.response.status();
     let body = started.response.into_body().collect().await?.to_bytes();
     started.outcome.settled().await;
@@ -169,5 +182,30 @@ fn render(cases: &[Case], arguments: &InprocArguments) -> String {
         })
         .collect();
     let head = ["case", "µs, median", "µs, min", "µs CPU in records", "fuel", "µs a hop", "µs CPU a hop"];
-    format!("## In process\n\nOne thread, a fresh instance per invocation; {} alternating rounds.\n\n{}", arguments.rounds, table(&head, &rows))
+    let metering = metering(cases);
+    format!(
+        "## In process\n\nOne thread, a fresh instance per invocation; {} alternating rounds.\n\n{}{metering}",
+        arguments.rounds,
+        table(&head, &rows)
+    )
+}
+
+/// What metering costs on hello, where its three cases were measured. Both figures are medians over the rounds of what the cases of one round are to each other,
+/// so that a slow spell of the machine meets both.
+fn metering(cases: &[Case]) -> String {
+    let samples = |name: &str| cases.iter().find(|case| case.name == name).map(|case| case.samples.as_slice()).unwrap_or_default();
+    let more = |name: &str| {
+        let rounds = samples(name).iter().zip(samples(UNMETERED));
+        stats::median(rounds.map(|(with, without)| (with.us / without.us - 1.0) * 100.0))
+    };
+    let (uncapped, capped) = (more(UNCAPPED), more(CAPPED));
+    if capped.is_nan() {
+        return String::new();
+    }
+    let verdict = if capped <= METERING_MOST_PERCENT { "within" } else { "NOT within" };
+    format!(
+        "\nFuel, clock and meters cost {} % on hello, with caps {} %: {verdict} {METERING_MOST_PERCENT} %. Records are in all three cases.\n",
+        number(uncapped),
+        number(capped)
+    )
 }

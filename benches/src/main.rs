@@ -3,6 +3,7 @@
 mod bill;
 mod command;
 mod control;
+mod fair;
 mod guests;
 mod host;
 mod http;
@@ -11,6 +12,7 @@ mod kinds;
 mod machine;
 mod native;
 mod output;
+mod server;
 mod stats;
 
 use std::process::ExitCode;

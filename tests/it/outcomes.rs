@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full};
+use tovuk_runtime::engine::Metering;
 use tovuk_runtime::record::Outcome;
+use tovuk_runtime::runtime::RuntimeConfig;
+use tovuk_tests::HostConfig;
 
-use crate::host;
+use crate::{TOVUK, host};
 
 #[tokio::test]
 async fn a_response() {
@@ -21,6 +24,20 @@ async fn a_response() {
         assert_eq!(record.path, "/some/path");
         assert!(record.fuel > 100, "fuel {}", record.fuel);
         assert!(record.cpu_ns > 1_000, "cpu {}", record.cpu_ns);
+        assert!(record.memory_peak_bytes >= 65_536, "memory {}", record.memory_peak_bytes);
+    }
+}
+
+/// What benchmarks compare metering with: the same in all else.
+#[tokio::test]
+async fn without_metering_a_response_is_the_same_and_its_record_has_neither_time_nor_fuel() {
+    let unmetered = |runtime: &mut RuntimeConfig| runtime.engine.metering = Metering::Off;
+    let host = tovuk_tests::Host::with(HostConfig { runtime: Box::new(unmetered), ..HostConfig::new(TOVUK) }).await;
+    host.deploy("lean", "hello", |service| service.public()).await.deploy("wasi", "hello_p2", |service| service.public()).await;
+    for service in ["lean", "wasi"] {
+        assert_eq!(host.get(service, "/").await.text(), "hello");
+        let record = &host.observed.ended(service, 1).await[0];
+        assert_eq!((record.outcome, record.fuel, record.cpu_ns), (Outcome::Response, 0, 0));
         assert!(record.memory_peak_bytes >= 65_536, "memory {}", record.memory_peak_bytes);
     }
 }

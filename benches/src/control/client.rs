@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
@@ -90,20 +90,30 @@ impl Connection {
         Ok(Self { sender, host, authorization: token.map(|token| format!("Bearer {token}")) })
     }
 
+    /// Whether the other end has closed it, between two requests.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     /// Sends a request and reads the whole answer, which has to be good; how long that took, in ms, and the body.
     pub async fn send(&mut self, method: Method, path: &str, body: Bytes) -> anyhow::Result<(f64, Bytes)> {
+        let started = Instant::now();
+        let (status, body) = self.ask(method, path, body).await?;
+        let ms = started.elapsed().as_secs_f64() * 1e3;
+        ensure!(status.is_success(), "{path}: {status} {}", String::from_utf8_lossy(&body));
+        Ok((ms, body))
+    }
+
+    /// The same with any answer: its status, and the body.
+    pub async fn ask(&mut self, method: Method, path: &str, body: Bytes) -> anyhow::Result<(StatusCode, Bytes)> {
         self.sender.ready().await?;
         let mut request = Request::builder().method(method).uri(path).header("host", &self.host);
         if let Some(authorization) = &self.authorization {
             request = request.header("authorization", authorization);
         }
         let request = request.body(Full::new(body))?;
-        let started = Instant::now();
         let (parts, body) = self.sender.send_request(request).await?.into_parts();
-        let body = body.collect().await?.to_bytes();
-        let ms = started.elapsed().as_secs_f64() * 1e3;
-        ensure!(parts.status.is_success(), "{path}: {} {}", parts.status, String::from_utf8_lossy(&body));
-        Ok((ms, body))
+        Ok((parts.status, body.collect().await?.to_bytes()))
     }
 
     /// The same with JSON both ways.

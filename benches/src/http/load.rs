@@ -1,20 +1,19 @@
 //! One measurement: `wrk` against a server, and what the two and everybody else used of the machine meanwhile.
 
 use std::fmt;
-use std::io::Read;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use anyhow::Context;
 use serde::Serialize;
 
 use crate::machine;
+use crate::server::{child, ended};
 
+use super::LOAD_CORE;
 use super::rows::Row;
 use super::servers::Servers;
-use super::{LOAD_CORE, child, cpu_of, pid};
 
 /// The load generator.
 pub struct Wrk(PathBuf);
@@ -89,7 +88,7 @@ impl fmt::Display for Measurement {
 /// Loads the server of a row for so many seconds.
 pub fn measure(wrk: &Wrk, servers: &Servers, row: &Row, connections: u32, seconds: u64) -> anyhow::Result<Measurement> {
     let server = servers.of(row)?;
-    let mut command = child(LOAD_CORE)?;
+    let mut command = child(Some(LOAD_CORE))?;
     command.arg(&wrk.0).args(["--threads", "1", "--latency"]);
     command.args(["--connections", &connections.to_string(), "--duration", &format!("{seconds}s")]);
     if let Some(host) = row.host {
@@ -97,18 +96,11 @@ pub fn measure(wrk: &Wrk, servers: &Servers, row: &Row, connections: u32, second
     }
     command.arg(format!("http://{}{}", server.address, row.path())).stdin(Stdio::null()).stdout(Stdio::piped());
 
-    let (server_before, machine_before, started) = (cpu_of(&server.process)?, machine::machine_cpu()?, Instant::now());
-    let mut load = command.spawn().context("wrk cannot be started")?;
-    let mut output = String::new();
-    load.stdout.take().context("wrk has no output")?.read_to_string(&mut output)?;
-    // Its time can be read only until it is waited for.
-    waitid(WaitId::Pid(pid(&load)?), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)?;
-    let load_cpu_s = cpu_of(&load)?;
+    let (server_before, machine_before, started) = (server.cpu_s()?, machine::machine_cpu()?, Instant::now());
+    let load = command.spawn().context("wrk cannot be started")?;
+    let (output, load_cpu_s) = ended(load).context("wrk")?;
     let wall_s = started.elapsed().as_secs_f64();
-    let (server_after, machine_after) = (cpu_of(&server.process)?, machine::machine_cpu()?);
-    let status = load.wait()?;
-    ensure!(status.success(), "wrk ended with {status}: {output}");
-
+    let (server_after, machine_after) = (server.cpu_s()?, machine::machine_cpu()?);
     let answer = parse(&output).with_context(|| format!("wrk printed what is not understood:\n{output}"))?;
     let server_cpu_s = server_after - server_before;
     Ok(Measurement {
@@ -125,7 +117,7 @@ pub fn measure(wrk: &Wrk, servers: &Servers, row: &Row, connections: u32, second
         load_share: load_cpu_s / wall_s,
         foreign_share: (machine_after.busy_s - machine_before.busy_s - server_cpu_s - load_cpu_s).max(0.0) / wall_s,
         steal_share: (machine_after.steal_s - machine_before.steal_s) / wall_s,
-        server_rss_kib: machine::process_rss_kib(pid(&server.process)?).unwrap_or_default(),
+        server_rss_kib: server.rss_kib().unwrap_or_default(),
         errors: answer.errors,
     })
 }

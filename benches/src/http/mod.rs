@@ -9,7 +9,6 @@ mod servers;
 use anyhow::{Context, ensure};
 
 use crate::command::HttpArguments;
-use crate::machine;
 use crate::output::Report;
 use load::{Measurement, Wrk};
 use servers::{Kind, Servers};
@@ -85,20 +84,4 @@ pub fn run(arguments: &HttpArguments, report: &mut Report) -> anyhow::Result<()>
     report.add(&report::render(&rows, &kept, &servers, arguments));
     eprintln!("raw results in {}", raw.path().display());
     Ok(())
-}
-
-/// Runs another program on one core, bound to the life of this one.
-fn child(core: usize) -> anyhow::Result<std::process::Command> {
-    let mut command = std::process::Command::new(std::env::current_exe().context("this program's own path is unknown")?);
-    command.args(["child", "--core", &core.to_string(), "--"]);
-    Ok(command)
-}
-
-/// The id of a child, as the system's calls want it.
-fn pid(child: &std::process::Child) -> anyhow::Result<rustix::process::Pid> {
-    i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).context("a process has no id")
-}
-
-fn cpu_of(child: &std::process::Child) -> anyhow::Result<f64> {
-    machine::process_cpu_s(pid(child)?)
 }

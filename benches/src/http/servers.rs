@@ -1,23 +1,21 @@
-//! The servers that are compared, as child processes on one core. Each is ended when the benchmark ends, however it ends.
+//! The servers that are compared, each on one core.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use tovuk_kernel::clock::Clock;
 
 use crate::command::HttpArguments;
-use crate::{guests, machine, output};
+use crate::server::{Server, free_address, this_program};
+use crate::{guests, machine};
 
+use super::SERVER_CORE;
 use super::rows::Row;
-use super::{SERVER_CORE, child, pid};
 
 /// A kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,34 +47,13 @@ impl Kind {
     }
 }
 
-/// How long a server may take until it answers. The host compiles its components at the first start.
-const START_MAX: Duration = Duration::from_secs(120);
-const START_STEP: Duration = Duration::from_millis(50);
 /// Where npm puts the binary, below `node_modules`. `.bin/workerd` may be a script that starts it.
 const WORKERD_IN_NODE_MODULES: [&str; 2] = ["@cloudflare/workerd-linux-64/bin/workerd", "@cloudflare/workerd-linux-arm64/bin/workerd"];
-
-/// A running server.
-pub struct Server {
-    kind: Kind,
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Its process.
-    pub process: Child,
-    log: PathBuf,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 /// The servers that run.
 #[derive(Default)]
 pub struct Servers {
-    running: Vec<Server>,
+    running: Vec<(Kind, Server)>,
     /// What was not found, for the report.
     pub missing: Vec<String>,
 }
@@ -97,27 +74,23 @@ impl Servers {
             }
             return Ok(false);
         };
-        let log = output::folder().join(format!("{}.log", format!("{kind:?}").to_lowercase()));
-        std::fs::create_dir_all(output::folder())?;
-        let log_file = std::fs::File::create(&log).with_context(|| log.display().to_string())?;
-        let mut command = child(SERVER_CORE)?;
-        command.args(program).stdin(Stdio::null()).stderr(log_file.try_clone()?).stdout(log_file);
-        let process = command.spawn().with_context(|| format!("{} cannot be started", kind.name()))?;
-        let mut server = Server { kind, address, process, log };
-        server.wait_until_it_listens().await?;
-        self.running.push(server);
+        let server = Server::start(&format!("{kind:?}").to_lowercase(), Some(SERVER_CORE), address, program).await?;
+        self.running.push((kind, server));
         Ok(true)
     }
 
     /// The server that answers this row.
     pub fn of(&self, row: &Row) -> anyhow::Result<&Server> {
-        self.running.iter().find(|server| server.kind == row.server).with_context(|| format!("{} does not run", row.server.name()))
+        self.running(row.server).with_context(|| format!("{} does not run", row.server.name()))
     }
 
     /// Resident memory of a server, in KiB.
     pub fn rss_kib(&self, kind: Kind) -> Option<u64> {
-        let server = self.running.iter().find(|server| server.kind == kind)?;
-        machine::process_rss_kib(pid(&server.process).ok()?)
+        self.running(kind)?.rss_kib()
+    }
+
+    fn running(&self, kind: Kind) -> Option<&Server> {
+        self.running.iter().find(|(running, _)| *running == kind).map(|(_, server)| server)
     }
 
     /// Asks once and compares the answer.
@@ -136,26 +109,9 @@ impl Servers {
     }
 }
 
-impl Server {
-    async fn wait_until_it_listens(&mut self) -> anyhow::Result<()> {
-        let clock = Clock::system();
-        let deadline_ms = clock.monotonic_ms() + START_MAX.as_millis() as u64;
-        while tokio::net::TcpStream::connect(self.address).await.is_err() {
-            if let Some(status) = self.process.try_wait()? {
-                bail!("{} ended at once ({status}); see {}", self.kind.name(), self.log.display());
-            }
-            if clock.monotonic_ms() > deadline_ms {
-                bail!("{} does not listen at {} after {} s; see {}", self.kind.name(), self.address, START_MAX.as_secs(), self.log.display());
-            }
-            clock.sleep(START_STEP).await;
-        }
-        Ok(())
-    }
-}
-
 /// Program and arguments; `None` when a peer is not installed.
 fn program(kind: Kind, address: SocketAddr, arguments: &HttpArguments) -> anyhow::Result<Option<Vec<std::ffi::OsString>>> {
-    let own = |command: &str| -> anyhow::Result<_> { Ok(Some(vec![std::env::current_exe()?.into(), command.into(), address.to_string().into()])) };
+    let own = |command: &str| -> anyhow::Result<_> { Ok(Some(vec![this_program()?.into(), command.into(), address.to_string().into()])) };
     match kind {
         Kind::Native => own("native"),
         Kind::Host => own("host"),
@@ -198,8 +154,4 @@ fn given_or(given: Option<&Path>, find: impl FnOnce() -> Option<PathBuf>) -> any
 fn is_binary(path: &Path) -> bool {
     let mut start = [0; 4];
     std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut start)).is_ok() && start == *b"\x7fELF"
-}
-
-fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

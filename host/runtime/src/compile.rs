@@ -19,10 +19,13 @@ use tovuk_kernel::clock::Clock;
 use wasmtime::component::Component;
 
 use crate::component::{self, Description, Refusal};
+use crate::engine::Metering;
 use crate::{engine, imports};
 
 /// The argument by which the host's own binary is told to be the child.
 pub const CHILD_ARGUMENT: &str = "__compile";
+/// What follows it where the code is not to be metered.
+const UNMETERED_ARGUMENT: &str = "unmetered";
 /// A component made from JavaScript takes 7 s on one core; this bounds hostile ones.
 const CPU_SECONDS_MAX: u64 = 120;
 const WALL_MAX: Duration = Duration::from_secs(180);
@@ -80,6 +83,12 @@ impl Compiler {
     /// A compiler that runs that program, whose `main` begins with [`child_main`].
     pub fn new(program: PathBuf, clock: Clock) -> Self {
         Self { program, arguments: vec![CHILD_ARGUMENT.into()], clock, turn: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// The same for an engine whose [`Metering`] is off.
+    pub(crate) fn unmetered(mut self) -> Self {
+        self.arguments.push(UNMETERED_ARGUMENT.into());
+        self
     }
 
     /// Compiles a component. `compatibility` is the hash that the engine which will run it demands.
@@ -149,7 +158,8 @@ pub fn child_main() -> Option<ExitCode> {
     if arguments.next().is_none_or(|argument| argument != CHILD_ARGUMENT) {
         return None;
     }
-    Some(match child() {
+    let metering = if arguments.next().is_some_and(|argument| argument == UNMETERED_ARGUMENT) { Metering::Off } else { Metering::On };
+    Some(match child(metering) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
@@ -158,7 +168,7 @@ pub fn child_main() -> Option<ExitCode> {
     })
 }
 
-fn child() -> wasmtime::Result<()> {
+fn child(metering: Metering) -> wasmtime::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     rustix::process::nice(NICENESS)?;
     let limit = |bound: u64| Rlimit { current: Some(bound), maximum: Some(bound) };
@@ -167,7 +177,7 @@ fn child() -> wasmtime::Result<()> {
     setrlimit(Resource::Core, limit(0))?;
     let mut wasm = Vec::new();
     std::io::stdin().lock().read_to_end(&mut wasm)?;
-    let engine = engine::compiling_engine()?;
+    let engine = engine::compiling_engine(metering)?;
     let (result, code) = match compile(&engine, &wasm) {
         Ok((description, code)) => (Ok(description), code),
         Err(refusal) => (Err(refusal), Vec::new()),

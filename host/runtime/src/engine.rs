@@ -6,6 +6,16 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
+/// Whether guests are metered: by fuel in their code, and by the CPU clock around them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Metering {
+    /// As every host has it.
+    #[default]
+    On,
+    /// For measuring what metering costs, and for nothing else: no limit on CPU time holds, and a guest that spins keeps its thread for ever.
+    Off,
+}
+
 /// How large the pool of instances may be.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -13,11 +23,13 @@ pub struct EngineConfig {
     pub slots_max: u32,
     /// Components that are loaded at a time; each takes three mappings.
     pub components_max: u32,
+    /// Off only in a benchmark.
+    pub metering: Metering,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { slots_max: 4_096, components_max: 4_096 }
+        Self { slots_max: 4_096, components_max: 4_096, metering: Metering::On }
     }
 }
 
@@ -51,10 +63,10 @@ const RAM_BYTES_PER_SLOT: u64 = 8 << 20;
 const SLOTS_MIN: u32 = 64;
 
 /// Everything that shapes compiled code, and the limits of a stack.
-fn base_config() -> Config {
+fn base_config(metering: Metering) -> Config {
     let mut config = Config::new();
     config.wasm_component_model(true);
-    config.consume_fuel(true);
+    config.consume_fuel(metering == Metering::On);
     // Without it the store keeps task tables for component-model async; leaving it out saves a fifth of a small invocation.
     config.concurrency_support(false);
     config.memory_init_cow(true);
@@ -66,8 +78,8 @@ fn base_config() -> Config {
 }
 
 /// The engine of the process that compiles: no pool, because that process has a limit on its address space.
-pub fn compiling_engine() -> wasmtime::Result<Engine> {
-    let mut config = base_config();
+pub fn compiling_engine(metering: Metering) -> wasmtime::Result<Engine> {
+    let mut config = base_config(metering);
     config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
     Engine::new(&config)
 }
@@ -84,7 +96,7 @@ pub fn pooled_engine(config: &EngineConfig) -> wasmtime::Result<PooledEngine> {
     }
     let mut slots = affordable_slots(config);
     while slots >= SLOTS_MIN.min(config.slots_max) && slots > 0 {
-        match Engine::new(&with_pool(slots, pagemap_scan)) {
+        match Engine::new(&with_pool(slots, pagemap_scan, config.metering)) {
             Ok(engine) => return Ok(PooledEngine { engine, slots }),
             Err(error) => {
                 tracing::warn!(slots, "the instance pool does not fit, trying half of it: {error:#}");
@@ -97,12 +109,12 @@ pub fn pooled_engine(config: &EngineConfig) -> wasmtime::Result<PooledEngine> {
         slots,
         "no instance pool: too little address space or too few mappings; every invocation maps its memory anew, which costs about 50 µs"
     );
-    let mut on_demand = base_config();
+    let mut on_demand = base_config(config.metering);
     on_demand.allocation_strategy(InstanceAllocationStrategy::OnDemand);
     Ok(PooledEngine { engine: Engine::new(&on_demand)?, slots })
 }
 
-fn with_pool(slots: u32, pagemap_scan: bool) -> Config {
+fn with_pool(slots: u32, pagemap_scan: bool, metering: Metering) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
         .total_core_instances(slots.saturating_mul(CORE_INSTANCES_PER_COMPONENT_MAX))
@@ -123,7 +135,7 @@ fn with_pool(slots: u32, pagemap_scan: bool) -> Config {
         pool.pagemap_scan(Enabled::Yes).linear_memory_keep_resident(MEMORY_KEEP_RESIDENT_BYTES).table_keep_resident(TABLE_KEEP_RESIDENT_BYTES);
     }
     // Stacks are not zeroed between uses: it costs 2.3 µs, and wasm cannot read a stack slot that it has not written.
-    let mut config = base_config();
+    let mut config = base_config(metering);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }

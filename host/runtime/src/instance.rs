@@ -10,6 +10,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use wasmtime_wasi_io::IoView;
 
+use crate::engine::Metering;
 use crate::imports::objects::OpenObjects;
 use crate::imports::state::OwnObject;
 use crate::imports::stdio::LogStdio;
@@ -114,10 +115,13 @@ impl Instance {
         let fuel = limits.cpu_ms.saturating_mul(FUEL_PER_CPU_MS);
         let hostcall_bytes = HOSTCALL_BYTES_MAX.max((limits.body_mb << 20) + (1 << 20));
         let engine = invocation.runtime.engine().clone();
+        let metering = invocation.runtime.metering();
         let mut store = Store::new(&engine, Data::new(invocation));
         store.limiter(|data| &mut data.limiter);
-        store.set_fuel(fuel)?;
-        store.fuel_async_yield_interval(Some(FUEL_PER_YIELD))?;
+        if metering == Metering::On {
+            store.set_fuel(fuel)?;
+            store.fuel_async_yield_interval(Some(FUEL_PER_YIELD))?;
+        }
         store.set_hostcall_fuel(usize::try_from(hostcall_bytes).unwrap_or(usize::MAX));
         store.set_max_component_handles(COMPONENT_HANDLES_MAX);
         Ok(Self { store, fuel, returned: false, _permit: permit })
@@ -131,7 +135,7 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        let fuel = self.fuel.saturating_sub(self.store.get_fuel().unwrap_or(0));
+        let fuel = self.store.get_fuel().map_or(0, |left| self.fuel.saturating_sub(left));
         let data = self.store.data();
         let invocation = &data.invocation;
         invocation.fuel.store(fuel, Ordering::Relaxed);

@@ -14,7 +14,6 @@ use futures::future::BoxFuture;
 use tovuk_resources::meters::{self, Exceeded};
 
 use crate::invocation::Invocation;
-use crate::meter::measure;
 use crate::record::{Identity, Outcome};
 use crate::run::stopped;
 use crate::usage::Purse;
@@ -219,7 +218,7 @@ impl<T> Running<T> {
         if let Some(inner) = self.inner.take() {
             self.invocation.set_broken();
             // A destructor that panics has already done what it could; the instance is gone either way.
-            let (dropped, ns) = measure(|| catch_unwind(AssertUnwindSafe(|| drop(inner))));
+            let (dropped, ns) = self.invocation.runtime.measure(|| catch_unwind(AssertUnwindSafe(|| drop(inner))));
             self.bill(ns);
             if dropped.is_err() {
                 tracing::error!(trace = %self.invocation.chain.trace, "a panic while an instance was dropped");
@@ -272,7 +271,7 @@ impl<T> Running<T> {
             Poll::Pending if this.is_overdue(cx) => return this.stop(Stop::Wall),
             Poll::Pending => return Poll::Pending,
         }
-        let (polled, ns) = measure(|| catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))));
+        let (polled, ns) = this.invocation.runtime.measure(|| catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))));
         let used_ns = this.bill(ns);
         match polled {
             // One long call of the host can end the guest far over its limit without a yield in between.

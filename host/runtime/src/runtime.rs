@@ -15,10 +15,11 @@ use wasmtime::Engine;
 use crate::artifacts::{self, Artifacts};
 use crate::body::Body;
 use crate::compile::Compiler;
-use crate::engine::{self, EngineConfig};
+use crate::engine::{self, EngineConfig, Metering};
 use crate::imports;
 use crate::invoke::Budget;
 use crate::memory::HostMemory;
+use crate::meter;
 use crate::outbound::{self, Outbound, OutboundConfig};
 use crate::record::Observer;
 use crate::service::Services;
@@ -87,6 +88,7 @@ pub struct Runtime(Arc<Inner>);
 
 struct Inner {
     engine: Engine,
+    metering: Metering,
     artifacts: Artifacts,
     slots: Slots,
     memory: HostMemory,
@@ -105,11 +107,13 @@ impl Runtime {
     pub fn new(config: RuntimeConfig, compiler: Compiler, clock: Clock, observer: Arc<dyn Observer>, stores: Option<Stores>) -> Result<Self, Error> {
         let pooled = engine::pooled_engine(&config.engine).map_err(Error::Engine)?;
         let linker = imports::linker(&pooled.engine).map_err(Error::Engine)?;
+        let compiler = if config.engine.metering == Metering::Off { compiler.unmetered() } else { compiler };
         let artifacts = Artifacts::open(config.artifacts, pooled.engine.clone(), linker, compiler, u64::from(config.engine.components_max))?;
         let guest_memory_bytes = config.guest_memory_bytes.or_else(|| engine::ram_bytes().map(|bytes| bytes / 2)).unwrap_or(u64::MAX);
         let turn_threads = config.turn_threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
         Ok(Self(Arc::new(Inner {
             engine: pooled.engine,
+            metering: config.engine.metering,
             artifacts,
             slots: Slots::new(pooled.slots, config.admission_queue_max),
             memory: HostMemory::new(guest_memory_bytes),
@@ -170,6 +174,18 @@ impl Runtime {
 
     pub(crate) fn engine(&self) -> &Engine {
         &self.0.engine
+    }
+
+    pub(crate) fn metering(&self) -> Metering {
+        self.0.metering
+    }
+
+    /// Runs a guest for a while and returns the CPU time in ns that it used; none where nothing is metered.
+    pub(crate) fn measure<R>(&self, f: impl FnOnce() -> R) -> (R, u64) {
+        match self.0.metering {
+            Metering::On => meter::measure(f),
+            Metering::Off => (f(), 0),
+        }
     }
 
     /// What sends requests to other hosts.

@@ -10,6 +10,7 @@ use tovuk_kernel::clock::Clock;
 use tovuk_kernel::project::Service;
 use tovuk_runtime::compile::Compiler;
 use tovuk_runtime::component::Description;
+use tovuk_runtime::engine::{self, Metering};
 
 use crate::args::CheckArgs;
 use crate::build;
@@ -120,7 +121,7 @@ async fn inspect(name: &str, path: PathBuf) -> anyhow::Result<Check> {
 pub async fn describe(path: &Path) -> anyhow::Result<Result<Description, String>> {
     let wasm = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let compiler = Compiler::this_program(Clock::system()).context("cannot find this program's own file")?;
-    let compatibility = tovuk_runtime::engine::compiling_engine().map(|engine| tovuk_runtime::compile::compatibility(&engine));
+    let compatibility = engine::compiling_engine(Metering::On).map(|engine| tovuk_runtime::compile::compatibility(&engine));
     let compatibility = compatibility.map_err(|error| anyhow::anyhow!("the engine cannot be set up: {error:#}"))?;
     Ok(compiler.compile(&wasm, &compatibility).await.map(|compiled| compiled.description).map_err(|error| error.to_string()))
 }
