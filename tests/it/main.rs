@@ -43,6 +43,7 @@ mod edge_objects;
 mod edge_tls;
 mod example_guestbook;
 mod examples;
+mod fairness_admission;
 mod files;
 mod headers;
 mod hostile;
