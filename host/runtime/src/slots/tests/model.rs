@@ -11,6 +11,7 @@ use super::super::*;
 const ACCOUNTS: usize = 3;
 
 type Waiting<T> = Pin<Box<dyn Future<Output = T>>>;
+type Admitting = Waiting<Result<(TreeSlots, Permit), QueueFull>>;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -42,7 +43,7 @@ struct Seen {
 struct World {
     slots: Slots,
     accounts: Vec<AccountSlots>,
-    roots: Vec<(usize, Waiting<Result<(TreeSlots, Permit), QueueFull>>)>,
+    roots: Vec<(usize, Admitting)>,
     trees: Vec<TreeSlots>,
     hops: Vec<(TreeSlots, Waiting<Permit>)>,
     permits: Vec<Permit>,
