@@ -44,6 +44,7 @@ mod edge_tls;
 mod example_guestbook;
 mod examples;
 mod fairness;
+mod fairness_admission;
 mod files;
 mod headers;
 mod hostile;

@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, Request, Response};
 use tokio::sync::oneshot;
 
 use tovuk_kernel::codes;
-use tovuk_kernel::limits::EVENT_WALL_MS;
+use tovuk_kernel::limits::{ADMISSION_EVENT_WAITS, EVENT_WALL_MS};
 use tovuk_resources::state::Holds;
 
 use crate::body::{Body, CollectError};
@@ -18,12 +18,14 @@ use crate::calls::chain_limit_text;
 use crate::failure::Failure;
 use crate::headers;
 use crate::invocation::{Chain, Invocation, Start};
+use crate::lines::{Full, Standing};
 use crate::objects::{ObjectHandler, ObjectName, Ringing};
+use crate::places::Place;
 use crate::record::{EventKind, Outcome};
 use crate::run;
 use crate::runtime::Runtime;
-use crate::service::{Deployment, Place, Service};
-use crate::slots::Permit;
+use crate::service::{Deployment, Service};
+use crate::slots::{Permit, QueueFull, TreeSlots};
 use crate::trace::{self, TraceContext};
 use crate::usage::{self, Purse};
 use crate::worker::HttpHandler;
@@ -211,15 +213,15 @@ impl Runtime {
         let target = service.identity.clone();
         let (chain, number, permit, place, parent_span, caller, charge) = match budget.0 {
             Grant::Chain(TraceContext { trace, parent_span }) => {
-                let place = match service.try_enter() {
+                let place = match service.places().try_enter() {
                     Some(place) => place,
-                    None => Box::pin(self.place(service, deployment)).await?,
+                    None => Box::pin(self.place(service, deployment, event)).await?,
                 };
                 let charge = usage::begin(&deployment.bill, event, wall_ms(event, deployment)).await?;
-                let at_once = if self.memory().is_available() { self.slots().try_admit() } else { None };
+                let at_once = if self.memory().is_available() { service.slots().try_admit() } else { None };
                 let (slots, permit) = match at_once {
                     Some(granted) => granted,
-                    None => Box::pin(self.slot()).await?,
+                    None => Box::pin(self.slot(service, event)).await?,
                 };
                 (Chain::new(trace, slots, &target, parts), 1, permit, Some(place), parent_span, None, charge)
             }
@@ -247,33 +249,41 @@ impl Runtime {
         Ok(Admitted { invocation, permit, place, purse: charge.begun() })
     }
 
-    async fn place(&self, service: &Arc<Service>, deployment: &Deployment) -> Result<Place, Failure> {
-        let busy = || {
-            Failure::refused(
-                &codes::SERVICE_BUSY,
-                format!("{} requests of {} or of its account are running", deployment.limits.concurrency, service.identity.name),
-            )
-        };
-        self.clock().timeout(self.admission_wait(), service.enter()).await.flatten().ok_or_else(busy)
+    /// A place of the service and of its account, once both have one.
+    async fn place(&self, service: &Service, deployment: &Deployment, event: EventKind) -> Result<Place, Failure> {
+        let running = format!("{} requests of {} or of its account are running", deployment.limits.concurrency, service.identity.name);
+        match self.clock().timeout(self.patience(event), service.places().enter(standing(event))).await {
+            Some(Ok(place)) => Ok(place),
+            Some(Err(Full)) => Err(Failure::refused(&codes::SERVICE_BUSY, format!("{running}, and as many of its account wait as may"))),
+            None => Err(Failure::refused(&codes::SERVICE_BUSY, running)),
+        }
     }
 
     /// A first slot, once there is one and guests have not used up the host's memory.
-    async fn slot(&self) -> Result<(crate::slots::TreeSlots, Permit), Failure> {
+    async fn slot(&self, service: &Service, event: EventKind) -> Result<(TreeSlots, Permit), Failure> {
         let wait = async {
             self.memory().available().await;
-            self.slots().admit().await
+            service.slots().admit(standing(event)).await
         };
-        match self.clock().timeout(self.admission_wait(), wait).await {
+        let patience = self.patience(event);
+        match self.clock().timeout(patience, wait).await {
             Some(Ok(granted)) => Ok(granted),
-            Some(Err(crate::slots::QueueFull)) => {
-                Err(Failure::refused(&codes::HOST_BUSY, "every instance slot is in use, and as many requests wait as may"))
+            Some(Err(QueueFull)) => {
+                Err(Failure::refused(&codes::HOST_BUSY, "every instance slot that the account may have is in use, and as many requests wait as may"))
             }
-            None => Err(Failure::refused(
-                &codes::HOST_BUSY,
-                format!("no instance slot or memory came free within {} ms", self.admission_wait().as_millis()),
-            )),
+            None => Err(Failure::refused(&codes::HOST_BUSY, format!("no instance slot or memory came free within {} ms", patience.as_millis()))),
         }
     }
+
+    /// How long something waits for its turn. Events wait longer than requests do. They are not refused where a line is full, so when a request's wait
+    /// is over an event has come to the head of its line, and the next turn is its own, however many requests come.
+    fn patience(&self, event: EventKind) -> Duration {
+        if event.is_delivery() { self.admission_wait() * ADMISSION_EVENT_WAITS } else { self.admission_wait() }
+    }
+}
+
+fn standing(event: EventKind) -> Standing {
+    if event.is_delivery() { Standing::Event } else { Standing::Request }
 }
 
 /// How long an invocation may take to answer, in ms.

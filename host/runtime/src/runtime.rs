@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use http::uri::Authority;
 use http::{Request, Response};
 use tovuk_kernel::clock::Clock;
-use tovuk_kernel::limits::{ADMISSION_QUEUE_MAX, ADMISSION_WAIT_MS};
+use tovuk_kernel::limits::{ACCOUNT_CONCURRENCY, ADMISSION_ACCOUNT_WAITING_MAX, ADMISSION_QUEUE_MAX, ADMISSION_WAIT_MS};
 use tovuk_resources::stores::Stores;
 use wasmtime::Engine;
 
@@ -35,6 +35,10 @@ pub struct RuntimeConfig {
     pub engine: EngineConfig,
     /// Memory that all guests together may have, in bytes; half of the machine's when absent.
     pub guest_memory_bytes: Option<u64>,
+    /// Requests from outside of one account that run at a time.
+    pub account_concurrency: u32,
+    /// Requests of one account that may wait for that, or for their services.
+    pub account_waiting_max: usize,
     /// Requests from outside that may wait for a slot.
     pub admission_queue_max: usize,
     /// How long they wait.
@@ -52,6 +56,8 @@ impl RuntimeConfig {
             artifacts,
             engine: EngineConfig::default(),
             guest_memory_bytes: None,
+            account_concurrency: ACCOUNT_CONCURRENCY,
+            account_waiting_max: ADMISSION_ACCOUNT_WAITING_MAX,
             admission_queue_max: ADMISSION_QUEUE_MAX,
             admission_wait: Duration::from_millis(ADMISSION_WAIT_MS),
             outbound: OutboundConfig::default(),
@@ -111,15 +117,16 @@ impl Runtime {
         let artifacts = Artifacts::open(config.artifacts, pooled.engine.clone(), linker, compiler, u64::from(config.engine.components_max))?;
         let guest_memory_bytes = config.guest_memory_bytes.or_else(|| engine::ram_bytes().map(|bytes| bytes / 2)).unwrap_or(u64::MAX);
         let turn_threads = config.turn_threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
+        let slots = Slots::new(pooled.slots, config.admission_queue_max);
         Ok(Self(Arc::new(Inner {
             engine: pooled.engine,
             metering: config.engine.metering,
             artifacts,
-            slots: Slots::new(pooled.slots, config.admission_queue_max),
+            services: Services::new(slots.clone(), config.account_concurrency, config.account_waiting_max),
+            slots,
             memory: HostMemory::new(guest_memory_bytes),
             turns: Turns::new(turn_threads),
             admission_wait: config.admission_wait,
-            services: Services::default(),
             outbound: Outbound::new(config.outbound)?,
             clock,
             observer,

@@ -1,21 +1,21 @@
 //! Services as the runtime sees them: who they are, what of them is live, and how many of their requests run.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwapOption;
 use dashmap::DashMap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use tovuk_kernel::ids::{AccountId, DeployId, ServiceId};
-use tovuk_kernel::limits::{ACCOUNT_CONCURRENCY, WorkerLimits};
+use tovuk_kernel::limits::WorkerLimits;
 use tovuk_kernel::outbound::Allowlist;
 use tovuk_kernel::resource::Grants;
 use tovuk_resources::bindings::Bindings;
 use tovuk_resources::meters::Bill;
 
 use crate::artifacts::Artifact;
+use crate::places::{Places, ServicePlaces};
 use crate::record::Identity;
+use crate::slots::{AccountSlots, Slots};
 
 /// One version of a service, ready to run.
 pub struct Deployment {
@@ -42,30 +42,20 @@ pub struct Service {
     /// Its names.
     pub identity: Arc<Identity>,
     live: ArcSwapOption<Deployment>,
-    /// How many permits `running` has, in use or not.
-    concurrency: AtomicUsize,
-    running: Arc<Semaphore>,
-    account: Arc<Semaphore>,
+    places: ServicePlaces,
+    slots: AccountSlots,
 }
 
-fn permits(limits: &WorkerLimits) -> usize {
-    usize::try_from(limits.concurrency).unwrap_or(Semaphore::MAX_PERMITS).clamp(1, Semaphore::MAX_PERMITS)
+/// What the services of one account share.
+struct Account {
+    places: Arc<Places>,
+    slots: AccountSlots,
 }
 
 impl Service {
-    /// A service that no table has, for asking a version before it is promoted.
-    pub fn alone(identity: Identity, limits: &WorkerLimits) -> Arc<Self> {
-        Arc::new(Self::new(identity, permits(limits), Arc::new(Semaphore::new(ACCOUNT_CONCURRENCY as usize))))
-    }
-
-    fn new(identity: Identity, concurrency: usize, account: Arc<Semaphore>) -> Self {
-        Self {
-            identity: Arc::new(identity),
-            live: ArcSwapOption::empty(),
-            concurrency: AtomicUsize::new(concurrency),
-            running: Arc::new(Semaphore::new(concurrency)),
-            account,
-        }
+    fn new(identity: Identity, limits: &WorkerLimits, places: &Arc<Places>, slots: AccountSlots) -> Self {
+        let places = places.service(concurrency(limits));
+        Self { identity: Arc::new(identity), live: ArcSwapOption::empty(), places, slots }
     }
 
     /// The live deploy, if there is one.
@@ -75,22 +65,9 @@ impl Service {
 
     /// Makes a deploy the live one. Invocations that run finish on the one they began with.
     pub fn promote(&self, deployment: Arc<Deployment>) {
-        let wanted = permits(&deployment.limits);
-        let before = self.concurrency.swap(wanted, Ordering::AcqRel);
+        let concurrency = concurrency(&deployment.limits);
         self.live.store(Some(deployment));
-        match wanted.checked_sub(before) {
-            Some(more) => self.running.add_permits(more),
-            None => {
-                // Those in use cannot be taken back; the rest follows as they are returned.
-                let fewer = before - wanted;
-                let running = self.running.clone();
-                tokio::spawn(async move {
-                    if let Ok(permits) = running.acquire_many_owned(u32::try_from(fewer).unwrap_or(u32::MAX)).await {
-                        permits.forget();
-                    }
-                });
-            }
-        }
+        self.places.set_max(concurrency);
     }
 
     /// Takes the service off the air.
@@ -98,40 +75,62 @@ impl Service {
         self.live.store(None);
     }
 
-    /// A place among the requests that run, of the service and of its account, if both have one.
-    pub(crate) fn try_enter(&self) -> Option<Place> {
-        let service = self.running.clone().try_acquire_owned().ok()?;
-        let account = self.account.clone().try_acquire_owned().ok()?;
-        Some(Place { _service: service, _account: account })
+    /// How many of its requests from outside run now, and how many of its account wait for a place.
+    pub fn load(&self) -> (u64, usize) {
+        self.places.load()
     }
 
-    /// The same, waiting for both.
-    pub(crate) async fn enter(&self) -> Option<Place> {
-        let service = self.running.clone().acquire_owned().await.ok()?;
-        let account = self.account.clone().acquire_owned().await.ok()?;
-        Some(Place { _service: service, _account: account })
+    /// Its places among the requests that run.
+    pub(crate) fn places(&self) -> &ServicePlaces {
+        &self.places
+    }
+
+    /// The slots of its account.
+    pub(crate) fn slots(&self) -> &AccountSlots {
+        &self.slots
     }
 }
 
-/// Held by a request from outside while it runs.
-pub(crate) struct Place {
-    _service: OwnedSemaphorePermit,
-    _account: OwnedSemaphorePermit,
+fn concurrency(limits: &WorkerLimits) -> u64 {
+    limits.concurrency.max(1)
 }
 
 /// The services of a host, by id.
-#[derive(Default)]
 pub struct Services {
+    slots: Slots,
+    account_concurrency: u32,
+    account_waiting_max: usize,
     by_id: DashMap<ServiceId, Arc<Service>>,
-    accounts: DashMap<AccountId, Arc<Semaphore>>,
+    accounts: DashMap<AccountId, Account>,
 }
 
 impl Services {
+    /// None yet. Their chains will have these slots; of each account so many requests will run, and so many wait for that.
+    pub(crate) fn new(slots: Slots, account_concurrency: u32, account_waiting_max: usize) -> Self {
+        Self { slots, account_concurrency, account_waiting_max, by_id: DashMap::new(), accounts: DashMap::new() }
+    }
+
     /// Adds a service without a live deploy, or returns the one that is there.
     pub fn add(&self, identity: Identity, limits: &WorkerLimits) -> Arc<Service> {
-        let account = self.accounts.entry(identity.account.clone()).or_insert_with(|| Arc::new(Semaphore::new(ACCOUNT_CONCURRENCY as usize))).clone();
-        let concurrency = permits(limits);
-        self.by_id.entry(identity.id.clone()).or_insert_with(|| Arc::new(Service::new(identity, concurrency, account))).clone()
+        let (places, slots) = self.account(&identity.account);
+        self.by_id.entry(identity.id.clone()).or_insert_with(|| Arc::new(Service::new(identity, limits, &places, slots))).clone()
+    }
+
+    /// A service that no table has, for asking a version before it is promoted. It has places of its own, so that an account whose requests are many can
+    /// still deploy; its chain is one of its account's.
+    pub fn alone(&self, identity: Identity, limits: &WorkerLimits) -> Arc<Service> {
+        let (_, slots) = self.account(&identity.account);
+        Arc::new(Service::new(identity, limits, &self.account_places(), slots))
+    }
+
+    fn account_places(&self) -> Arc<Places> {
+        Places::new(self.account_concurrency, self.account_waiting_max)
+    }
+
+    fn account(&self, id: &AccountId) -> (Arc<Places>, AccountSlots) {
+        let new = || Account { places: self.account_places(), slots: self.slots.account() };
+        let account = self.accounts.entry(id.clone()).or_insert_with(new);
+        (account.places.clone(), account.slots.clone())
     }
 
     /// The service with this id.

@@ -101,8 +101,16 @@ pub const STATIC_ASSET_FILES_PER_VERSION: usize = 20_000;
 pub const STATIC_ASSET_FILE_BYTES: u64 = 25 << 20;
 /// How long a request from outside waits for its turn when its service, its account or the host is busy, in ms.
 pub const ADMISSION_WAIT_MS: u64 = 5_000;
-/// How many requests from outside may wait for an instance slot at a time.
+/// How many times as long an event (queue batch, cron tick, alarm) waits for its turn: those before it in its line have gone by then, whoever floods it.
+pub const ADMISSION_EVENT_WAITS: u32 = 4;
+/// How many requests from outside may wait for an instance slot at a time. Where as many do, the account with most of them gives one up for an account with fewer.
 pub const ADMISSION_QUEUE_MAX: usize = 8_192;
+/// How many requests of one account may wait because a service or the account has as many running as it may: twice as many as run. More would wait in vain where one takes half of the longest wait.
+pub const ADMISSION_ACCOUNT_WAITING_MAX: usize = 1_024;
+/// What the chains of one account may have of a host's instance slots at a time, in percent.
+pub const SLOTS_ACCOUNT_PERCENT: u32 = 50;
+/// A host with fewer instance slots lets one account have all of them: half of so few would be a few requests at a time, since each needs the rest of its chain to be free.
+pub const SLOTS_SHARED_MIN: u32 = 128;
 /// Connections of one listener at a time. More wait unaccepted.
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// Connections of one client at a time: of one IPv4 address, or of the 64 bits of an IPv6 address that a network gives to one customer. More are closed.

@@ -124,9 +124,9 @@ pub(crate) struct Ready {
 
 impl Ready {
     /// A service with nothing but this version, known to nobody else: for asking it before it is promoted.
-    pub fn alone(&self) -> Option<Arc<service::Service>> {
+    pub fn alone(&self, services: &service::Services) -> Option<Arc<service::Service>> {
         let deployment = self.deployment.clone()?;
-        let alone = service::Service::alone(identity(&self.version.service), &deployment.limits);
+        let alone = services.alone(identity(&self.version.service), &deployment.limits);
         alone.promote(deployment);
         Some(alone)
     }

@@ -331,7 +331,7 @@ pub(super) fn product_of(declared: &tovuk_kernel::project::Service, had: &[Strin
 
 /// Asks the version its health request, before anybody else can ask it anything.
 async fn healthy(control: &Control, ready: &Ready, slug: &str, path: &str, log: &BuildLog) -> Result<(), Refusal> {
-    let Some(alone) = ready.alone() else { return Ok(()) };
+    let Some(alone) = ready.alone(control.runtime().services()) else { return Ok(()) };
     // It may print what it was given.
     control.live().conceal(ready);
     let failed = |text: String| Refusal::new(&codes::HEALTH_CHECK_FAILED, format!("GET {path}: {text}"));
