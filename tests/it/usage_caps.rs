@@ -1,20 +1,15 @@
 //! Caps of every kind of work, through a real host: nothing goes beyond them, and what they refuse says why.
 
-use std::collections::BTreeSet;
-
 use futures::future::join_all;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
 use serde_json::{Value, json};
 use tovuk_kernel::clock::Clock;
 use tovuk_kernel::meters::Meter;
-use tovuk_kernel::operation::{Access, Method};
 use tovuk_resources::database::rusqlite::Connection;
-use tovuk_server::control::api::operations;
 use tovuk_tests::{Client, Operator, Served, component, component_body};
 
 use crate::TOVUK;
-use crate::api_access::World;
 use crate::usage::{ask, cap_more, used, with_shop};
 
 /// How many of them are answered with success until all clients are refused. Fails for another refusal than that of a cap.
@@ -234,49 +229,6 @@ async fn a_host_that_is_killed_forgets_no_cap() {
     assert_eq!(host.get("shop", "/").await.status, 429);
     let usage = host.ok("GET", "/v1/usage", None).await["usage"]["meters"]["month"].clone();
     assert!(usage["worker_requests"].as_u64().unwrap() <= 500 && usage["kv_writes"] == 20, "{usage}");
-}
-
-/// What is charged later, by something else than the operation.
-const LATER: [Meter; 6] =
-    [Meter::BuildMinutes, Meter::LogEvents, Meter::StaticTransferBytes, Meter::WorkerCpuMs, Meter::WorkerRequests, Meter::WorkerTransferBytes];
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_operation_charges_what_it_declares() {
-    let world = World::new().await;
-    let counters: Vec<Meter> = Meter::ALL.into_iter().filter(|meter| !meter.as_str().ends_with("storage_bytes") && !LATER.contains(meter)).collect();
-    let figures = async || -> Vec<(Meter, u64)> {
-        let usage = world.usage().await;
-        counters.iter().map(|meter| (*meter, usage["usage"]["meters"]["month"][meter.as_str()].as_u64().unwrap())).collect()
-    };
-    let mut silent: BTreeSet<&str> = BTreeSet::new();
-    // Twice, so that lists have something in them.
-    for round in 0..2 {
-        for operation in operations().iter().map(|registered| registered.operation) {
-            let name = operation.name;
-            // Those of workers have two doors.
-            let doors = if operation.access == Access::Runtime { vec![&world.alice, &world.shop_worker] } else { vec![&world.alice] };
-            if operation.access == Access::Operator || (operation.method != Method::Get && operation.access == Access::Account) {
-                continue;
-            }
-            for token in doors {
-                let before = figures().await;
-                let reply = world.call(operation, Some(token)).await;
-                let after = figures().await;
-                let grown = before.iter().zip(&after).filter(|(before, after)| before.1 < after.1);
-                let charged: Vec<Meter> = grown.map(|(before, _)| before.0).collect();
-                assert!(
-                    charged.iter().all(|meter| operation.meters.contains(meter)),
-                    "{name} charges {charged:?} and declares {:?}",
-                    operation.meters
-                );
-                let declares = operation.meters.iter().any(|meter| counters.contains(meter));
-                if round == 1 && declares && reply.status.is_success() && charged.is_empty() {
-                    silent.insert(name);
-                }
-            }
-        }
-    }
-    assert_eq!(silent, BTreeSet::new(), "declare what they do not charge");
 }
 
 #[tokio::test(flavor = "multi_thread")]

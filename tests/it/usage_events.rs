@@ -101,9 +101,28 @@ async fn a_handler_is_charged_for_as_long_as_it_has_its_object() {
     // 10 s with 128 MB.
     assert_eq!(used(Meter::StateDurationGbMilliseconds).await, 1_280);
     assert_eq!((used(Meter::StateRequests).await, used(Meter::StateSqliteRowsWritten).await, used(Meter::WorkerRequests).await), (1, 1, 2));
-    // Less than a call may take.
-    cap_more(&host, Meter::StateDurationGbMilliseconds, 100).await;
-    let refused = ask(&host, "shop", "/", &call).await.json();
+    // A call that may take longer than there is room for begins, and ends where the room does.
+    cap_more(&host, Meter::StateDurationGbMilliseconds, 300).await;
+    let quick = json!([{"op": "call", "object": "a", "steps": [{"op": "put", "key": "k", "value": "y"}]}]);
+    assert_eq!(ask(&host, "shop", "/", &quick).await.json()[0]["status"], 200);
+    let before = used(Meter::StateSqliteRowsWritten).await;
+    let (refused, ()) = tokio::join!(ask(&host, "shop", "/", &call), async {
+        gate.arrived().await;
+        // Within what is reserved, within what there is room for, and beyond it.
+        for _ in 0..3 {
+            host.clock.advance(Duration::from_millis(900));
+            let _ = tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>()).await;
+        }
+    });
+    let refused = refused.json();
     assert_eq!(refused[0]["error"], "usage_cap_exceeded", "{refused}");
-    assert_eq!(used(Meter::StateRequests).await, 1, "what was refused is free");
+    let spent = used(Meter::StateDurationGbMilliseconds).await - 1_280;
+    assert!((240..=300).contains(&spent), "no more than there was room for: {spent}");
+    assert_eq!(used(Meter::StateSqliteRowsWritten).await, before, "what it did is undone");
+    // With no room at all nothing begins.
+    cap_more(&host, Meter::StateDurationGbMilliseconds, 0).await;
+    let requests = used(Meter::StateRequests).await;
+    let refused = ask(&host, "shop", "/", &quick).await.json();
+    assert_eq!(refused[0]["error"], "usage_cap_exceeded", "{refused}");
+    assert_eq!(used(Meter::StateRequests).await, requests, "what was refused is free");
 }

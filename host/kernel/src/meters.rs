@@ -67,7 +67,7 @@ meters! {
     KvStorageBytes "kv_storage_bytes" "byte" Level "Keys, values and metadata in KV, in bytes." "Checked before a write.";
     QueueOperations "queue_operations" "operation" Counter "Messages written, read or deleted, for each 64 KB begun." "A delivery that is tried again is read again; what expires costs nothing.";
     StateRequests "state_requests" "request" Counter "Calls of State objects, and alarms that were delivered." "One for each call of an operation or a handler, and one for each delivery of an alarm.";
-    StateDurationGbMilliseconds "state_duration_gb_milliseconds" "gb_ms" Counter "How long handlers of State objects ran, in GB-milliseconds." "Wall time × 0.128 GB for each call at its end; what is left of one counts with the next call of the service.";
+    StateDurationGbMilliseconds "state_duration_gb_milliseconds" "gb_ms" Counter "How long handlers of State objects ran, in GB-milliseconds." "Wall time × 0.128 GB for each call at its end, or a second at a time where a cap applies, which stops it where there is no room; what is left of one counts with the next call of the service.";
     StateSqliteRowsRead "state_sqlite_rows_read" "row" Counter "Values of State that were read." "One for each, there or not; one for each that a list returns.";
     StateSqliteRowsWritten "state_sqlite_rows_written" "row" Counter "Values and alarms of State that were written or removed." "When they are committed.";
     StateSqliteStorageBytes "state_sqlite_storage_bytes" "byte" Level "Values of State with their keys, in bytes." "Checked before a write.";

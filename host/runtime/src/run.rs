@@ -198,6 +198,6 @@ pub(crate) fn stopped(invocation: &Invocation, stop: Stop) -> Failure {
         }
         Stop::Panic => Failure::internal("the host panicked inside the invocation"),
         Stop::Cap(exceeded) => Failure::over_cap(&exceeded),
-        Stop::Uncounted => Failure::internal("the CPU time of the invocation could not be reserved"),
+        Stop::Uncounted => Failure::internal("what the invocation uses could not be reserved"),
     }
 }

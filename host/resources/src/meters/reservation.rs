@@ -31,12 +31,18 @@ impl Reservation {
         Self { meters, meter, day, held: Vec::new() }
     }
 
+    /// So much was granted by that cap.
+    pub(super) fn keep(&mut self, cap: Arc<Cap>, window: Window, amount: u64) {
+        self.held.push(Held { cap, window, amount });
+    }
+
     /// Reserves more.
     ///
     /// # Errors
     /// As [`ServiceMeters::reserve`]; what was reserved before stays.
     pub async fn extend(&mut self, more: u64) -> Result<(), Error> {
-        if !self.meters.is_capped(self.meter) {
+        // What needs nothing is not held up by a cap that was lowered below what is used.
+        if more == 0 || !self.meters.is_capped(self.meter) {
             return Ok(());
         }
         let applying = self.meters.caps.load_full();
@@ -45,7 +51,7 @@ impl Reservation {
         let mut asked = Self::nothing(self.meters.clone(), self.meter);
         for cap in caps {
             let window = self.meters.ask(cap, more).await?;
-            asked.held.push(Held { cap: cap.clone(), window, amount: more });
+            asked.keep(cap.clone(), window, more);
         }
         self.day = asked.day;
         for new in std::mem::take(&mut asked.held) {

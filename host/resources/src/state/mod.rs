@@ -192,14 +192,20 @@ impl State {
         let request = self.1.reserve(Meter::StateRequests, 1).await?;
         // What it holds is known once it has the object; a removal frees room, and is not held up for want of it.
         let mut tally = self.tally().await?.writing().await?;
-        let answer = self.wait_for(&handle, What::Clear(sender), answer).await;
+        let runtime = handle.shared.catalogue.runtime().clone();
+        let cleared = move |result: Result<Answer<bool>, Error>| {
+            if let Ok(Answer { rows_read, rows_written, .. }) = result {
+                request.settle(1);
+                let _ = tally.cover_blocking(&runtime, rows_read, rows_written);
+                tally.read(rows_read);
+                tally.written(rows_written);
+            }
+            // Whoever has asked may have gone.
+            drop(sender.send(result));
+        };
+        let answer = self.wait_for(&handle, What::Clear(Box::new(cleared)), answer).await;
         drop(waiting);
-        let answer = answer?.unwrap_or_else(|| Err(Error::closed()))?;
-        request.settle(1);
-        let _ = tally.cover(answer.rows_read, answer.rows_written).await;
-        tally.read(answer.rows_read);
-        tally.written(answer.rows_written);
-        Ok(answer)
+        answer?.unwrap_or_else(|| Err(Error::closed()))
     }
 
     /// One page of the objects of a namespace: those that have a value or an alarm.
@@ -317,12 +323,10 @@ impl State {
         let waiting = handle.shared.waits.wait(&target.holds, &handle.object.id)?;
         let (caller, answer) = oneshot::channel();
         let (allowance, exceeded) = self.allowance(target);
-        let call = Call { allowance, work: Some(work), result: None, tally, caller };
+        let call = Call { allowance, work: Some(work), result: None, tally, request, caller };
         let answer = self.wait_for(&handle, What::Job(Box::new(call)), answer).await;
         drop(waiting);
-        let answer = explain(answer?.unwrap_or_else(|| Err(Error::closed())), exceeded)?;
-        request.settle(1);
-        Ok(answer)
+        explain(answer?.unwrap_or_else(|| Err(Error::closed())), exceeded)
     }
 }
 
