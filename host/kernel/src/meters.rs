@@ -54,7 +54,7 @@ macro_rules! meters {
 
 meters! {
     WorkerRequests "worker_requests" "request" Counter "Invocations of workers: requests, binding calls, deliveries." "One for each invocation that was begun, however it ended.";
-    WorkerCpuMs "worker_cpu_ms" "cpu_ms" Counter "CPU time of workers, in ms." "Measured in ns and charged while it runs, each ms once it is whole; what is left of one counts with the next invocation of the service.";
+    WorkerCpuMs "worker_cpu_ms" "cpu_ms" Counter "CPU time of workers, in ms." "Measured in ns and charged while it runs, each ms once it is whole; what is left of one counts with the next invocation of the service, until the host stops.";
     WorkerTransferBytes "worker_transfer_bytes" "byte" Counter "Bodies that workers answered with, in bytes." "As they leave; a body that breaks off costs what had left.";
     StaticTransferBytes "static_transfer_bytes" "byte" Counter "Static files that were sent, in bytes." "As they leave.";
     SqliteRowsRead "sqlite_rows_read" "row" Counter "Rows that SQLite read to answer." "Also by statements that failed or were rolled back, because they were read.";

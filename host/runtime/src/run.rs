@@ -61,7 +61,9 @@ pub(crate) async fn answered(invocation: &Invocation, answer: Result<Response<Bo
     let mut response = answer.map_err(|failure| end_failed(invocation, failure))?;
     headers::clean_response(response.headers_mut());
     let size = http_body::Body::size_hint(response.body()).lower();
-    usage::send(&invocation.deployment.bill, size).await.map_err(|error| end_failed(invocation, error.into()))?;
+    // A server sends no body with an answer to HEAD, or with these statuses; a caller that is a worker is given it.
+    let leaves = if invocation.is_from_outside() { bytes_due(&invocation.method, &response).map_or(size, |due| due.min(size)) } else { size };
+    usage::send(&invocation.deployment.bill, leaves).await.map_err(|error| end_failed(invocation, error.into()))?;
     invocation.bytes_out.store(size, Ordering::Relaxed);
     invocation.head(response.status());
     invocation.end(Outcome::Response, None);

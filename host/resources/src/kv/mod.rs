@@ -353,7 +353,13 @@ impl Kv {
 
     /// Reads keys from the database, and keeps what it finds in memory. It is charged where they are read, so that who has gone meanwhile pays too, and who asks
     /// for more than one answer may have.
-    async fn read(&self, namespace: Namespace, keys: Vec<String>, bytes_max: usize, (charge, reads): (Charge, u64)) -> Result<Vec<Option<Arc<Entry>>>, Error> {
+    async fn read(
+        &self,
+        namespace: Namespace,
+        keys: Vec<String>,
+        bytes_max: usize,
+        (charge, reads): (Charge, u64),
+    ) -> Result<Vec<Option<Arc<Entry>>>, Error> {
         let Some(database) = self.store.shards.existing(namespace.0) else {
             charge.settle(reads);
             return Ok(vec![None; keys.len()]);

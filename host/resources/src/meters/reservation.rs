@@ -68,6 +68,8 @@ impl Reservation {
         if used == 0 || self.meter.sort() == Sort::Level {
             return;
         }
+        // Before the caps are looked at: one that is set meanwhile has added this up already, or is among them. It may count twice there, and is never missed.
+        self.meters.counters.add(self.meter, used, self.day);
         for cap in self.meters.caps.load().get(self.meter.index()).map(Vec::as_slice).unwrap_or_default() {
             match self.held.iter_mut().rev().find(|held| Arc::ptr_eq(&held.cap, cap)) {
                 Some(held) => {
@@ -79,7 +81,6 @@ impl Reservation {
                 None => cap.charge(used, self.meters.clock.now_unix_ms()),
             }
         }
-        self.meters.counters.add(self.meter, used, self.day);
     }
 
     /// The work has ended and has used so much. The rest is given back.

@@ -147,14 +147,14 @@ impl State {
     pub async fn put(&self, target: &Target, key: &str, value: Bytes) -> Result<Answer<()>, Error> {
         check_entry(key, &value)?;
         let key = key.to_owned();
-        self.call(target, move |view| view.put(&key, value)).await
+        self.write_alone(target, move |view| view.put(&key, value)).await
     }
 
     /// Removes a value. Returns whether it was there.
     pub async fn delete_value(&self, target: &Target, key: &str) -> Result<Answer<bool>, Error> {
         check_key(key)?;
         let key = key.to_owned();
-        self.call(target, move |view| view.delete(&key)).await
+        self.write_alone(target, move |view| view.delete(&key)).await
     }
 
     /// Stores a value, or removes it if none is given, if what is there is what is expected: a value, or none.
@@ -175,7 +175,7 @@ impl State {
     /// At most 1,000 changes with at most 32 MiB: all of them or, if a condition among them is not met or after an error, none.
     pub async fn write(&self, target: &Target, changes: Vec<Change>) -> Result<Answer<Written>, Error> {
         check_changes(&changes)?;
-        self.call(target, move |view| view.write(changes)).await
+        self.write_alone(target, move |view| view.write(changes)).await
     }
 
     /// One page of an object's keys.
@@ -317,9 +317,26 @@ impl State {
         F: FnOnce(&mut View) -> Result<T, Error> + Send + 'static,
         T: Send + 'static,
     {
+        self.run(target, self.tally().await?, work).await
+    }
+
+    /// The same for a call that may read nothing, and is not refused for want of room to read.
+    async fn write_alone<T, F>(&self, target: &Target, work: F) -> Result<Answer<T>, Error>
+    where
+        F: FnOnce(&mut View) -> Result<T, Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let tally = Tally::writes(&self.1, Meter::StateSqliteRowsRead, Meter::StateSqliteRowsWritten).await?;
+        self.run(target, tally, work).await
+    }
+
+    async fn run<T, F>(&self, target: &Target, tally: Tally, work: F) -> Result<Answer<T>, Error>
+    where
+        F: FnOnce(&mut View) -> Result<T, Error> + Send + 'static,
+        T: Send + 'static,
+    {
         let handle = self.handle(target)?;
         let request = self.1.reserve(Meter::StateRequests, 1).await?;
-        let tally = self.tally().await?;
         let waiting = handle.shared.waits.wait(&target.holds, &handle.object.id)?;
         let (caller, answer) = oneshot::channel();
         let (allowance, exceeded) = self.allowance(target);

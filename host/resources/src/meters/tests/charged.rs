@@ -101,7 +101,8 @@ async fn who_goes_away_pays_for_what_is_done() {
     assert!(poll!(pin!(queues.send(Queue(7), vec![text("a"), text("b")]))).is_pending());
     queues.send(Queue(7), vec![text("c")]).await.unwrap();
     assert_eq!(used(&fixture, Meter::QueueOperations), 3);
-    let state = State::open(&fixture.folder.path().join("state"), fixture.clock.clone()).await.unwrap().billed_to(fixture.meters.bill(ACCOUNT, SERVICE));
+    let state =
+        State::open(&fixture.folder.path().join("state"), fixture.clock.clone()).await.unwrap().billed_to(fixture.meters.bill(ACCOUNT, SERVICE));
     let target = Target { namespace: Namespace(7), object: "o".into(), account: ACCOUNT, plan: Plan::Free, holds: Holds::default() };
     state.put(&target, "a", Bytes::from_static(b"x")).await.unwrap();
     let session = {
@@ -124,7 +125,8 @@ async fn who_goes_away_pays_for_what_is_done() {
 #[tokio::test]
 async fn a_pull_that_finds_dead_letters_stays_below_the_cap() {
     let fixture = Fixture::new().await;
-    let change = PolicyChange { consumer: Some(Consumer::Pull), max_retries: Some(0), dead_letter_queue: Some(Some(Queue(8))), ..PolicyChange::default() };
+    let change =
+        PolicyChange { consumer: Some(Consumer::Pull), max_retries: Some(0), dead_letter_queue: Some(Some(Queue(8))), ..PolicyChange::default() };
     let queues = queues(&fixture, change).await;
     queues.send(Queue(7), (0..10).map(|_| text("x")).collect()).await.unwrap();
     let pull = async || queues.pull(Queue(7), Pull { messages: Some(10), visibility_seconds: Some(1) }).await;
