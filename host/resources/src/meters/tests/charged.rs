@@ -9,7 +9,7 @@ use tovuk_kernel::limits::Plan;
 use super::*;
 use crate::kv::{self, Kv, Put};
 use crate::queue::{self, Consumer, PolicyChange, Pull, Queue, Queues};
-use crate::state::{Holds, Namespace, State, Target};
+use crate::state::{self, Holds, Namespace, State, Target};
 
 /// Reservations of what KV has count beside what it says that it has.
 struct OfKv(Kv);
@@ -43,6 +43,12 @@ async fn queues(fixture: &Fixture, change: PolicyChange) -> Queues {
 
 fn text(body: &str) -> queue::Send {
     queue::Send { body: body.to_owned().into(), ..queue::Send::default() }
+}
+
+async fn state(fixture: &Fixture) -> (State, Target) {
+    let state = State::open(&fixture.folder.path().join("state"), fixture.clock.clone()).await.unwrap();
+    let target = Target { namespace: Namespace(7), object: "o".into(), account: ACCOUNT, plan: Plan::Free, holds: Holds::default() };
+    (state.billed_to(fixture.meters.bill(ACCOUNT, SERVICE)), target)
 }
 
 #[tokio::test]
@@ -101,9 +107,7 @@ async fn who_goes_away_pays_for_what_is_done() {
     assert!(poll!(pin!(queues.send(Queue(7), vec![text("a"), text("b")]))).is_pending());
     queues.send(Queue(7), vec![text("c")]).await.unwrap();
     assert_eq!(used(&fixture, Meter::QueueOperations), 3);
-    let state =
-        State::open(&fixture.folder.path().join("state"), fixture.clock.clone()).await.unwrap().billed_to(fixture.meters.bill(ACCOUNT, SERVICE));
-    let target = Target { namespace: Namespace(7), object: "o".into(), account: ACCOUNT, plan: Plan::Free, holds: Holds::default() };
+    let (state, target) = state(&fixture).await;
     state.put(&target, "a", Bytes::from_static(b"x")).await.unwrap();
     let session = {
         let mut session = state.hold(&target).await.unwrap();
@@ -172,6 +176,11 @@ async fn what_needs_nothing_of_a_meter_is_not_held_up_by_its_cap() {
     let bill = fixture.meters.bill(ACCOUNT, SERVICE);
     assert!(Tally::reads(&bill, Meter::SqliteRowsRead, Meter::SqliteRowsWritten).await.is_ok());
     assert!(Tally::reads(&bill, Meter::SqliteRowsRead, Meter::SqliteRowsWritten).await.unwrap().writing().await.is_err());
+    let (state, target) = state(&fixture).await;
+    fixture.cap(of_account(Meter::StateSqliteRowsRead, Period::Day), 0).await;
+    state.put(&target, "a", Bytes::from_static(b"x")).await.unwrap();
+    state.delete_value(&target, "a").await.unwrap();
+    assert!(matches!(state.get(&target, "a").await, Err(state::Error::Usage(_))));
     // What is left is used to the last.
     fixture.cap(of_account(Meter::SqliteRowsWritten, Period::Day), 17).await;
     let (charge, granted) = bill.reserve_some(Meter::SqliteRowsWritten, 10, 1).await.unwrap();
