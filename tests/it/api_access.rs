@@ -121,12 +121,21 @@ impl World {
             "kv.bulk.get" | "kv.bulk.delete" => json!({"keys": ["k"]}),
             _ => json!({}),
         };
-        let body = operation.method.has_body().then_some(body);
         let query = match operation.name {
             "storage.delete" => "?path=none",
             _ if operation.streams => "?waitSeconds=0",
             _ => "",
         };
+        self.send(operation, token, query, body).await
+    }
+
+    /// Asks alice's host as alice.
+    pub(crate) async fn ok(&self, method: &str, path: &str, body: Option<Value>) -> Value {
+        self.host.ok_as(&self.alice, method, path, body).await
+    }
+
+    pub(crate) async fn send(&self, operation: &Operation, token: Option<&str>, query: &str, body: Value) -> Reply {
+        let body = operation.method.has_body().then_some(body);
         self.host.api(operation.method.as_str(), &(self.path(operation) + query), token, body).await
     }
 }

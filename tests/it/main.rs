@@ -74,6 +74,7 @@ mod templates;
 mod tidy;
 mod usage;
 mod usage_caps;
+mod usage_doors;
 mod usage_events;
 mod usage_told;
 mod worker_sqlite;

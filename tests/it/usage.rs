@@ -34,7 +34,7 @@ pub(crate) async fn used(host: &Operator, service: Option<&str>, meter: Meter) -
     usage["usage"]["meters"]["day"][meter.as_str()].as_u64().unwrap()
 }
 
-async fn cap(host: &Operator, meter: Meter, value: u64) {
+pub(crate) async fn cap(host: &Operator, meter: Meter, value: u64) {
     let body = json!({"period": "day", "capValue": value, "hardStop": true, "notifyAtPercent": 80});
     host.ok("PUT", &format!("/v1/usage/caps/{}", meter.as_str()), Some(body)).await;
 }
@@ -64,6 +64,71 @@ async fn requests_are_charged_and_what_was_refused_is_free() {
     host.clock.advance(Duration::from_secs(86_400));
     let usage = host.ok("GET", "/v1/usage", None).await;
     assert_eq!(usage["usage"]["meters"]["day"]["worker_requests"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_do_not_leave_are_free() {
+    for guest in ["hello", "hello_p2"] {
+        let host = with_shop(guest).await;
+        let address = host.host.public_address();
+        for (method, bytes) in [("HEAD", 0), ("GET", 5), ("HEAD", 5), ("GET", 10)] {
+            let request = Request::builder().method(method).uri("/").header("host", format!("shop.localhost:{}", address.port()));
+            let reply = Client::new(address).whole(request.body(Full::new(bytes::Bytes::new())).unwrap()).await;
+            assert_eq!(reply.status, 200);
+            assert_eq!(used(&host, None, Meter::WorkerTransferBytes).await, bytes, "{guest}: {method}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_caps_and_prices_by_the_command_line() {
+    let host = with_shop("hello").await;
+    let set = "tovuk limits set worker_requests --period day --value 100000 --notify-at-percent 80";
+    let cap = host.line(&format!("{set} --json")).ok().json()["cap"].clone();
+    assert_eq!((&cap["metric"], &cap["period"], &cap["capValue"]), (&json!("worker_requests"), &json!("day"), &json!(100_000)));
+    assert_eq!((&cap["hardStop"], &cap["notifyAtPercent"]), (&json!(true), &json!(80)));
+    for (line, parts) in [
+        (set, vec!["worker_requests", "day", "100000"]),
+        ("tovuk limits set kv_reads month 0 --service shop", vec!["kv_reads", "month", "service_1"]),
+        ("tovuk limits list", vec!["worker_requests", "kv_reads", "100000"]),
+        ("tovuk usage", vec!["worker_requests", "plan", "estimatedMonthlyTotalUsdMicros", "currentMonthOverageUsdMicros"]),
+        ("tovuk pricing", vec!["worker_requests", "queues", "pro"]),
+        ("tovuk limits delete kv_reads month --service shop", vec!["deleted"]),
+        ("tovuk limits delete worker_requests --period day", vec!["deleted"]),
+    ] {
+        let shown = host.line(line).ok().stdout;
+        for part in parts {
+            assert!(shown.contains(part), "{line}: {part} is not in\n{shown}");
+        }
+    }
+    assert_eq!(host.line("tovuk limits list --json").ok().json()["caps"], json!([]));
+    let usage = host.line("tovuk usage --json").ok().json();
+    for field in
+        ["/usage/serviceCount", "/usage/storageObjectCount", "/usage/objectStorageMib", "/limits/projects", "/limits/workerCompressedSizeMib"]
+    {
+        assert!(usage.pointer(field).is_some_and(Value::is_u64), "{field}: {usage}");
+    }
+    for window in ["day", "month"] {
+        let meters = usage["usage"]["meters"][window].as_object().unwrap();
+        assert!(meters.len() == 24 && Meter::ALL.iter().all(|meter| meters[meter.as_str()].is_u64()), "{meters:?}");
+    }
+    let estimate = &usage["billingEstimate"];
+    let items: Vec<_> = estimate["lineItems"].as_array().unwrap().iter().map(|item| item["meter"].as_str().unwrap()).collect();
+    assert_eq!(items, Meter::ALL.map(Meter::as_str));
+    assert!(estimate["plan"].is_string() && estimate["estimatedMonthlyTotalUsdMicros"].is_u64() && estimate["currentMonthOverageUsdMicros"].is_u64());
+    assert_eq!(usage["products"].as_array().unwrap().len(), host.line("tovuk pricing --json").ok().json()["products"].as_array().unwrap().len());
+    let prices = host.line("tovuk pricing --json").ok().json();
+    assert!(["plans", "products", "nextActions"].iter().all(|field| prices[field].is_array()), "{prices}");
+    for product in prices["products"].as_array().unwrap() {
+        for list in ["features", "meters", "meter_details", "limit_fields", "pricing_fields"] {
+            assert!(product[list].is_array(), "{list} of {}", product["key"]);
+        }
+        for (meter, detail) in product["meters"].as_array().unwrap().iter().zip(product["meter_details"].as_array().unwrap()) {
+            let known = Meter::named(meter.as_str().unwrap()).unwrap();
+            assert_eq!((&detail["name"], &detail["unit"]), (meter, &json!(known.unit())));
+            assert!(detail["description"].is_string() && detail["cap_commands"]["month"].is_string(), "{detail}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

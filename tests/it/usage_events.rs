@@ -47,9 +47,31 @@ async fn a_delivery_that_a_cap_holds_is_no_attempt_and_comes_later() {
         until(&host, async || host.ask("GET", &seen, None).await.status == 200).await;
         let event: Value = serde_json::from_str(host.ok("GET", &seen, None).await["value"].as_str().unwrap()).unwrap();
         assert_eq!(event["event"]["messages"][0]["attempts"], 1, "{event}");
+        // Each message is written, read and removed.
+        until(&host, async || used(&host, Some("shop"), Meter::QueueOperations).await == 3 * number).await;
     }
-    // Two messages: each written, read and removed.
-    until(&host, async || used(&host, Some("shop"), Meter::QueueOperations).await == 6).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ticks_and_alarms_are_invocations_and_an_alarm_is_a_call_of_state() {
+    let host = Operator::start(TOVUK).await;
+    host.deploy(&host.token, "app", "cron", json!({"routes": ["/*"], "crons": {"yearly": "0 0 1 1 *"}})).await;
+    host.deploy(&host.token, "shop", "state", json!({"routes": ["/*"], "state": ["Room", "Log"]})).await;
+    let requests = async |service| used(&host, Some(service), Meter::WorkerRequests).await;
+    let ticked = requests("app").await + 1;
+    host.ok("POST", "/v1/services/app/cron/yearly/run", None).await;
+    until(&host, async || requests("app").await == ticked).await;
+    let (before, calls) = (requests("shop").await, async || used(&host, Some("shop"), Meter::StateRequests).await);
+    let alarm = "/v1/services/shop/state/namespaces/Room/objects/o/alarm";
+    host.ok("PUT", alarm, Some(json!({"delaySeconds": 60}))).await;
+    assert_eq!(calls().await, 1, "setting it");
+    // Its delivery, and what the guest does then: it counts, writes down what came, and looks what to answer.
+    until(&host, async || calls().await == 1 + 1 + 3).await;
+    for _ in 0..5 {
+        host.clock.advance(Duration::from_secs(60));
+        let _ = tokio::time::timeout(Duration::from_millis(20), std::future::pending::<()>()).await;
+    }
+    assert_eq!((requests("app").await, requests("shop").await, calls().await), (ticked, before + 1, 5), "and nothing more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,9 +123,28 @@ async fn a_handler_is_charged_for_as_long_as_it_has_its_object() {
     // 10 s with 128 MB.
     assert_eq!(used(Meter::StateDurationGbMilliseconds).await, 1_280);
     assert_eq!((used(Meter::StateRequests).await, used(Meter::StateSqliteRowsWritten).await, used(Meter::WorkerRequests).await), (1, 1, 2));
-    // Less than a call may take.
-    cap_more(&host, Meter::StateDurationGbMilliseconds, 100).await;
-    let refused = ask(&host, "shop", "/", &call).await.json();
+    // A call that may take longer than there is room for begins, and ends where the room does.
+    cap_more(&host, Meter::StateDurationGbMilliseconds, 300).await;
+    let quick = json!([{"op": "call", "object": "a", "steps": [{"op": "put", "key": "k", "value": "y"}]}]);
+    assert_eq!(ask(&host, "shop", "/", &quick).await.json()[0]["status"], 200);
+    let before = used(Meter::StateSqliteRowsWritten).await;
+    let (refused, ()) = tokio::join!(ask(&host, "shop", "/", &call), async {
+        gate.arrived().await;
+        // Within what is reserved, within what there is room for, and beyond it.
+        for _ in 0..3 {
+            host.clock.advance(Duration::from_millis(900));
+            let _ = tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>()).await;
+        }
+    });
+    let refused = refused.json();
+    assert_eq!(refused[0]["body"]["code"], "usage_cap_exceeded", "{refused}");
+    let spent = used(Meter::StateDurationGbMilliseconds).await - 1_280;
+    assert!((240..=300).contains(&spent), "no more than there was room for: {spent}");
+    assert_eq!(used(Meter::StateSqliteRowsWritten).await, before, "what it did is undone");
+    // With no room at all nothing begins.
+    cap_more(&host, Meter::StateDurationGbMilliseconds, 0).await;
+    let requests = used(Meter::StateRequests).await;
+    let refused = ask(&host, "shop", "/", &quick).await.json();
     assert_eq!(refused[0]["error"], "usage_cap_exceeded", "{refused}");
-    assert_eq!(used(Meter::StateRequests).await, 1, "what was refused is free");
+    assert_eq!(used(Meter::StateRequests).await, requests, "what was refused is free");
 }

@@ -54,7 +54,7 @@ macro_rules! meters {
 
 meters! {
     WorkerRequests "worker_requests" "request" Counter "Invocations of workers: requests, binding calls, deliveries." "One for each invocation that was begun, however it ended.";
-    WorkerCpuMs "worker_cpu_ms" "cpu_ms" Counter "CPU time of workers, in ms." "Measured in ns and charged while it runs, each ms once it is whole; what is left of one counts with the next invocation of the service.";
+    WorkerCpuMs "worker_cpu_ms" "cpu_ms" Counter "CPU time of workers, in ms." "Measured in ns and charged while it runs, each ms once it is whole; what is left of one counts with the next invocation of the service, until the host stops.";
     WorkerTransferBytes "worker_transfer_bytes" "byte" Counter "Bodies that workers answered with, in bytes." "As they leave; a body that breaks off costs what had left.";
     StaticTransferBytes "static_transfer_bytes" "byte" Counter "Static files that were sent, in bytes." "As they leave.";
     SqliteRowsRead "sqlite_rows_read" "row" Counter "Rows that SQLite read to answer." "Also by statements that failed or were rolled back, because they were read.";
@@ -67,7 +67,7 @@ meters! {
     KvStorageBytes "kv_storage_bytes" "byte" Level "Keys, values and metadata in KV, in bytes." "Checked before a write.";
     QueueOperations "queue_operations" "operation" Counter "Messages written, read or deleted, for each 64 KB begun." "A delivery that is tried again is read again; what expires costs nothing.";
     StateRequests "state_requests" "request" Counter "Calls of State objects, and alarms that were delivered." "One for each call of an operation or a handler, and one for each delivery of an alarm.";
-    StateDurationGbMilliseconds "state_duration_gb_milliseconds" "gb_ms" Counter "How long handlers of State objects ran, in GB-milliseconds." "Wall time × 0.128 GB for each call at its end; what is left of one counts with the next call of the service.";
+    StateDurationGbMilliseconds "state_duration_gb_milliseconds" "gb_ms" Counter "How long handlers of State objects ran, in GB-milliseconds." "Wall time × 0.128 GB for each call at its end, or a second at a time where a cap applies, which stops it where there is no room; what is left of one counts with the next call of the service.";
     StateSqliteRowsRead "state_sqlite_rows_read" "row" Counter "Values of State that were read." "One for each, there or not; one for each that a list returns.";
     StateSqliteRowsWritten "state_sqlite_rows_written" "row" Counter "Values and alarms of State that were written or removed." "When they are committed.";
     StateSqliteStorageBytes "state_sqlite_storage_bytes" "byte" Level "Values of State with their keys, in bytes." "Checked before a write.";

@@ -193,6 +193,11 @@ impl Invocation {
         }
     }
 
+    /// Whether a request from outside has begun it.
+    pub(crate) fn is_from_outside(&self) -> bool {
+        matches!(self.event, EventKind::Http)
+    }
+
     /// How long it may take to answer.
     pub(crate) fn wall_ms(&self) -> u64 {
         wall_ms(self.event, &self.deployment)

@@ -217,7 +217,7 @@ impl Runtime {
                     Some(place) => place,
                     None => Box::pin(self.place(service, deployment, event)).await?,
                 };
-                let charge = usage::begin(&deployment.bill, event, wall_ms(event, deployment)).await?;
+                let charge = usage::begin(&deployment.bill, event).await?;
                 let at_once = if self.memory().is_available() { service.slots().try_admit() } else { None };
                 let (slots, permit) = match at_once {
                     Some(granted) => granted,
@@ -226,7 +226,7 @@ impl Runtime {
                 (Chain::new(trace, slots, &target, parts), 1, permit, Some(place), parent_span, None, charge)
             }
             Grant::Call(caller) => {
-                let charge = usage::begin(&deployment.bill, event, wall_ms(event, deployment)).await?;
+                let charge = usage::begin(&deployment.bill, event).await?;
                 let chain = caller.chain.clone();
                 let number = chain.number(&target, parts, &caller.target.account).map_err(|hops| {
                     let mut failure = Failure::refused(&codes::BINDING_CHAIN_LIMIT, chain_limit_text(&hops));

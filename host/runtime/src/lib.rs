@@ -11,6 +11,7 @@ mod data_bindings;
 pub mod engine;
 pub mod failure;
 mod flow;
+mod having;
 mod headers;
 mod imports;
 mod instance;

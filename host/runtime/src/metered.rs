@@ -30,7 +30,7 @@ pub enum Stop {
     Wall,
     /// The host panicked inside it. The payload is in the host's log.
     Panic,
-    /// A cap of CPU time has no room for more.
+    /// A cap of CPU time, or of time with a State object, has no room for more.
     Cap(Exceeded),
     /// It could not be counted.
     Uncounted,
@@ -261,11 +261,12 @@ impl<T> Running<T> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Stop>> {
         let this = self;
         let Some(inner) = this.inner.as_mut() else { return Poll::Pending };
-        match this.purse.poll_covered(this.invocation.cpu_ns.load(Ordering::Relaxed), cx) {
+        let began = (this.invocation.runtime.clock(), this.invocation.started_ms);
+        match this.purse.poll_covered(this.invocation.cpu_ns.load(Ordering::Relaxed), began, cx) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(meters::Error::Exceeded(exceeded))) => return this.stop(Stop::Cap(exceeded)),
             Poll::Ready(Err(meters::Error::Database(error))) => {
-                tracing::error!("CPU time could not be reserved: {error}");
+                tracing::error!("what a guest uses could not be reserved: {error}");
                 return this.stop(Stop::Uncounted);
             }
             Poll::Pending if this.is_overdue(cx) => return this.stop(Stop::Wall),

@@ -61,7 +61,9 @@ pub(crate) async fn answered(invocation: &Invocation, answer: Result<Response<Bo
     let mut response = answer.map_err(|failure| end_failed(invocation, failure))?;
     headers::clean_response(response.headers_mut());
     let size = http_body::Body::size_hint(response.body()).lower();
-    usage::send(&invocation.deployment.bill, size).await.map_err(|error| end_failed(invocation, error.into()))?;
+    // A server sends no body with an answer to HEAD, or with these statuses; a caller that is a worker is given it.
+    let leaves = if invocation.is_from_outside() { bytes_due(&invocation.method, &response).map_or(size, |due| due.min(size)) } else { size };
+    usage::send(&invocation.deployment.bill, leaves).await.map_err(|error| end_failed(invocation, error.into()))?;
     invocation.bytes_out.store(size, Ordering::Relaxed);
     invocation.head(response.status());
     invocation.end(Outcome::Response, None);
@@ -198,6 +200,6 @@ pub(crate) fn stopped(invocation: &Invocation, stop: Stop) -> Failure {
         }
         Stop::Panic => Failure::internal("the host panicked inside the invocation"),
         Stop::Cap(exceeded) => Failure::over_cap(&exceeded),
-        Stop::Uncounted => Failure::internal("the CPU time of the invocation could not be reserved"),
+        Stop::Uncounted => Failure::internal("what the invocation uses could not be reserved"),
     }
 }

@@ -1,13 +1,15 @@
-//! What an invocation is charged: itself before it begins, its CPU time while it runs, the bytes of its answer as they leave. Where a cap applies, each
-//! is reserved first; where none does, nothing waits.
+//! What an invocation is charged: itself before it begins, its CPU time and the time that it has a State object while it runs, the bytes of its answer as they
+//! leave. Where a cap applies, each is reserved first, times in slices; where none does, nothing waits.
 
 use std::task::{Context, Poll, ready};
 
 use futures::future::BoxFuture;
+use tovuk_kernel::clock::Clock;
 use tovuk_kernel::meters::Meter;
-use tovuk_resources::meters::{Bill, Charge, Error, gb_ms_at_most};
+use tovuk_resources::meters::{Bill, Charge, Error};
 
 use crate::failure::Failure;
+use crate::having::Having;
 use crate::record::EventKind;
 
 /// CPU time that is reserved at a time, in ms.
@@ -23,18 +25,17 @@ pub(crate) struct Beginning {
     purse: Purse,
 }
 
-/// Reserves what an invocation needs to begin. One that has a State object runs for `wall_ms` at the most.
-pub(crate) async fn begin(bill: &Bill, event: EventKind, wall_ms: u64) -> Result<Beginning, Failure> {
+/// Reserves what an invocation needs to begin.
+pub(crate) async fn begin(bill: &Bill, event: EventKind) -> Result<Beginning, Failure> {
     let request = bill.reserve(Meter::WorkerRequests, 1).await?;
-    let mut purse = Purse { bill: bill.clone(), charge: None, covered_ns: 0, refill: None, duration: None };
+    let mut purse = Purse { bill: bill.clone(), charge: None, covered_ns: 0, refill: None, having: None };
     if bill.is_capped(Meter::WorkerCpuMs) {
         purse.fill(slice(bill.clone()).await?, 0);
     }
     let mut of_object = None;
     if matches!(event, EventKind::State | EventKind::Alarm) {
         of_object = Some(bill.reserve(Meter::StateRequests, 1).await?);
-        let most = if bill.is_capped(Meter::StateDurationGbMilliseconds) { gb_ms_at_most(wall_ms) } else { 0 };
-        purse.duration = Some(bill.reserve(Meter::StateDurationGbMilliseconds, most).await?);
+        purse.having = Some(Box::new(Having::begin(bill).await?));
     }
     Ok(Beginning { request, of_object, purse })
 }
@@ -63,8 +64,8 @@ pub(crate) struct Purse {
     /// How much the invocation may have used, in ns.
     covered_ns: u64,
     refill: Option<BoxFuture<'static, Result<Slice, Error>>>,
-    /// How long it has a State object.
-    duration: Option<Charge>,
+    /// For one that has a State object.
+    having: Option<Box<Having>>,
 }
 
 impl Purse {
@@ -86,13 +87,16 @@ impl Purse {
 
     /// The guest has ended, so many ms after it was admitted.
     pub fn ended(&mut self, wall_ms: u64) {
-        if let Some(duration) = self.duration.take() {
-            duration.settle(self.bill.whole_gb_ms(wall_ms));
+        if let Some(having) = self.having.take() {
+            having.ended(wall_ms);
         }
     }
 
-    /// Ready when a guest that has used so much may go on.
-    pub fn poll_covered(&mut self, used_ns: u64, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    /// Ready when a guest may go on that has used so much, and was admitted then in monotonic ms.
+    pub fn poll_covered(&mut self, used_ns: u64, (clock, started_ms): (&Clock, u64), cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if let Some(having) = &mut self.having {
+            ready!(having.poll_covered(clock, started_ms, cx))?;
+        }
         if self.refill.is_none() && (used_ns < self.covered_ns || !self.bill.is_capped(Meter::WorkerCpuMs)) {
             return Poll::Ready(Ok(()));
         }

@@ -56,8 +56,32 @@ pub fn of_operation(operation: &Operation, kind: &str, answer: &Value) -> String
         "trace.show" => traces::show(answer),
         "trace.list" => traces::list(answer),
         name if name.ends_with(".logs") => lines(answer),
+        // Plans and products are what `tovuk pricing` is about.
+        "usage.show" => generic(&without(answer, &["plans", "products"])),
         _ => generic(&of_kind(kind, answer)),
     }
+}
+
+fn without(answer: &Value, names: &[&str]) -> Value {
+    let mut answer = answer.clone();
+    if let Value::Object(map) = &mut answer {
+        map.retain(|name, _| !names.contains(&name.as_str()));
+    }
+    answer
+}
+
+/// The answer with what the client itself says to do next: after the catalogue of prices.
+pub fn with_next_actions(operation: &Operation, mut answer: Value) -> Value {
+    if operation.name == "capabilities"
+        && let Value::Object(map) = &mut answer
+    {
+        let actions = [
+            "Run `tovuk usage` to see what is used and what it comes to.",
+            "Run `tovuk limits set <meter> --period <period> --value <n>` to cap a meter.",
+        ];
+        map.insert("nextActions".to_owned(), actions.as_slice().into());
+    }
+    answer
 }
 
 /// The lines of a log.

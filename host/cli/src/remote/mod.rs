@@ -69,6 +69,7 @@ pub async fn run(rows: &[Row], matches: &ArgMatches, args: &ClientArgs) -> anyho
     let (operation, call) = request(rows, matches)?;
     let answer = Client::for_operation(args, operation)?.call(call).await?;
     let kind = rows.first().and_then(|row| row.command.words.split(' ').next()).unwrap_or_default();
+    let answer = output::with_next_actions(operation, answer);
     output::print(&answer, args.json, |answer| output::of_operation(operation, kind, answer));
     Ok(ExitCode::SUCCESS)
 }

@@ -141,7 +141,19 @@ impl Database {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        let (call, answer) = Call::boxed(job);
+        self.write_then(job, |_| ()).await
+    }
+
+    /// The same. `committed` is told of the changes once they are on disk, also when the caller has gone by then: for what must be done if and only if they stand,
+    /// such as charging them. It must not wait.
+    pub async fn write_then<T, E, F, C>(&self, job: F, committed: C) -> Result<T, E>
+    where
+        F: FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+        C: FnOnce(&mut T) + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (call, answer) = Call::boxed(job, committed);
         self.0.writes.send(Message::Job(call)).await.map_err(|_| Error::Closed)?;
         answer.await.unwrap_or_else(|_| Err(Error::Closed.into()))
     }

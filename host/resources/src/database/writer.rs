@@ -42,28 +42,32 @@ pub(super) trait Job: Send {
 }
 
 /// A job of a certain type.
-pub(super) struct Call<F, T, E> {
+pub(super) struct Call<F, C, T, E> {
     job: Option<F>,
+    /// What is told that the changes stand.
+    committed: C,
     result: Option<Result<T, E>>,
     caller: oneshot::Sender<Result<T, E>>,
 }
 
-impl<F, T, E> Call<F, T, E>
+impl<F, C, T, E> Call<F, C, T, E>
 where
     F: FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+    C: FnOnce(&mut T) + Send + 'static,
     T: Send + 'static,
     E: From<Error> + Send + 'static,
 {
     /// The job to queue, and where its answer will come.
-    pub fn boxed(job: F) -> (Box<dyn Job>, oneshot::Receiver<Result<T, E>>) {
+    pub fn boxed(job: F, committed: C) -> (Box<dyn Job>, oneshot::Receiver<Result<T, E>>) {
         let (caller, answer) = oneshot::channel();
-        (Box::new(Self { job: Some(job), result: None, caller }), answer)
+        (Box::new(Self { job: Some(job), committed, result: None, caller }), answer)
     }
 }
 
-impl<F, T, E> Job for Call<F, T, E>
+impl<F, C, T, E> Job for Call<F, C, T, E>
 where
     F: FnOnce(&Transaction<'_>) -> Result<T, E> + Send,
+    C: FnOnce(&mut T) + Send,
     T: Send,
     E: From<Error> + Send,
 {
@@ -84,15 +88,21 @@ where
     }
 
     fn answer(self: Box<Self>, committed: Result<(), Error>) {
-        let answer = match (self.result, committed) {
+        let Self { result, committed: told, caller, .. } = *self;
+        let mut answer = match (result, committed) {
             // A job that failed by itself has its own reason, whatever became of the others.
             (Some(Err(error)), _) => Err(error),
             (Some(Ok(value)), Ok(())) => Ok(value),
             (_, Err(error)) => Err(error.into()),
             (None, Ok(())) => Err(Error::Closed.into()),
         };
+        // Before the caller goes on, also what is given up where it is not told.
+        match &mut answer {
+            Ok(value) => told(value),
+            Err(_) => drop(told),
+        }
         // The caller may have gone; what was committed stays.
-        let _ = self.caller.send(answer);
+        let _ = caller.send(answer);
     }
 }
 
@@ -291,7 +301,7 @@ mod tests {
         let (_sender, queue) = mpsc::channel(1);
         let mut writer = Writer::new(connection, queue, options, Arc::default());
         let write = |writer: &mut Writer| {
-            let (call, answer) = Call::boxed(|tx: &Transaction<'_>| Ok::<_, Error>(tx.execute("INSERT INTO notes VALUES ('x')", [])?));
+            let (call, answer) = Call::boxed(|tx: &Transaction<'_>| Ok::<_, Error>(tx.execute("INSERT INTO notes VALUES ('x')", [])?), |_| ());
             writer.group(call);
             answer.blocking_recv().unwrap()
         };

@@ -9,6 +9,7 @@ use tovuk_kernel::meters::Meter;
 use super::error::shown;
 use super::types::check_key;
 use super::{Error, Kv, List, Namespace, Page, store};
+use crate::database::rusqlite::Connection;
 
 impl Kv {
     /// One page of the keys of a namespace.
@@ -31,8 +32,12 @@ impl Kv {
             return Ok(Page { keys: Vec::new(), has_more: false, next_cursor: None });
         };
         let now_ms = self.store.clock.now_unix_ms();
-        let (keys, last) = database.read(move |connection| store::list(connection, namespace, &start, &list.prefix, keys_max, now_ms)).await?;
-        charge.settle(1);
+        let read = move |connection: &Connection| {
+            let listed = store::list(connection, namespace, &start, &list.prefix, keys_max, now_ms)?;
+            charge.settle(1);
+            Ok::<_, Error>(listed)
+        };
+        let (keys, last) = database.read(read).await?;
         Ok(Page { keys, has_more: last.is_some(), next_cursor: last.map(|key| BASE64_URL_SAFE_NO_PAD.encode(key)) })
     }
 

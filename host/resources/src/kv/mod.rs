@@ -101,8 +101,11 @@ struct Account {
 
 impl Account {
     /// Counts a change of one of its namespaces, unless that would be too much. What nobody writes for an account has no such limit.
-    fn count(account: Option<Self>, ledger: &Ledger, tx: &Transaction<'_>, namespace: Namespace, change: Change) -> Result<Usage, Error> {
+    fn count(account: Option<Self>, books: (&Bill, &Ledger), tx: &Transaction<'_>, namespace: Namespace, change: Change) -> Result<Usage, Error> {
+        let (bill, ledger) = books;
         let usage = store::count(tx, namespace, change)?;
+        // What it grows by is known here, and here nobody else writes to the namespace. The room is taken until the ledger has it.
+        let _room = bill.hold(Meter::KvStorageBytes, u64::try_from(change.bytes).unwrap_or_default())?;
         let Some(Self { number, service, bytes_max }) = account else {
             ledger.set(namespace.0, usage.bytes);
             return Ok(usage);
@@ -212,7 +215,7 @@ impl Kv {
         let charge = self.bill.reserve(Meter::KvReads, 1).await?;
         let found = match self.store.cache.get(namespace, key) {
             Some(found) => self.live(found),
-            None => self.read(namespace, vec![key.to_owned()], KV_VALUE_BYTES_MAX).await?.pop().flatten(),
+            None => return Ok(self.read(namespace, vec![key.to_owned()], KV_VALUE_BYTES_MAX, (charge, 1)).await?.pop().flatten()),
         };
         charge.settle(1);
         Ok(found)
@@ -231,15 +234,16 @@ impl Kv {
         let charge = self.bill.reserve(Meter::KvReads, asked).await?;
         let mut found: Vec<_> = keys.iter().map(|key| self.store.cache.get(namespace, key)).collect();
         let missed = keys.into_iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(key, _)| key).collect::<Vec<_>>();
-        if !missed.is_empty() {
-            let mut read = self.read(namespace, missed, bytes_max).await?.into_iter();
+        if missed.is_empty() {
+            charge.settle(asked);
+        } else {
+            let mut read = self.read(namespace, missed, bytes_max, (charge, asked)).await?.into_iter();
             for entry in found.iter_mut().filter(|entry| entry.is_none()) {
                 *entry = read.next();
             }
         }
         let entries: Vec<_> = found.into_iter().map(|entry| self.live(entry.flatten())).collect();
         check_bulk_bytes(entries.iter().flatten().map(|entry| entry.value.len()), bytes_max)?;
-        charge.settle(asked);
         Ok(entries)
     }
 
@@ -259,29 +263,23 @@ impl Kv {
         let now_ms = self.store.clock.now_unix_ms();
         let puts = puts.into_iter().map(|put| check_put(put, now_ms)).collect::<Result<Vec<_>, _>>()?;
         let bytes = check_bulk_bytes(puts.iter().map(types::Checked::bytes), bytes_max)?;
-        let (keys, charge) = (count(puts.len()), self.charge_writes(puts.len(), bytes).await?);
+        let keys = count(puts.len());
+        let charge = self.bill.reserve(Meter::KvWrites, keys).await?;
         let turn = self.turn(puts.len(), bytes).await;
-        let (cache, ledger, account) = (self.store.cache.clone(), self.store.ledger.clone(), self.account);
-        let work = self.store.shards.of(namespace.0).await?.write(move |tx| {
+        let (cache, ledger, account, bill) = (self.store.cache.clone(), self.store.ledger.clone(), self.account, self.bill.clone());
+        let write = move |tx: &Transaction<'_>| {
             let writing = cache.writing(puts.iter().map(|put| (namespace, put.key.as_str())));
             let mut change = Change::default();
             for put in &puts {
                 change.add(store::put(tx, namespace, put)?);
             }
-            let usage = Account::count(account, &ledger, tx, namespace, change)?;
+            let usage = Account::count(account, (&bill, &ledger), tx, namespace, change)?;
             Ok::<_, Error>((Written { keys, bytes, usage }, (writing, turn)))
-        });
-        let (written, underway) = work.await?;
+        };
+        let (written, underway) = self.store.shards.of(namespace.0).await?.write_then(write, move |_| charge.settle(keys)).await?;
         // Committed: from here on readers may keep what they find, and the account may write more.
         drop(underway);
-        charge.settle(keys);
         Ok(written)
-    }
-
-    /// Reserves writes, and the room that they need. The room counts as taken until the charge is settled, by when the ledger has it.
-    async fn charge_writes(&self, keys: usize, bytes: u64) -> Result<Writes, Error> {
-        let writes = self.bill.reserve(Meter::KvWrites, count(keys)).await?;
-        Ok(Writes { writes, _room: self.bill.reserve(Meter::KvStorageBytes, bytes).await? })
     }
 
     /// Removes a key. It is no error if it is not there.
@@ -293,7 +291,7 @@ impl Kv {
     pub async fn bulk_delete(&self, namespace: Namespace, keys: Vec<String>) -> Result<Deleted, Error> {
         check_bulk(keys.len(), KV_BULK_WRITE_KEYS_MAX)?;
         keys.iter().try_for_each(|key| check_key(key))?;
-        let (cache, ledger, account) = (self.store.cache.clone(), self.store.ledger.clone(), self.account);
+        let (cache, ledger, account, bill) = (self.store.cache.clone(), self.store.ledger.clone(), self.account, self.bill.clone());
         let now_ms = self.store.clock.now_unix_ms();
         let named = count(keys.len());
         let charge = self.bill.reserve(Meter::KvDeletes, named).await?;
@@ -302,7 +300,7 @@ impl Kv {
             return Ok(Deleted { keys: named, existed: 0, usage: Usage::default() });
         };
         let turn = self.turn(keys.len(), 0).await;
-        let work = database.write(move |tx| {
+        let delete = move |tx: &Transaction<'_>| {
             let writing = cache.writing(keys.iter().map(|key| (namespace, key.as_str())));
             let (mut change, mut existed) = (Change::default(), 0);
             for key in &keys {
@@ -310,12 +308,11 @@ impl Kv {
                 change.add(removed);
                 existed += u64::from(was_there);
             }
-            let usage = Account::count(account, &ledger, tx, namespace, change)?;
+            let usage = Account::count(account, (&bill, &ledger), tx, namespace, change)?;
             Ok::<_, Error>((Deleted { keys: named, existed, usage }, (writing, turn)))
-        });
-        let (deleted, underway) = work.await?;
+        };
+        let (deleted, underway) = database.write_then(delete, move |_| charge.settle(named)).await?;
         drop(underway);
-        charge.settle(named);
         Ok(deleted)
     }
 
@@ -354,13 +351,27 @@ impl Kv {
         }
     }
 
-    /// Reads keys from the database, and keeps what it finds in memory.
-    async fn read(&self, namespace: Namespace, keys: Vec<String>, bytes_max: usize) -> Result<Vec<Option<Arc<Entry>>>, Error> {
-        let Some(database) = self.store.shards.existing(namespace.0) else { return Ok(vec![None; keys.len()]) };
+    /// Reads keys from the database, and keeps what it finds in memory. It is charged where they are read, so that who has gone meanwhile pays too, and who asks
+    /// for more than one answer may have.
+    async fn read(
+        &self,
+        namespace: Namespace,
+        keys: Vec<String>,
+        bytes_max: usize,
+        (charge, reads): (Charge, u64),
+    ) -> Result<Vec<Option<Arc<Entry>>>, Error> {
+        let Some(database) = self.store.shards.existing(namespace.0) else {
+            charge.settle(reads);
+            return Ok(vec![None; keys.len()]);
+        };
         let tickets: Vec<_> = keys.iter().map(|key| self.store.cache.ticket(namespace, key)).collect();
         let (cache, memory) = (self.store.cache.clone(), self.memory.clone());
         let entries = database.read(move |connection| {
-            let entries = store::get(connection, namespace, &keys, bytes_max, memory.as_deref())?;
+            let entries = store::get(connection, namespace, &keys, bytes_max, memory.as_deref());
+            if matches!(entries, Ok(_) | Err(Error::BulkBytes { .. })) {
+                charge.settle(reads);
+            }
+            let entries = entries?;
             for ((key, entry), ticket) in keys.iter().zip(&entries).zip(tickets) {
                 if let Some(ticket) = ticket {
                     cache.fill(ticket, namespace, key, entry.clone());
@@ -375,18 +386,6 @@ impl Kv {
     fn live(&self, entry: Option<Arc<Entry>>) -> Option<Arc<Entry>> {
         // Most entries never expire, and asking for the time costs more than finding one.
         entry.filter(|entry| entry.expiration.is_none() || entry.is_live(self.store.clock.now_unix_ms()))
-    }
-}
-
-/// Writes that were reserved.
-struct Writes {
-    writes: Charge,
-    _room: Charge,
-}
-
-impl Writes {
-    fn settle(self, keys: u64) {
-        self.writes.settle(keys);
     }
 }
 

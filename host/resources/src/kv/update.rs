@@ -4,11 +4,13 @@
 use bytes::Bytes;
 use ring::digest::{SHA256, digest};
 use tovuk_kernel::limits::{KV_NUMBER_BYTES_MAX, KV_VALUE_BYTES_MAX};
+use tovuk_kernel::meters::Meter;
 
 use super::error::shown;
 use super::store::Change;
 use super::types::{Checked, check_key, is_live};
 use super::{Account, Entry, Error, Kv, Namespace, store};
+use crate::database::rusqlite::Transaction;
 
 /// What a key held at some moment, in few bytes: equal when the values were. Absence has one too.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,11 +58,11 @@ impl Kv {
         F: FnOnce(Option<&Entry>) -> Result<(T, Option<Bytes>), Error> + Send + 'static,
     {
         check_key(key)?;
-        let charge = self.charge_writes(1, (key.len() + bytes) as u64).await?;
+        let charge = self.bill.reserve(Meter::KvWrites, 1).await?;
         let turn = self.turn(1, bytes as u64).await;
         let (cache, clock, key) = (self.store.cache.clone(), self.store.clock.clone(), key.to_owned());
-        let (ledger, account) = (self.store.ledger.clone(), self.account);
-        let work = self.store.shards.of(namespace.0).await?.write(move |tx| {
+        let (ledger, account, bill) = (self.store.ledger.clone(), self.account, self.bill.clone());
+        let update = move |tx: &Transaction<'_>| {
             // Fails where the namespace was dropped.
             store::usage(tx, namespace)?;
             let found = store::find(tx, namespace, &key)?.filter(|found| is_live(found.expiration, clock.now_unix_ms()));
@@ -77,13 +79,12 @@ impl Kv {
             let metadata = found.as_ref().and_then(|entry| entry.metadata.as_deref()).map(str::to_owned);
             let expiration = found.and_then(|entry| entry.expiration).and_then(|expiration| i64::try_from(expiration).ok());
             let change: Change = store::put(tx, namespace, &Checked { key, value, metadata, expiration })?;
-            Account::count(account, &ledger, tx, namespace, change)?;
+            Account::count(account, (&bill, &ledger), tx, namespace, change)?;
             Ok::<_, Error>((answer, (Some(writing), turn)))
-        });
-        let (answer, underway) = work.await?;
+        };
+        let (answer, underway) = self.store.shards.of(namespace.0).await?.write_then(update, move |_| charge.settle(1)).await?;
         // Committed: from here on readers may keep what they find.
         drop(underway);
-        charge.settle(1);
         Ok(answer)
     }
 }

@@ -52,11 +52,20 @@ impl Bill {
         }
     }
 
-    /// The same, with less where that is all that there is: as much as was reserved.
+    /// Reserves room of a level; see [`ServiceMeters::hold`].
+    ///
+    /// # Errors
+    /// When a cap has no room.
+    pub fn hold(&self, level: Meter, amount: u64) -> Result<Charge, Exceeded> {
+        self.0.as_ref().map_or(Ok(Charge(None)), |meters| Ok(Charge(Some(meters.hold(level, amount)?))))
+    }
+
+    /// The same as [`Bill::reserve`], with less where that is all that there is: as much as was reserved.
     ///
     /// # Errors
     /// As [`Bill::reserve`], when there is not even `least`.
     pub async fn reserve_some(&self, meter: Meter, most: u64, least: u64) -> Result<(Charge, u64), Error> {
+        let most = self.room(meter).map_or(most, |(room, _)| most.min(room)).max(least);
         match self.reserve(meter, most).await {
             Ok(charge) => Ok((charge, most)),
             Err(Error::Exceeded(_)) if least < most => Ok((self.reserve(meter, least).await?, least)),

@@ -125,11 +125,12 @@ impl Cap {
         state
     }
 
-    /// Reserves so much. `level` is what there is of a level at the moment; of a counter the cap knows itself.
-    pub fn reserve(&self, more: u64, level: u64, now: UnixMs) -> Asked {
+    /// Reserves so much. `level` says what there is of a level at the moment; of a counter the cap knows itself. It is asked where no reservation ends meanwhile:
+    /// what was reserved and is stored by now would otherwise be missing from both.
+    pub fn reserve(&self, more: u64, level: impl FnOnce() -> u64, now: UnixMs) -> Asked {
         let mut state = self.state(now);
         let is_level = self.key.meter.sort() == Sort::Level;
-        let taken = state.reserved.saturating_add(if is_level { level } else { state.used });
+        let taken = state.reserved.saturating_add(if is_level { level() } else { state.used });
         let wanted = taken.saturating_add(more);
         if wanted > state.setting.value {
             return Asked::Exceeded(self.exceeded(&state, now));
@@ -150,9 +151,9 @@ impl Cap {
     }
 
     /// How much it has room for, and how it refuses more. `level` as for [`Cap::reserve`].
-    pub fn room(&self, level: u64, now: UnixMs) -> (u64, Exceeded) {
+    pub fn room(&self, level: impl FnOnce() -> u64, now: UnixMs) -> (u64, Exceeded) {
         let state = self.state(now);
-        let taken = state.reserved.saturating_add(if self.key.meter.sort() == Sort::Level { level } else { state.used });
+        let taken = state.reserved.saturating_add(if self.key.meter.sort() == Sort::Level { level() } else { state.used });
         (state.setting.value.saturating_sub(taken), self.exceeded(&state, now))
     }
 

@@ -24,6 +24,11 @@ pub fn gb_ms_at_most(wall_ms: u64) -> u64 {
     wall_ms.saturating_mul(OBJECT_MB).div_ceil(1_000).saturating_add(1)
 }
 
+/// For how many ms so much is enough, whatever earlier calls have left of one GB-ms.
+pub fn ms_covered(gb_ms: u64) -> u64 {
+    gb_ms.saturating_sub(1).saturating_mul(1_000) / OBJECT_MB
+}
+
 /// What is measured in a smaller unit than it is charged in. No part of it is lost between two charges, and none is charged twice.
 #[derive(Default)]
 pub(super) struct Fractions(AtomicU64);
@@ -98,10 +103,29 @@ impl ServiceMeters {
         Ok(reservation)
     }
 
+    /// Reserves room of a level, for which no disk has to be waited.
+    ///
+    /// # Errors
+    /// When a cap has no room.
+    pub fn hold(self: &Arc<Self>, level: Meter, amount: u64) -> Result<Reservation, Exceeded> {
+        let mut reservation = Reservation::nothing(self.clone(), level);
+        let (caps, store) = (self.caps.load(), self.store.upgrade());
+        for cap in caps.get(level.index()).filter(|_| amount > 0).map(Vec::as_slice).unwrap_or_default() {
+            let level = || store.as_ref().map_or(0, |store| store.level_of(&cap.key));
+            match cap.reserve(amount, level, self.clock.now_unix_ms()) {
+                Asked::Granted(window) => reservation.keep(cap.clone(), window, amount),
+                Asked::Exceeded(exceeded) => return Err(exceeded),
+                // Levels have no leases.
+                Asked::Lease(_) => {}
+            }
+        }
+        Ok(reservation)
+    }
+
     /// Waits for room in one cap.
     pub(super) async fn ask(&self, cap: &Cap, more: u64) -> Result<Window, Error> {
         let store = self.store.upgrade().ok_or(Error::Database(database::Error::Closed))?;
-        let attempt = || cap.reserve(more, store.level_of(&cap.key), self.clock.now_unix_ms());
+        let attempt = || cap.reserve(more, || store.level_of(&cap.key), self.clock.now_unix_ms());
         loop {
             match attempt() {
                 Asked::Granted(window) => return Ok(window),
@@ -122,7 +146,7 @@ impl ServiceMeters {
     pub fn room(&self, meter: Meter) -> Option<(u64, Exceeded)> {
         let (caps, now) = (self.caps.load(), self.clock.now_unix_ms());
         let store = self.store.upgrade()?;
-        caps.get(meter.index())?.iter().map(|cap| cap.room(store.level_of(&cap.key), now)).min_by_key(|(room, _)| *room)
+        caps.get(meter.index())?.iter().map(|cap| cap.room(|| store.level_of(&cap.key), now)).min_by_key(|(room, _)| *room)
     }
 
     /// Whether something is capped that this work would charge, so that it has to be reserved.

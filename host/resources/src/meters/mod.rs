@@ -36,7 +36,7 @@ pub use caps::{CapKey, Exceeded, Setting};
 pub use counters::Figures;
 pub use error::Error;
 pub(crate) use error::refuses;
-pub use handle::{ServiceMeters, gb_ms_at_most};
+pub use handle::{ServiceMeters, gb_ms_at_most, ms_covered};
 pub use reservation::Reservation;
 pub use tally::Tally;
 

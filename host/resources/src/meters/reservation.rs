@@ -31,12 +31,18 @@ impl Reservation {
         Self { meters, meter, day, held: Vec::new() }
     }
 
+    /// So much was granted by that cap.
+    pub(super) fn keep(&mut self, cap: Arc<Cap>, window: Window, amount: u64) {
+        self.held.push(Held { cap, window, amount });
+    }
+
     /// Reserves more.
     ///
     /// # Errors
     /// As [`ServiceMeters::reserve`]; what was reserved before stays.
     pub async fn extend(&mut self, more: u64) -> Result<(), Error> {
-        if !self.meters.is_capped(self.meter) {
+        // What needs nothing is not held up by a cap that was lowered below what is used.
+        if more == 0 || !self.meters.is_capped(self.meter) {
             return Ok(());
         }
         let applying = self.meters.caps.load_full();
@@ -45,7 +51,7 @@ impl Reservation {
         let mut asked = Self::nothing(self.meters.clone(), self.meter);
         for cap in caps {
             let window = self.meters.ask(cap, more).await?;
-            asked.held.push(Held { cap: cap.clone(), window, amount: more });
+            asked.keep(cap.clone(), window, more);
         }
         self.day = asked.day;
         for new in std::mem::take(&mut asked.held) {
@@ -62,6 +68,8 @@ impl Reservation {
         if used == 0 || self.meter.sort() == Sort::Level {
             return;
         }
+        // Before the caps are looked at: one that is set meanwhile has added this up already, or is among them. It may count twice there, and is never missed.
+        self.meters.counters.add(self.meter, used, self.day);
         for cap in self.meters.caps.load().get(self.meter.index()).map(Vec::as_slice).unwrap_or_default() {
             match self.held.iter_mut().rev().find(|held| Arc::ptr_eq(&held.cap, cap)) {
                 Some(held) => {
@@ -73,7 +81,6 @@ impl Reservation {
                 None => cap.charge(used, self.meters.clock.now_unix_ms()),
             }
         }
-        self.meters.counters.add(self.meter, used, self.day);
     }
 
     /// The work has ended and has used so much. The rest is given back.

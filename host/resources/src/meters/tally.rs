@@ -48,7 +48,15 @@ impl Tally {
         Ok(Self { bill: bill.clone(), read: Rows::begin(bill, read, 1).await?, written: Rows::begin(bill, written, 0).await? })
     }
 
-    /// The same, for work that writes.
+    /// For work that writes and may read nothing. One row that is written is reserved.
+    ///
+    /// # Errors
+    /// As [`Tally::reads`].
+    pub async fn writes(bill: &Bill, read: Meter, written: Meter) -> Result<Self, Error> {
+        Ok(Self { bill: bill.clone(), read: Rows::begin(bill, read, 0).await?, written: Rows::begin(bill, written, 1).await? })
+    }
+
+    /// The same as [`Tally::reads`], for work that writes.
     ///
     /// # Errors
     /// As [`Tally::reads`].

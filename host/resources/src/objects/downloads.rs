@@ -22,8 +22,12 @@ impl Objects {
     pub async fn head(&self, service: i64, path: &str, reader: Reader) -> Result<Object, Error> {
         let charge = self.1.reserve(Meter::ObjectStorageClassBOperations, 1).await?;
         let key = path.to_owned();
-        let found = self.0.database.read(move |conn| rows::find(conn, service, &key).map_err(Error::from)).await?;
-        charge.settle(1);
+        let read = move |conn: &rusqlite::Connection| {
+            let found = rows::find(conn, service, &key)?;
+            charge.settle(1);
+            Ok::<_, Error>(found)
+        };
+        let found = self.0.database.read(read).await?;
         readable(found, path, reader).map(|(object, _)| object)
     }
 
@@ -39,10 +43,10 @@ impl Objects {
             let found = rows::find(conn, service, &key)?;
             let version = found.as_ref().and_then(|(_, version)| *version);
             let segments = version.map(|version| rows::segments(conn, version)).transpose()?;
+            charge.settle(1);
             Ok::<_, Error>((found, segments.unwrap_or_default()))
         };
         let (found, segments) = self.0.database.read(read).await?;
-        charge.settle(1);
         let (object, version) = readable(found, path, reader)?;
         if conditions.check(&object.etag, object.updated_ms)? == Outcome::NotModified {
             return Ok(Download::NotModified(object));

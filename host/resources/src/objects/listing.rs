@@ -44,11 +44,10 @@ impl Objects {
                 page.objects.push(object);
                 Ok(true)
             })?;
+            charge.settle(1);
             Ok::<_, Error>(page)
         };
-        let page = self.0.database.read(read).await?;
-        charge.settle(1);
-        Ok(page)
+        self.0.database.read(read).await
     }
 
     /// The whole list from a cursor on in pages, up to 100,000 objects. If there are more, the last page says where they begin.

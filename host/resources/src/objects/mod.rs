@@ -194,13 +194,23 @@ impl Objects {
         F: FnOnce(&rusqlite::Transaction<'_>) -> Result<T, Error> + Send + 'static,
         T: Send + 'static,
     {
+        self.write_then(service, job, || ()).await
+    }
+
+    /// The same, and does something once it is on disk, also when the caller has gone by then; see [`Database::write_then`].
+    async fn write_then<T, F, C>(&self, service: i64, job: F, committed: C) -> Result<T, Error>
+    where
+        F: FnOnce(&rusqlite::Transaction<'_>) -> Result<T, Error> + Send + 'static,
+        C: FnOnce() + Send + 'static,
+        T: Send + 'static,
+    {
         let ledger = self.0.ledger.clone();
-        let work = self.0.database.write(move |tx| {
+        let work = move |tx: &rusqlite::Transaction<'_>| {
             let answer = job(tx)?;
             rows::service(tx, service)?.into_iter().for_each(|service| note(&ledger, service));
             Ok::<_, Error>(answer)
-        });
-        work.await
+        };
+        self.0.database.write_then(work, |_| committed()).await
     }
 
     /// Ends uploads that have been open for too long, and removes bytes that nothing refers to. For the start of the host and every hour.

@@ -13,6 +13,7 @@ use super::incoming::{Digest, Expected, Incoming};
 use super::rows::{self, Segment, UploadRow};
 use super::types::{Chunk, CompletedPart, NewObject, Object, PartPlan, PutObject, Received, Tenant, Upload, UploadId};
 use super::{Error, Objects, links, paths, signing};
+use crate::meters::Charge;
 
 /// What an upload of unknown size reserves at a time, in bytes.
 const GROWTH_BYTES: u64 = 8 << 20;
@@ -24,7 +25,7 @@ impl Objects {
     /// [`Error::Path`], [`Error::Request`], [`Error::TooLarge`], [`Error::StorageLimit`], [`Error::UploadLimit`], [`Error::Removed`].
     pub async fn begin(&self, tenant: Tenant, new: NewObject) -> Result<Upload, Error> {
         at_most(new.size_bytes, limits::OBJECT_SINGLE_BYTES_MAX)?;
-        let row = self.insert(tenant, new, None, false).await?;
+        let row = self.insert(tenant, new, None, false, || ()).await?;
         Ok(self.upload(&row, limits::OBJECT_URL_SECONDS))
     }
 
@@ -42,8 +43,7 @@ impl Objects {
         let parts_max = limits::OBJECT_PARTS_MAX.min(limits::OBJECT_PLAN_BYTES_MAX / links::planned_bytes(&new.path));
         let part = part.max(new.size_bytes.div_ceil(parts_max.max(1)));
         let charge = self.1.reserve(Meter::ObjectStorageClassAOperations, 1).await?;
-        let row = self.insert(tenant, new, Some(part), false).await?;
-        charge.settle(1);
+        let row = self.insert(tenant, new, Some(part), false, || charge.settle(1)).await?;
         Ok(self.upload(&row, limits::OBJECT_PART_URL_SECONDS))
     }
 
@@ -53,7 +53,10 @@ impl Objects {
         Upload { id: row.id, path: row.path.clone(), content_type: row.content_type.clone(), parts, urls_expire_ms }
     }
 
-    async fn insert(&self, tenant: Tenant, new: NewObject, part_size: Option<u64>, direct: bool) -> Result<UploadRow, Error> {
+    async fn insert<C>(&self, tenant: Tenant, new: NewObject, part_size: Option<u64>, direct: bool, committed: C) -> Result<UploadRow, Error>
+    where
+        C: FnOnce() + Send + 'static,
+    {
         paths::check_path(&new.path)?;
         let mut row = UploadRow {
             id: UploadId(0),
@@ -80,9 +83,11 @@ impl Objects {
             Ok(row)
         };
         let room = self.1.reserve(Meter::ObjectStorageBytes, new.size_bytes).await?;
-        let inserted = self.write(tenant.service, insert).await;
-        drop(room);
-        inserted
+        let committed = move || {
+            drop(room);
+            committed();
+        };
+        self.write_then(tenant.service, insert, committed).await
     }
 
     /// Receives a part of an upload; an upload as a whole has part 1. `length` is what the sender says that it will send, if it does. A part may be
@@ -107,9 +112,7 @@ impl Objects {
             place(tx, row, segment)?;
             Ok(Received { etag: etag_of(&segment.digest), size_bytes: segment.size })
         };
-        let received = self.write_segment(&row, part, expected, body, commit).await?;
-        charge.settle(1);
-        Ok(received)
+        self.write_segment(&row, part, expected, body, commit, charge).await
     }
 
     /// The upload, if it can still be sent.
@@ -128,8 +131,8 @@ impl Objects {
         self.0.clock.now_unix_ms() >= row.begun_ms.saturating_add(limits::OBJECT_UPLOAD_SECONDS_MAX.saturating_mul(1_000))
     }
 
-    /// Writes the bytes of a part, and then commits what `place` makes of them.
-    async fn write_segment<S, E, T, P>(&self, row: &UploadRow, part: u32, expected: Expected, body: S, place: P) -> Result<T, Error>
+    /// Writes the bytes of a part, and then commits what `place` makes of them, which is charged.
+    async fn write_segment<S, E, T, P>(&self, row: &UploadRow, part: u32, expected: Expected, body: S, place: P, charge: Charge) -> Result<T, Error>
     where
         S: Stream<Item = Result<Chunk, E>> + Send + 'static,
         E: Display + Send + 'static,
@@ -156,7 +159,7 @@ impl Objects {
             place(tx, &row, &segment)
         };
         // Until this is answered the name is held, so that it cannot be taken for garbage.
-        let committed = self.write(row.service, commit).await?;
+        let committed = self.write_then(row.service, commit, || charge.settle(1)).await?;
         name.keep();
         Ok(committed)
     }
@@ -188,7 +191,7 @@ impl Objects {
             let recent = |object: &Object| now.saturating_sub(object.updated_ms) < limits::OBJECT_URL_SECONDS.saturating_mul(1_000);
             object.filter(recent).ok_or(Error::UploadNotFound)
         };
-        self.completed(service, complete).await
+        self.completed(service, complete, || ()).await
     }
 
     /// Makes one upload as a whole the object of its path, whatever else is uploaded to it; asked again, it answers the same.
@@ -208,7 +211,7 @@ impl Objects {
             }
             version_of(tx, service, &path, upload)
         };
-        self.completed(service, complete).await
+        self.completed(service, complete, || ()).await
     }
 
     /// Makes an upload in parts the object of its path. Every part has to be listed, in order, with the tag that `receive` answered; asked again, it
@@ -230,16 +233,15 @@ impl Objects {
             }
             version_of(tx, service, &path, upload)
         };
-        let object = self.completed(service, complete).await?;
-        charge.settle(1);
-        Ok(object)
+        self.completed(service, complete, || charge.settle(1)).await
     }
 
-    async fn completed<F>(&self, service: i64, complete: F) -> Result<Object, Error>
+    async fn completed<F, C>(&self, service: i64, complete: F, committed: C) -> Result<Object, Error>
     where
         F: FnOnce(&rusqlite::Transaction<'_>) -> Result<Object, Error> + Send + 'static,
+        C: FnOnce() + Send + 'static,
     {
-        let object = self.write(service, complete).await?;
+        let object = self.write_then(service, complete, committed).await?;
         self.collect_replaced(&object);
         Ok(object)
     }
@@ -279,7 +281,7 @@ impl Objects {
         at_most(size_bytes.unwrap_or_default(), limits::OBJECT_SINGLE_BYTES_MAX)?;
         let new = NewObject { path, content_type, size_bytes: size_bytes.unwrap_or_default(), public_read };
         let charge = self.1.reserve(Meter::ObjectStorageClassAOperations, 1).await?;
-        let row = self.insert(tenant, new, None, true).await?;
+        let row = self.insert(tenant, new, None, true, || ()).await?;
         let mut unfinished = Unfinished { objects: Some(self.clone()), row: row.clone() };
         let room = || Room { objects: self.clone(), tenant, upload: row.id, reserved: 0 };
         let expected = size_bytes.map_or_else(|| Expected::Growing(room()), Expected::Exactly);
@@ -288,9 +290,8 @@ impl Objects {
             place(tx, row, segment)?;
             Ok(rows::publish(tx, row, segment.size, &etag_of(&segment.digest), clock.now_unix_ms())?)
         };
-        let object = self.write_segment(&row, 1, expected, body, publish).await?;
+        let object = self.write_segment(&row, 1, expected, body, publish, charge).await?;
         unfinished.objects = None;
-        charge.settle(1);
         self.collect_replaced(&object);
         Ok(object)
     }
@@ -381,8 +382,7 @@ impl Room {
             rows::resize_upload(tx, &row, size)?;
             Ok::<_, Error>(size)
         };
-        self.reserved = self.objects.write(tenant.service, grow).await?;
-        drop(room);
+        self.reserved = self.objects.write_then(tenant.service, grow, || drop(room)).await?;
         Ok(())
     }
 }

@@ -56,21 +56,39 @@ impl Found {
 pub(super) struct Room {
     pub messages: usize,
     pub bytes: usize,
+    /// What it may cost, in metered operations.
+    pub operations: u64,
+    /// What the first message would have cost for which there were too few of them.
+    pub lacking: u64,
     empty: bool,
 }
 
 impl Room {
     pub fn new(messages: usize, bytes: usize) -> Self {
-        Self { messages, bytes, empty: true }
+        Self { messages, bytes, operations: u64::MAX, lacking: 0, empty: true }
+    }
+
+    /// The same, where it may cost so much.
+    pub fn costing(self, operations: u64) -> Self {
+        Self { operations, ..self }
     }
 
     /// Takes in a body, if there is room. There is always room for the first.
     fn admit(&mut self, bytes: usize) -> bool {
-        let admitted = self.messages > 0 && (self.empty || bytes <= self.bytes);
+        let admitted = self.messages > 0 && (self.empty || bytes <= self.bytes) && self.afford(cost(bytes));
         if admitted {
-            *self = Self { messages: self.messages - 1, bytes: self.bytes.saturating_sub(bytes), empty: false };
+            *self = Self { messages: self.messages - 1, bytes: self.bytes.saturating_sub(bytes), empty: false, ..*self };
         }
         admitted
+    }
+
+    /// Takes off what something costs, if there is as much.
+    pub fn afford(&mut self, operations: u64) -> bool {
+        match self.operations.checked_sub(operations) {
+            Some(left) => self.operations = left,
+            None => self.lacking = operations,
+        }
+        self.lacking == 0
     }
 }
 
@@ -223,6 +241,14 @@ pub(super) fn leased(connection: &Connection, local: i64, now: i64, most: i64) -
 pub(super) fn lease(connection: &Connection, id: i64) -> Result<Option<(Option<i64>, u32)>, Error> {
     let mut select = connection.prepare_cached("SELECT lease, attempts FROM messages WHERE id = ?1")?;
     Ok(select.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+}
+
+/// What moving a message to the dead letters costs, in metered operations: its removal, and its place there if there is one.
+pub(super) fn cost_of_burial(connection: &Connection, id: i64, is_moved: bool) -> Result<u64, Error> {
+    let mut select = connection.prepare_cached("SELECT length(body) FROM messages WHERE id = ?1")?;
+    let bytes: Option<i64> = select.query_row([id], |row| row.get(0)).optional()?;
+    let once = bytes.map_or(0, |bytes| cost(usize::try_from(bytes).unwrap_or_default()));
+    Ok(if is_moved { once.saturating_mul(2) } else { once })
 }
 
 /// Gives a message to a client until a point in time.

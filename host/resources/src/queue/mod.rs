@@ -47,6 +47,7 @@ pub use settle::{Rest, Verdict};
 pub use take::{Batch, Take};
 pub use types::{Backlog, Encoding, Lease, Message, MessageId, Queue, Retry, Send, Sent, Service, Settled};
 
+use crate::database::rusqlite::Transaction;
 use crate::database::shards::Shards;
 use crate::database::{self, Database};
 use crate::meters::Bill;
@@ -306,14 +307,14 @@ impl Queues {
         let delay = live.policy().delivery_delay_seconds;
         let count = sends.len();
         let store = self.store.clone();
-        let work = self.store.database(&live)?.write(move |tx| {
+        let database = self.store.database(&live)?;
+        let write = move |tx: &Transaction<'_>| {
             let (first, backlog) = rows::reserve(tx, live.local, count, bytes)?;
             let due = messages::append(tx, live.local, first, &sends, delay, store.now())?;
             Ok::<_, Error>((first, backlog, Wake { store, live, due }))
-        });
-        let (first, backlog, wake) = work.await?;
+        };
+        let (first, backlog, wake) = database.write_then(write, move |_| charge.settle(operations)).await?;
         drop(wake);
-        charge.settle(operations);
         let ids = (first..).take(count).map(|sequence| MessageId { queue, sequence }).collect();
         Ok(Sent { ids, bytes, operations, backlog })
     }

@@ -16,6 +16,7 @@ use super::settle::{Done, Fate, Work, wake};
 use super::types::{Lease, Retry, Settled, check_delay};
 use super::{Backlog, Consumer, Error, Message, MessageId, Queue, Queues};
 use crate::database::{self, rusqlite};
+use crate::meters::Charge;
 
 /// Bodies of one batch that is pulled, in bytes: there is room for the largest messages.
 const BATCH_BYTES_MAX: usize = QUEUE_BODY_BYTES_MAX * QUEUE_BATCH_MESSAGES_MAX as usize;
@@ -73,21 +74,27 @@ impl Queues {
             return Err(Error::Visibility { seconds });
         }
         let secret = secret()?;
-        // As many as there is room for, each as large as messages are.
-        let room = self.bill.room(Meter::QueueOperations).map_or(u64::MAX, |(room, _)| room / OPERATIONS_MAX);
-        let wanted = wanted.min(usize::try_from(room).unwrap_or(usize::MAX)).max(1);
-        let charge = self.bill.reserve(Meter::QueueOperations, OPERATIONS_MAX.saturating_mul(wanted as u64)).await?;
+        // What it costs is known only where the messages are found; it ends where what was reserved does. Each look has room for as many of the largest messages.
+        let is_capped = self.bill.is_capped(Meter::QueueOperations);
+        let look_max = OPERATIONS_MAX.saturating_mul(wanted as u64);
+        let (charge, reserved) = self.bill.reserve_some(Meter::QueueOperations, look_max, 1).await?;
+        let mut purse = Some((charge, reserved));
         let mut settled = Settled::default();
         loop {
+            let Some((charge, reserved)) = purse.take() else { return Err(Error::Database(database::Error::Closed)) };
+            let operations_max = if is_capped { reserved } else { u64::MAX };
             let (store, of, epoch) = (self.store.clone(), live.clone(), live.epoch.load(Ordering::Relaxed));
             let after = live.pulled.load(Ordering::Relaxed);
-            let look = Look { wanted, seconds, secret, after };
+            let look = Look { wanted, operations_max, seconds, secret, after };
             let job = move |tx: &Transaction<'_>| {
                 let now = store.now();
                 let moment = Moment { now, expired: store.expired(&of, now) };
-                look.run(Work::begin(&store, tx, of.local)?, tx, moment)
+                Ok::<_, Error>((look.run(Work::begin(&store, tx, of.local)?, tx, moment)?, charge))
             };
-            let (mut pulled, seen, more, (done, _, buried_in)) = self.store.database(&live)?.write(job).await?;
+            let committed = |(seen, charge): &mut (Seen, Charge)| charge.spend(seen.operations());
+            let (seen, mut charge) = self.store.database(&live)?.write_then(job, committed).await?;
+            let left = reserved.saturating_sub(seen.operations());
+            let Seen { mut pulled, seen, more, lacking, done: (done, _, buried_in) } = seen;
             if live.epoch.load(Ordering::Relaxed) == epoch {
                 live.pulled.fetch_max(seen, Ordering::Relaxed);
             }
@@ -98,9 +105,15 @@ impl Queues {
             if !pulled.messages.is_empty() || !more || settled.dead_lettered.len() + settled.discarded.len() >= SETTLED_MAX {
                 pulled.operations += settled.operations;
                 pulled.settled = settled;
-                charge.settle(pulled.operations);
                 return Ok(pulled);
             }
+            // For the next look as much as for the first, or at least what the message needs that was found. Where there is not as much, the cap says so.
+            let (ahead, need) = (look_max.saturating_sub(left), lacking.max(1).saturating_sub(left));
+            let more = match charge.extend(ahead).await {
+                Ok(()) => ahead,
+                Err(_) => charge.extend(need).await.map(|()| need)?,
+            };
+            purse = Some((charge, left.saturating_add(more)));
         }
     }
 
@@ -121,7 +134,9 @@ impl Queues {
             return Err(Error::Lease(lease.to_string()));
         }
         // Each may be moved to the dead-letter queue, which is a removal and a write.
-        let charge = self.bill.reserve(Meter::QueueOperations, OPERATIONS_MAX.saturating_mul(2 * wanted as u64)).await?;
+        let most = OPERATIONS_MAX.saturating_mul(2 * wanted as u64);
+        let exceeded = self.bill.room(Meter::QueueOperations).map(|(_, exceeded)| exceeded);
+        let (charge, reserved) = self.bill.reserve_some(Meter::QueueOperations, most, 1).await?;
         let live = self.store.live(queue)?;
         let (store, of) = (self.store.clone(), live.clone());
         let job = move |tx: &Transaction<'_>| {
@@ -134,14 +149,18 @@ impl Queues {
                     _ => refused.push(lease),
                 }
             }
+            // What it costs is known now, and is undone where it is more than there was room for.
+            if let Some(exceeded) = exceeded.filter(|_| work.settled.operations > reserved) {
+                return Err(exceeded.into());
+            }
             let (settled, due, buried_in) = work.finish()?;
             let woken = (!due.is_empty()).then(|| super::Wake { store: store.clone(), live: of.clone(), due: due.into_iter().min() });
             Ok::<_, Error>((LeaseSettled { settled, refused }, buried_in, woken))
         };
-        let (answer, buried_in, woken) = self.store.database(&live)?.write(job).await?;
+        let committed = move |(answer, ..): &mut (LeaseSettled, Option<Queue>, Option<super::Wake>)| charge.settle(answer.settled.operations);
+        let (answer, buried_in, woken) = self.store.database(&live)?.write_then(job, committed).await?;
         drop(woken);
         wake(&self.store, buried_in);
-        charge.settle(answer.settled.operations);
         Ok(answer)
     }
 }
@@ -149,16 +168,36 @@ impl Queues {
 /// What one pull looks for.
 struct Look {
     wanted: usize,
+    /// What it may cost.
+    operations_max: u64,
     seconds: u32,
     secret: i64,
     after: i64,
 }
 
+/// What one look has found.
+struct Seen {
+    pulled: Pulled,
+    /// How far ready messages were looked for.
+    seen: i64,
+    /// Whether there may be more.
+    more: bool,
+    /// What the message costs for which there were too few operations left; 0 if there were enough.
+    lacking: u64,
+    /// What was settled besides.
+    done: Done,
+}
+
+impl Seen {
+    fn operations(&self) -> u64 {
+        self.pulled.operations.saturating_add(self.done.0.operations)
+    }
+}
+
 impl Look {
-    /// Returns what was pulled, how far ready ones were looked for, whether there may be more, and what was settled besides.
-    fn run(&self, mut work: Work<'_>, tx: &Transaction<'_>, moment: Moment) -> Result<(Pulled, i64, bool, Done), Error> {
+    fn run(&self, mut work: Work<'_>, tx: &Transaction<'_>, moment: Moment) -> Result<Seen, Error> {
         let (local, queue) = (work.stored.local, work.stored.queue);
-        let mut room = Room::new(self.wanted, BATCH_BYTES_MAX);
+        let mut room = Room::new(self.wanted, BATCH_BYTES_MAX).costing(self.operations_max);
         let mut found = Vec::new();
         let mut due = messages::due(tx, local, (0, 0), moment.now, self.wanted, |_| false)?.into_iter();
         let all_seen = due.len() < self.wanted;
@@ -179,7 +218,8 @@ impl Look {
         let backlog = work.stored.backlog;
         let operations = messages.iter().map(|(_, message)| message.operations()).sum();
         let done = work.finish()?;
-        Ok((Pulled { messages, operations, settled: Settled::default(), backlog }, seen, more || !all_seen, done))
+        let pulled = Pulled { messages, operations, settled: Settled::default(), backlog };
+        Ok(Seen { pulled, seen, more: more || !all_seen || room.lacking > 0, lacking: room.lacking, done })
     }
 }
 
@@ -195,7 +235,12 @@ fn take_due(
     let deliveries_max = work.stored.policy.max_retries.saturating_add(1);
     for (_, id) in places {
         match messages::lease(tx, id)? {
-            Some((Some(_), attempts)) if attempts >= deliveries_max => work.bury(id)?,
+            Some((Some(_), attempts)) if attempts >= deliveries_max => {
+                if !room.afford(work.cost_of_burial(id)?) {
+                    break;
+                }
+                work.bury(id)?;
+            }
             _ => match messages::one(tx, id, moment, room, found)? {
                 One::Taken | One::Later(_) => {}
                 // Removed here, because the next look would find it again.

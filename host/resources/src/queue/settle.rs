@@ -138,6 +138,11 @@ impl<'a> Work<'a> {
         Ok(Self { tx, stored, buried_in, change: Change::default(), settled: Settled::default(), due: Vec::new(), now: store.now() })
     }
 
+    /// What burying a message costs, in metered operations.
+    pub fn cost_of_burial(&self, id: i64) -> Result<u64, Error> {
+        messages::cost_of_burial(self.tx, id, self.buried_in.is_some())
+    }
+
     fn named(&self, id: i64) -> MessageId {
         MessageId { queue: self.stored.queue, sequence: sequence(id) }
     }

@@ -14,7 +14,7 @@ use tovuk_kernel::clock::UnixMs;
 use tovuk_kernel::limits::{SQLITE_MIGRATION_NAME_BYTES_MAX, SQLITE_MIGRATIONS_MAX, SQLITE_SQL_BYTES_MAX};
 
 use super::Sqlites;
-use super::charges::Charges;
+use super::charges::{self, Charges};
 use super::error::{Budget, Error};
 use super::hold::Gone;
 use super::link::Link;
@@ -35,7 +35,11 @@ impl Sqlites {
     /// It ends where it is when its caller goes away, when the database is deleted and when the host ends.
     pub async fn migrate(&self, number: u64, allowance: Allowance, migrations: Vec<Migration>) -> Result<Migrated, Error> {
         check(&migrations)?;
-        let (allowance, _) = self.within_caps(allowance);
+        let (allowance, exceeded) = self.within_caps(allowance);
+        charges::explain(self.migrate_within(number, allowance, migrations).await, exceeded)
+    }
+
+    async fn migrate_within(&self, number: u64, allowance: Allowance, migrations: Vec<Migration>) -> Result<Migrated, Error> {
         let slot = self.slot(number);
         let waiting = slot.wait()?;
         let place = slot.writer.clone().lock_owned().await;

@@ -17,7 +17,7 @@ use super::session::Turn;
 use super::view::{Allowance, View};
 use super::{Answer, Error, ringing, rows};
 use crate::database;
-use crate::meters::Tally;
+use crate::meters::{Charge, Tally};
 
 /// When an alarm is written that could not be written together with values.
 const PAY_AFTER: Duration = Duration::from_secs(2);
@@ -62,11 +62,10 @@ fn drive(handle: &Handle) {
                 handle.memory().ran();
             }
             Step::Grant(sender) => grant(handle.clone(), sender),
-            Step::Clear(sender) => {
-                let cleared = clear(handle);
+            Step::Clear(cleared) => {
+                let result = clear(handle);
                 handle.memory().ran();
-                // Whoever has asked may have gone.
-                let _ = sender.send(cleared);
+                cleared(result);
             }
             Step::Commit(group) => commit(handle, group),
             Step::Rest => return,
@@ -88,7 +87,7 @@ fn load(handle: &Handle) -> Result<(), Error> {
 fn refuse(what: What, error: &Error) {
     match what {
         What::Job(job) => job.answer(Err(error.clone())),
-        What::Clear(sender) => drop(sender.send(Err(error.clone()))),
+        What::Clear(cleared) => cleared(Err(error.clone())),
         // The session's caller sees that its channel is gone and asks again, for the reason.
         What::Hold(_) => {}
     }
@@ -332,6 +331,8 @@ pub(super) struct Call<F, T> {
     pub result: Option<Result<Answer<T>, Error>>,
     /// What its rows are charged with.
     pub tally: Tally,
+    /// What the call itself is charged with, also when its caller has gone.
+    pub request: Charge,
     pub caller: oneshot::Sender<Result<Answer<T>, Error>>,
 }
 
@@ -357,6 +358,7 @@ where
     fn answer(mut self: Box<Self>, committed: Result<(), Error>) {
         if let (Some(Ok(answer)), Ok(())) = (&self.result, &committed) {
             self.tally.written(answer.rows_written);
+            self.request.spend(1);
         }
         let answer = match (self.result, committed) {
             // A call that failed by itself has its own reason, whatever became of the others.
@@ -370,6 +372,12 @@ where
 }
 
 /// Has a session's commit told when its group is on disk.
-pub(super) fn teller<T: Send + 'static>(answer: Answer<T>, caller: oneshot::Sender<Result<Answer<T>, Error>>) -> Reply {
-    Box::new(move |committed| drop(caller.send(committed.map(|()| answer))))
+pub(super) fn teller<T: Send + 'static>(answer: Answer<T>, tally: Option<Tally>, caller: oneshot::Sender<Result<Answer<T>, Error>>) -> Reply {
+    Box::new(move |committed| {
+        // Whether or not somebody still waits.
+        if let (Some(mut tally), Ok(())) = (tally, &committed) {
+            tally.written(answer.rows_written);
+        }
+        drop(caller.send(committed.map(|()| answer)));
+    })
 }

@@ -37,6 +37,9 @@ pub(super) trait Job: Send {
     fn answer(self: Box<Self>, committed: Result<(), Error>);
 }
 
+/// Is told what has come of a deletion, also when nobody waits for it any more.
+pub(super) type Cleared = Box<dyn FnOnce(Result<Answer<bool>, Error>) + Send>;
+
 /// What somebody waits for.
 pub(super) enum What {
     /// To be run.
@@ -44,7 +47,7 @@ pub(super) enum What {
     /// To have the object for a time.
     Hold(Granted),
     /// To delete the object.
-    Clear(oneshot::Sender<Result<Answer<bool>, Error>>),
+    Clear(Cleared),
 }
 
 /// Somebody who waits.
@@ -80,7 +83,7 @@ impl Ticket {
 pub(super) enum Step {
     Run(Vec<Box<dyn Job>>),
     Grant(Granted),
-    Clear(oneshot::Sender<Result<Answer<bool>, Error>>),
+    Clear(Cleared),
     Commit(Group),
     Rest,
 }
@@ -204,7 +207,7 @@ impl Memory {
                 Step::Run(jobs)
             }
             Some(What::Hold(sender)) => Step::Grant(sender),
-            Some(What::Clear(sender)) => Step::Clear(sender),
+            Some(What::Clear(cleared)) => Step::Clear(cleared),
             None if collecting => Step::Commit(self.collect()),
             None => {
                 self.driven = false;

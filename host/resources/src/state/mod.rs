@@ -147,14 +147,14 @@ impl State {
     pub async fn put(&self, target: &Target, key: &str, value: Bytes) -> Result<Answer<()>, Error> {
         check_entry(key, &value)?;
         let key = key.to_owned();
-        self.call(target, move |view| view.put(&key, value)).await
+        self.write_alone(target, move |view| view.put(&key, value)).await
     }
 
     /// Removes a value. Returns whether it was there.
     pub async fn delete_value(&self, target: &Target, key: &str) -> Result<Answer<bool>, Error> {
         check_key(key)?;
         let key = key.to_owned();
-        self.call(target, move |view| view.delete(&key)).await
+        self.write_alone(target, move |view| view.delete(&key)).await
     }
 
     /// Stores a value, or removes it if none is given, if what is there is what is expected: a value, or none.
@@ -175,7 +175,7 @@ impl State {
     /// At most 1,000 changes with at most 32 MiB: all of them or, if a condition among them is not met or after an error, none.
     pub async fn write(&self, target: &Target, changes: Vec<Change>) -> Result<Answer<Written>, Error> {
         check_changes(&changes)?;
-        self.call(target, move |view| view.write(changes)).await
+        self.write_alone(target, move |view| view.write(changes)).await
     }
 
     /// One page of an object's keys.
@@ -192,14 +192,20 @@ impl State {
         let request = self.1.reserve(Meter::StateRequests, 1).await?;
         // What it holds is known once it has the object; a removal frees room, and is not held up for want of it.
         let mut tally = self.tally().await?.writing().await?;
-        let answer = self.wait_for(&handle, What::Clear(sender), answer).await;
+        let runtime = handle.shared.catalogue.runtime().clone();
+        let cleared = move |result: Result<Answer<bool>, Error>| {
+            if let Ok(Answer { rows_read, rows_written, .. }) = result {
+                request.settle(1);
+                let _ = tally.cover_blocking(&runtime, rows_read, rows_written);
+                tally.read(rows_read);
+                tally.written(rows_written);
+            }
+            // Whoever has asked may have gone.
+            drop(sender.send(result));
+        };
+        let answer = self.wait_for(&handle, What::Clear(Box::new(cleared)), answer).await;
         drop(waiting);
-        let answer = answer?.unwrap_or_else(|| Err(Error::closed()))?;
-        request.settle(1);
-        let _ = tally.cover(answer.rows_read, answer.rows_written).await;
-        tally.read(answer.rows_read);
-        tally.written(answer.rows_written);
-        Ok(answer)
+        answer?.unwrap_or_else(|| Err(Error::closed()))
     }
 
     /// One page of the objects of a namespace: those that have a value or an alarm.
@@ -311,18 +317,33 @@ impl State {
         F: FnOnce(&mut View) -> Result<T, Error> + Send + 'static,
         T: Send + 'static,
     {
+        self.run(target, self.tally().await?, work).await
+    }
+
+    /// The same for a call that may read nothing, and is not refused for want of room to read.
+    async fn write_alone<T, F>(&self, target: &Target, work: F) -> Result<Answer<T>, Error>
+    where
+        F: FnOnce(&mut View) -> Result<T, Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let tally = Tally::writes(&self.1, Meter::StateSqliteRowsRead, Meter::StateSqliteRowsWritten).await?;
+        self.run(target, tally, work).await
+    }
+
+    async fn run<T, F>(&self, target: &Target, tally: Tally, work: F) -> Result<Answer<T>, Error>
+    where
+        F: FnOnce(&mut View) -> Result<T, Error> + Send + 'static,
+        T: Send + 'static,
+    {
         let handle = self.handle(target)?;
         let request = self.1.reserve(Meter::StateRequests, 1).await?;
-        let tally = self.tally().await?;
         let waiting = handle.shared.waits.wait(&target.holds, &handle.object.id)?;
         let (caller, answer) = oneshot::channel();
         let (allowance, exceeded) = self.allowance(target);
-        let call = Call { allowance, work: Some(work), result: None, tally, caller };
+        let call = Call { allowance, work: Some(work), result: None, tally, request, caller };
         let answer = self.wait_for(&handle, What::Job(Box::new(call)), answer).await;
         drop(waiting);
-        let answer = explain(answer?.unwrap_or_else(|| Err(Error::closed())), exceeded)?;
-        request.settle(1);
-        Ok(answer)
+        explain(answer?.unwrap_or_else(|| Err(Error::closed())), exceeded)
     }
 }
 

@@ -70,6 +70,16 @@ impl Drop for Place {
     }
 }
 
+impl Drop for Session {
+    /// What it has read was read, also where its guest was stopped.
+    fn drop(&mut self) {
+        let rows = self.cost().map_or(0, |cost| cost.rows_read).saturating_sub(self.charged);
+        if let Some(tally) = self.tally.as_mut().filter(|_| rows > 0) {
+            tally.read(rows);
+        }
+    }
+}
+
 /// An object that one invocation has for itself. Dropped without a commit, nothing of it stands.
 pub struct Session {
     /// None while an operation has it, and after one that was cancelled.
@@ -78,13 +88,13 @@ pub struct Session {
     state: State,
     exceeded: Option<Exceeded>,
     tally: Option<Tally>,
+    /// How many of the rows that it has read are charged.
+    charged: u64,
 }
 
 /// A session's changes on their way to the disk.
 pub struct Committing {
     committed: oneshot::Receiver<Result<Answer<()>, Error>>,
-    /// What rows that were written are charged with.
-    tally: Option<Tally>,
 }
 
 impl Committing {
@@ -93,11 +103,7 @@ impl Committing {
     /// # Errors
     /// When they could not be written, or what they are built on could not: then nothing of it stands.
     pub async fn durable(self) -> Result<Answer<()>, Error> {
-        let answer = self.committed.await.unwrap_or_else(|_| Err(Error::closed()))?;
-        if let Some(mut tally) = self.tally {
-            tally.written(answer.rows_written);
-        }
-        Ok(answer)
+        self.committed.await.unwrap_or_else(|_| Err(Error::closed()))
     }
 }
 
@@ -122,7 +128,7 @@ impl State {
         let (allowance, exceeded) = self.allowance(target);
         let view = View::new(handle, allowance);
         view.check()?;
-        Ok(Session { held: Some((view, turn)), holds, state: self.clone(), exceeded, tally })
+        Ok(Session { held: Some((view, turn)), holds, state: self.clone(), exceeded, tally, charged: 0 })
     }
 
     /// Waits for an answer, for 10 s at most until the call begins.
@@ -262,7 +268,8 @@ impl Session {
     pub async fn charge(&mut self, is_to_stand: bool) -> Result<(), Error> {
         let Some((cost, tally)) = self.cost().zip(self.tally.as_mut()) else { return Ok(()) };
         let covered = tally.cover(cost.rows_read, if is_to_stand { cost.rows_written } else { 0 }).await;
-        tally.read(cost.rows_read);
+        tally.read(cost.rows_read.saturating_sub(self.charged));
+        self.charged = cost.rows_read;
         Ok(covered?)
     }
 
@@ -274,9 +281,9 @@ impl Session {
         let (mut view, turn) = self.held.take().ok_or(Error::Ended)?;
         view.check()?;
         let (sender, receiver) = oneshot::channel();
-        view.commit(turn.epoch, teller(view.answer(()), sender))?;
+        view.commit(turn.epoch, teller(view.answer(()), self.tally.take(), sender))?;
         drop(turn);
-        Ok(Committing { committed: receiver, tally: self.tally.take() })
+        Ok(Committing { committed: receiver })
     }
 
     /// Undoes the changes and lets the next one have the object. What the session has read is on disk once [`Committing::durable`] says so: whoever tells
@@ -288,9 +295,9 @@ impl Session {
         let (mut view, turn) = self.held.take().ok_or(Error::Ended)?;
         view.forget();
         let (sender, receiver) = oneshot::channel();
-        view.commit(turn.epoch, teller(view.answer(()), sender))?;
+        view.commit(turn.epoch, teller(view.answer(()), None, sender))?;
         drop(turn);
-        Ok(Committing { committed: receiver, tally: None })
+        Ok(Committing { committed: receiver })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Bodies that leave the host and are charged to a service as they do: static files and objects.
 
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use http::Response;
 use http_body::Frame;
@@ -27,7 +28,13 @@ pub(super) async fn charged(response: Response<Body>, bill: Bill, meter: Meter) 
             if let Some((0, exceeded)) = bill.room(meter) {
                 return Err(Failure::over_cap(&exceeded));
             }
-            let frames = futures::stream::unfold(Some(stream), move |stream| {
+            // Where a cap applies, the first piece is reserved before the head is sent, so that what is small is whole or refused.
+            let mut stream = stream;
+            let first = if bill.is_capped(meter) { stream.frame().await } else { None };
+            if let Some(Ok(frame)) = &first {
+                pay(&bill, meter, frame.data_ref().map_or(0, Bytes::len)).await?;
+            }
+            let rest = futures::stream::unfold(Some(stream), move |stream| {
                 let bill = bill.clone();
                 Box::pin(async move {
                     let mut stream = stream?;
@@ -42,7 +49,7 @@ pub(super) async fn charged(response: Response<Body>, bill: Bill, meter: Meter) 
                     }
                 }) as BoxFuture<'static, Option<(Result<Frame<Bytes>, BodyError>, _)>>
             });
-            Body::stream(StreamBody::new(frames))
+            Body::stream(StreamBody::new(futures::stream::iter(first).chain(rest)))
         }
     };
     Ok(Response::from_parts(head, body))

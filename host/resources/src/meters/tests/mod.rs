@@ -1,6 +1,7 @@
 //! Usage and caps through the store, on a clock that the test moves.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod charged;
 mod model;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -87,6 +87,12 @@ fn pricing(plan: &PlanPricing) -> Map<String, Value> {
 
 const USD_MICROS_PER_CENT: u64 = 10_000;
 
+/// All plans.
+pub(super) fn plans(control: &Control) -> Vec<PlanEntry> {
+    let prices = &control.config().pricing;
+    [Plan::Free, Plan::Pro].map(|plan| PlanEntry { name: plan, limits: Limits::of(plan), pricing: pricing(prices.of(plan)) }).into()
+}
+
 impl Request for Capabilities {
     const OPERATION: Operation = Operation::new("capabilities", Method::Get, "/v1/capabilities", "List plans, products, meters, prices and limits")
         .access(Access::Public)
@@ -96,14 +102,13 @@ impl Request for Capabilities {
 
 impl Handler for Capabilities {
     async fn run(self, control: Control, _caller: Caller) -> Result<CapabilitiesResponse, Refusal> {
-        let (api, prices) = (&control.urls().api, &control.config().pricing);
-        let entry = |plan| PlanEntry { name: plan, limits: Limits::of(plan), pricing: pricing(prices.of(plan)) };
+        let api = &control.urls().api;
         let worker_limits = WORKER
             .iter()
             .map(|row| json!({"name": row.name, "unit": row.unit, "free": row.free, "pro": row.pro, "ceiling": row.ceiling, "description": row.doc}))
             .collect();
         Ok(CapabilitiesResponse {
-            plans: [Plan::Free, Plan::Pro].map(entry).into(),
+            plans: plans(&control),
             products: products::all(),
             worker_limits,
             docs_url: format!("{api}/docs"),

@@ -222,7 +222,8 @@ impl Request for Restore {
     )
     .described(
         "The backup is examined first. What is there now becomes one more backup by the same step, and readers and writers see the one or the other. \
-         Queries that run end before. Where there is no room for it, such backups of earlier restores are removed, the oldest first.",
+         Queries that run end before. Where there is no room for it, such backups of earlier restores are removed, the oldest first: it is not refused for a cap on \
+         `sqlite_storage_bytes`, in which all of them count.",
     )
     .errors(&[
         &codes::RESOURCE_NOT_FOUND,

@@ -177,7 +177,7 @@ impl Request for DeleteValue {
         .described("It is no error when the key is not there.")
         .access(Access::Runtime)
         .errors(OBJECT_ERRORS)
-        .meters(&[Meter::StateRequests, Meter::StateSqliteRowsRead, Meter::StateSqliteRowsWritten])
+        .meters(&[Meter::StateRequests, Meter::StateSqliteRowsWritten])
         .commands(&[Command::new("state delete-value")
             .arguments(&[CLASS, OBJECT, KEY])
             .examples(&["tovuk state delete-value --service service_1 Room room-1 counter"])]);

@@ -12,6 +12,8 @@ use tovuk_kernel::pricing::LineItem;
 use tovuk_resources::meters;
 
 use super::caps::CapEntry;
+use super::catalog::{PlanEntry, plans};
+use super::products::{self, Product};
 use crate::control::handler::Handler;
 use crate::control::store::{accounts, services};
 use crate::control::{Caller, Control, Refusal, service_of};
@@ -147,10 +149,14 @@ pub struct UsageResponse {
     pub caps: Vec<CapEntry>,
     /// What it is going to cost.
     pub billing_estimate: BillingEstimate,
+    /// The plans with their limits and prices.
+    pub plans: Vec<PlanEntry>,
+    /// The products with their meters.
+    pub products: Vec<Product>,
 }
 
 impl UsageResponse {
-    /// Those of an account. Meters and caps are those of one service, where one is named.
+    /// Those of an account, without plans and products. Meters and caps are those of one service, where one is named.
     pub(super) async fn of(control: &Control, account: i64, service: Option<i64>) -> Result<Self, Refusal> {
         let (plan, service_count) = control
             .read(move |conn| {
@@ -170,6 +176,8 @@ impl UsageResponse {
             limits: Limits::of(plan),
             caps: control.meters().caps(account, service).into_iter().map(CapEntry::from).collect(),
             billing_estimate: BillingEstimate::of(control, plan, &used),
+            plans: Vec::new(),
+            products: Vec::new(),
         })
     }
 }
@@ -197,6 +205,7 @@ impl Handler for Show {
             Some(name) => Some(control.read(move |conn| service_of(conn, account, &name)).await?.id),
             None => None,
         };
-        UsageResponse::of(&control, account, service).await
+        let usage = UsageResponse::of(&control, account, service).await?;
+        Ok(UsageResponse { plans: plans(&control), products: products::all(), ..usage })
     }
 }
