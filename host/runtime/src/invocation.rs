@@ -162,6 +162,11 @@ impl Invocation {
         })
     }
 
+    /// Whether nobody has called it: it is the first of its chain.
+    pub(crate) fn is_first(&self) -> bool {
+        self.number == 1
+    }
+
     /// Says how the invocation ended. The first to say so is believed.
     pub(crate) fn end(&self, outcome: Outcome, detail: Option<String>) {
         let _ = self.ended.set((outcome, detail));

@@ -1,6 +1,8 @@
 //! The one door into a worker. Whatever starts an invocation comes through [`Runtime::invoke`], so limits, metering, tracing and the chain's cap
 //! exist once, here.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use tokio::sync::oneshot;
 
 use tovuk_kernel::codes;
 use tovuk_kernel::limits::{ADMISSION_EVENT_WAITS, EVENT_WALL_MS};
+use tovuk_kernel::meters::Meter;
 use tovuk_resources::state::Holds;
 
 use crate::body::{Body, CollectError};
@@ -19,6 +22,7 @@ use crate::failure::Failure;
 use crate::headers;
 use crate::invocation::{Chain, Invocation, Start};
 use crate::lines::{Full, Standing};
+use crate::meter;
 use crate::objects::{ObjectHandler, ObjectName, Ringing};
 use crate::places::Place;
 use crate::record::{EventKind, Outcome};
@@ -110,15 +114,44 @@ pub(crate) struct Admitted {
     pub(crate) purse: Purse,
 }
 
+/// After so much CPU time in one poll, in ns, a chain lets others in before its next call. Whole chains are a millisecond or two.
+const YIELD_AFTER_NS: u64 = 300_000;
+
 impl Runtime {
     /// Runs a worker once and returns its response. The future runs the worker: dropping it cancels the invocation and all that it has called.
     pub async fn invoke(&self, service: &Arc<Service>, event: Event, budget: Budget) -> Result<Started, Failure> {
-        let result = self.run(service, event, budget).await;
+        let result = match &budget.0 {
+            Grant::Chain(_) => self.begin(service, event, budget).await,
+            Grant::Call(_) => {
+                if meter::spent_in_this_poll_ns() > YIELD_AFTER_NS {
+                    // Also has the async runtime look at its sockets before it goes on here.
+                    tokio::task::yield_now().await;
+                }
+                self.run(service, event, budget).await
+            }
+        };
         // What got a number has a record; what was turned away before that is told of here.
         if let Err(failure) = &result
             && !failure.recorded
         {
             self.observer().refused(&service.identity, failure);
+        }
+        result
+    }
+
+    /// Runs what comes from outside. What the host does for it outside of its guests is charged to the service too, unless it was turned away.
+    async fn begin(&self, service: &Arc<Service>, event: Event, budget: Budget) -> Result<Started, Failure> {
+        let mut run = pin!(self.run(service, event, budget));
+        let mut overhead_ns = 0;
+        let result = poll_fn(|cx| {
+            let (polled, spent) = self.measure(|| run.as_mut().poll(cx));
+            overhead_ns += spent.own_ns;
+            polled
+        })
+        .await;
+        let has_begun = result.as_ref().map_or_else(|failure| failure.recorded, |_| true);
+        if let Some(deployment) = service.live().filter(|_| has_begun) {
+            deployment.bill.charge(Meter::WorkerCpuMs, deployment.bill.whole_cpu_ms(overhead_ns));
         }
         result
     }

@@ -25,6 +25,8 @@ thread_local! {
     static SYNC: Cell<Option<Sync>> = const { Cell::new(None) };
     /// Thread time at which the current span began.
     static MARK_NS: Cell<u64> = const { Cell::new(0) };
+    /// Thread time at which the outermost open span began.
+    static BEGAN_NS: Cell<u64> = const { Cell::new(0) };
     /// How many spans are open.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
     /// What the invocation that runs on this thread has used in its current poll, up to the mark.
@@ -57,23 +59,40 @@ fn thread_now_ns(floor_ns: u64) -> u64 {
     cpu_ns
 }
 
-/// Runs `f` as part of one invocation and returns the CPU time in ns that it used, spans of invocations nested in it excluded.
-pub fn measure<R>(f: impl FnOnce() -> R) -> (R, u64) {
+/// How much CPU time something has used, in ns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Spans of invocations nested in it excluded.
+    pub own_ns: u64,
+    /// And included.
+    pub whole_ns: u64,
+}
+
+/// How much CPU time in ns this thread has used since the outermost span was entered that is open; nothing where none is.
+pub fn spent_in_this_poll_ns() -> u64 {
+    if DEPTH.get() == 0 { 0 } else { thread_now_ns(MARK_NS.get()).saturating_sub(BEGAN_NS.get()) }
+}
+
+/// Runs `f` as part of one invocation and returns the CPU time that it used.
+pub fn measure<R>(f: impl FnOnce() -> R) -> (R, Spent) {
     let depth = DEPTH.get();
     // What lies between two spans belongs to nobody, so the first of a nest begins wherever the clock is.
     let mark = if depth == 0 { 0 } else { MARK_NS.get() };
     let entered = thread_now_ns(mark);
     let outer_ns = if depth == 0 { 0 } else { POLL_NS.get() + entered.saturating_sub(mark) };
+    if depth == 0 {
+        BEGAN_NS.set(entered);
+    }
     DEPTH.set(depth + 1);
     POLL_NS.set(0);
     MARK_NS.set(entered);
     let result = f();
     let left = thread_now_ns(MARK_NS.get());
-    let used = POLL_NS.get() + left.saturating_sub(MARK_NS.get());
+    let own_ns = POLL_NS.get() + left.saturating_sub(MARK_NS.get());
     DEPTH.set(depth);
     POLL_NS.set(outer_ns);
     MARK_NS.set(left);
-    (result, used)
+    (result, Spent { own_ns, whole_ns: left.saturating_sub(entered) })
 }
 
 #[cfg(test)]
@@ -90,12 +109,14 @@ mod tests {
 
     #[test]
     fn a_nested_span_is_not_counted_in_the_outer_one() {
-        let (inner_ns, outer_ns) = measure(|| {
+        let (inner_ns, outer) = measure(|| {
             burn(Duration::from_millis(2));
-            let ((), inner_ns) = measure(|| burn(Duration::from_millis(20)));
+            let ((), inner) = measure(|| burn(Duration::from_millis(20)));
             burn(Duration::from_millis(2));
-            inner_ns
+            inner.own_ns
         });
+        let Spent { own_ns: outer_ns, whole_ns } = outer;
+        assert!(whole_ns >= inner_ns + outer_ns, "whole {whole_ns}");
         assert!(inner_ns > outer_ns, "inner {inner_ns} outer {outer_ns}");
         assert!(outer_ns > 1_000_000, "outer {outer_ns}");
     }
@@ -106,11 +127,11 @@ mod tests {
         let mut nested = 0;
         let ((), own) = measure(|| {
             for _ in 0..2_000 {
-                nested += measure(|| burn(Duration::from_micros(5))).1;
+                nested += measure(|| burn(Duration::from_micros(5))).1.own_ns;
             }
         });
         let wall = thread_cpu_ns() - before;
-        let billed = nested + own;
+        let billed = nested + own.own_ns;
         assert!(billed > wall * 8 / 10, "billed {billed} of {wall}");
     }
 
@@ -120,7 +141,7 @@ mod tests {
         let mut burnt = 0;
         for _ in 0..200 {
             let before = thread_cpu_ns();
-            billed += measure(|| burn(Duration::from_micros(300))).1;
+            billed += measure(|| burn(Duration::from_micros(300))).1.own_ns;
             burnt += thread_cpu_ns() - before;
             std::thread::park_timeout(Duration::from_micros(150));
             on_thread_unpark();

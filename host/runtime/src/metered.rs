@@ -14,8 +14,9 @@ use futures::future::BoxFuture;
 use tovuk_resources::meters::{self, Exceeded};
 
 use crate::invocation::Invocation;
-use crate::record::{Identity, Outcome};
+use crate::record::Outcome;
 use crate::run::stopped;
+use crate::turns::Guest;
 use crate::usage::Purse;
 
 /// A guest that has ended may have used this much more than its limit: what can pass between two yields.
@@ -36,7 +37,7 @@ pub enum Stop {
     Uncounted,
 }
 
-/// A guest that has used this much CPU time within [`WINDOW_MS`] gets in line with others that compute for long.
+/// A guest that has used this much CPU time within [`WINDOW_MS`], with what it calls, gets in line with others that compute for long.
 const LONG_NS: u64 = 1_000_000;
 /// One that has used less than that within this time leaves the line: it waits more than it computes.
 const WINDOW_MS: u64 = 20;
@@ -59,7 +60,7 @@ type Shared<T> = Arc<Mutex<Option<Running<T>>>>;
 struct InLine<T> {
     /// Shared with the job, which takes turns to poll it.
     guest: Shared<T>,
-    job: FallibleTask<Left<T>, Arc<Identity>>,
+    job: FallibleTask<Left<T>, Arc<Guest>>,
 }
 
 /// What a job leaves behind.
@@ -84,7 +85,7 @@ impl<T: Send + 'static> Metered<T> {
         }
         let Place::Here(guest) = std::mem::replace(&mut self.0, Place::Gone) else { return false };
         let guest = Arc::new(Mutex::new(Some(guest)));
-        let job = invocation.runtime.turns().take(&invocation.target, turn_by_turn(guest.clone()));
+        let job = invocation.runtime.turns().take(&invocation.target, |known| turn_by_turn(guest.clone(), known));
         self.0 = Place::InLine(InLine { guest, job });
         true
     }
@@ -96,14 +97,15 @@ fn lock<T>(guest: &Shared<T>) -> MutexGuard<'_, Option<Running<T>>> {
 }
 
 /// The job of a guest in line, until it ends or does no more than wait.
-fn turn_by_turn<T: Send + 'static>(guest: Shared<T>) -> impl Future<Output = Left<T>> + Send {
+fn turn_by_turn<T: Send + 'static>(guest: Shared<T>, known: Arc<Guest>) -> impl Future<Output = Left<T>> + Send {
     poll_fn(move |cx| {
         let mut guest = lock(&guest);
         // Nobody waits for it any more.
         let Some(running) = guest.as_mut() else { return Poll::Pending };
         match running.poll(cx) {
             Poll::Ready(result) => Poll::Ready(Left::Ended(result)),
-            Poll::Pending if running.pace == Pace::Waits => Poll::Ready(Left::Waits),
+            // One that goes on where its last turn ended has only waited for this turn.
+            Poll::Pending if running.pace == Pace::Waits && known.has_waited() => Poll::Ready(Left::Waits),
             Poll::Pending => Poll::Pending,
         }
     })
@@ -192,11 +194,17 @@ impl<T> Running<T> {
 
     /// Whether others of its account are in line when it begins. The answer to a second question is no.
     fn gets_behind_others(&mut self) -> bool {
-        !std::mem::replace(&mut self.has_begun, true) && self.invocation.runtime.turns().are_before(&self.invocation.target)
+        self.invocation.is_first()
+            && !std::mem::replace(&mut self.has_begun, true)
+            && self.invocation.runtime.turns().are_before(&self.invocation.target)
     }
 
-    /// It has used so much, and has not ended.
+    /// It and what it calls have used so much, and it has not ended.
     fn paced(&mut self, ns: u64) {
+        // What is called goes where its caller does.
+        if !self.invocation.is_first() {
+            return;
+        }
         let now_ms = self.invocation.runtime.clock().monotonic_ms();
         let (since_ms, before_ns) = *self.window.get_or_insert((now_ms, 0));
         let used_ns = before_ns + ns;
@@ -218,8 +226,8 @@ impl<T> Running<T> {
         if let Some(inner) = self.inner.take() {
             self.invocation.set_broken();
             // A destructor that panics has already done what it could; the instance is gone either way.
-            let (dropped, ns) = self.invocation.runtime.measure(|| catch_unwind(AssertUnwindSafe(|| drop(inner))));
-            self.bill(ns);
+            let (dropped, spent) = self.invocation.runtime.measure(|| catch_unwind(AssertUnwindSafe(|| drop(inner))));
+            self.bill(spent.own_ns);
             if dropped.is_err() {
                 tracing::error!(trace = %self.invocation.chain.trace, "a panic while an instance was dropped");
             }
@@ -272,8 +280,8 @@ impl<T> Running<T> {
             Poll::Pending if this.is_overdue(cx) => return this.stop(Stop::Wall),
             Poll::Pending => return Poll::Pending,
         }
-        let (polled, ns) = this.invocation.runtime.measure(|| catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))));
-        let used_ns = this.bill(ns);
+        let (polled, spent) = this.invocation.runtime.measure(|| catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))));
+        let used_ns = this.bill(spent.own_ns);
         match polled {
             // One long call of the host can end the guest far over its limit without a yield in between.
             Ok(Poll::Ready(_)) if used_ns > this.cpu_limit_ns + CPU_OVERRUN_NS && !this.invocation.head_is_out() => {
@@ -287,7 +295,7 @@ impl<T> Running<T> {
             Ok(Poll::Pending) if used_ns > this.cpu_limit_ns => this.stop(Stop::Cpu),
             Ok(Poll::Pending) if this.is_overdue(cx) => this.stop(Stop::Wall),
             Ok(Poll::Pending) => {
-                this.paced(ns);
+                this.paced(spent.whole_ns);
                 Poll::Pending
             }
             Err(_) => {

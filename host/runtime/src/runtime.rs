@@ -19,7 +19,7 @@ use crate::engine::{self, EngineConfig, Metering};
 use crate::imports;
 use crate::invoke::Budget;
 use crate::memory::HostMemory;
-use crate::meter;
+use crate::meter::{self, Spent};
 use crate::outbound::{self, Outbound, OutboundConfig};
 use crate::record::Observer;
 use crate::service::Services;
@@ -187,11 +187,11 @@ impl Runtime {
         self.0.metering
     }
 
-    /// Runs a guest for a while and returns the CPU time in ns that it used; none where nothing is metered.
-    pub(crate) fn measure<R>(&self, f: impl FnOnce() -> R) -> (R, u64) {
+    /// Runs a guest for a while and returns the CPU time that it used; none where nothing is metered.
+    pub(crate) fn measure<R>(&self, f: impl FnOnce() -> R) -> (R, Spent) {
         match self.0.metering {
             Metering::On => meter::measure(f),
-            Metering::Off => (f(), 0),
+            Metering::Off => (f(), Spent::default()),
         }
     }
 

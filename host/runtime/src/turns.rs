@@ -2,7 +2,7 @@
 //!
 //! A guest begins in the task of whoever asked for it, and most are done there within a fraction of a millisecond. One that has used a millisecond of CPU time
 //! becomes a *job* and waits in a line. A few threads of their own, with a lower priority than those that serve requests, take one job after the other and poll it
-//! once, which is until its next yield. So computing never stands in the way of whoever has just come, however many guests compute.
+//! once, which is until its next yield. What it calls is part of it. So computing never stands in the way of whoever has just come, however many guests compute.
 //!
 //! ```text
 //! Metered::poll ──used 1 ms──→ job → line: account → service → jobs in order → thread: one poll ──done──→ Metered::poll
@@ -19,10 +19,10 @@ mod shares;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
-use async_task::{FallibleTask, Runnable};
+use async_task::{FallibleTask, Runnable, ScheduleInfo, WithInfo};
 use tokio::runtime::Handle;
 use tovuk_kernel::ids::{AccountId, ServiceId};
 
@@ -30,7 +30,9 @@ use crate::meter;
 use crate::record::Identity;
 use shares::{Queue as _, Shares};
 
-/// How much lower than that of others the priority of the threads is, as `nice` counts. They still get about a tenth of a machine that serves requests without a pause.
+/// How much lower than that of others the priority of one of the threads is, as `nice` counts. It still gets about a tenth of a core on a machine that serves requests
+/// without a pause. The other threads get what is left over, and make way at once.
+#[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 
 thread_local! {
@@ -38,9 +40,21 @@ thread_local! {
     static TAKES_TURNS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whose job it is.
-type Owner = Arc<Identity>;
-type Job = Runnable<Owner>;
+/// A guest that is in line.
+pub(crate) struct Guest {
+    /// Whose it is.
+    owner: Arc<Identity>,
+    /// It has come back into the line after it had waited for something, and not straight from its last turn.
+    has_waited: AtomicBool,
+}
+
+impl Guest {
+    pub fn has_waited(&self) -> bool {
+        self.has_waited.load(Ordering::Relaxed)
+    }
+}
+
+type Job = Runnable<Arc<Guest>>;
 
 /// The line of a host and its threads, which end with it.
 pub struct Turns(Arc<Shared>);
@@ -92,21 +106,27 @@ impl Turns {
         !TAKES_TURNS.get() && self.0.start()
     }
 
-    /// Puts what is left of a guest in line.
-    pub(crate) fn take<T: Send + 'static>(&self, owner: &Owner, guest: impl Future<Output = T> + Send + 'static) -> FallibleTask<T, Owner> {
+    /// Puts what is left of a guest in line, which is told what the line knows of it.
+    pub(crate) fn take<F>(&self, owner: &Arc<Identity>, rest: impl FnOnce(Arc<Guest>) -> F) -> FallibleTask<F::Output, Arc<Guest>>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
         let line = Arc::downgrade(&self.0);
-        let schedule = move |job: Job| {
+        let schedule = move |job: Job, info: ScheduleInfo| {
+            job.metadata().has_waited.store(!info.woken_while_running, Ordering::Relaxed);
             // A line that has gone drops its jobs, and with them their guests.
             if let Some(line) = Weak::upgrade(&line) {
                 line.put(job);
             }
         };
         let counted = Counted::new(self.0.clone());
-        let guest = async move {
+        let guest = Arc::new(Guest { owner: owner.clone(), has_waited: AtomicBool::new(false) });
+        let rest = rest(guest.clone());
+        let rest = async move {
             let _counted = counted;
-            guest.await
+            rest.await
         };
-        let (job, task) = async_task::Builder::new().metadata(owner.clone()).spawn(move |_| guest, schedule);
+        let (job, task) = async_task::Builder::new().metadata(guest).spawn(move |_| rest, WithInfo(schedule));
         job.schedule();
         task.fallible()
     }
@@ -160,7 +180,7 @@ impl Shared {
     fn spawn(self: &Arc<Self>, number: usize) -> bool {
         let (line, handle) = (self.clone(), Handle::current());
         let spawned = std::thread::Builder::new().name(format!("tovuk-turns-{number}")).spawn(move || {
-            lower_priority();
+            lower_priority(number);
             TAKES_TURNS.set(true);
             // What guests wait for belongs to the async runtime.
             let _entered = handle.enter();
@@ -173,7 +193,7 @@ impl Shared {
     }
 
     fn put(&self, job: Job) {
-        let owner = job.metadata().clone();
+        let owner = job.metadata().owner.clone();
         let mut state = self.lock();
         if state.closed {
             drop(state);
@@ -197,7 +217,7 @@ impl Shared {
     }
 
     /// Waits for a job. None when there will be no more.
-    fn next(&self) -> Option<(Owner, Job)> {
+    fn next(&self) -> Option<(Arc<Identity>, Job)> {
         let mut state = self.lock();
         loop {
             if state.closed {
@@ -205,7 +225,7 @@ impl Shared {
             }
             if let Some(job) = state.line.take() {
                 self.waiting.fetch_sub(1, Ordering::Relaxed);
-                return Some((job.metadata().clone(), job));
+                return Some((job.metadata().owner.clone(), job));
             }
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
             // What passed while the thread waited was no CPU time.
@@ -214,11 +234,26 @@ impl Shared {
     }
 }
 
-/// Lowers the priority of this thread.
-fn lower_priority() {
-    // Elsewhere than on Linux the call is for the whole process.
+/// Lowers the priority of this thread, the one with that number.
+///
+/// The scheduler of Linux takes a core from a thread of the policy `SCHED_IDLE` as soon as one that serves requests wakes, and from any other, however nice, only when its slice is
+/// over, which is 3 ms. But threads of that policy get next to nothing while others want the core, so one thread is nice instead: wherever there is
+/// a second core, whoever wakes goes there.
+fn lower_priority(number: usize) {
+    // Elsewhere these calls are for the whole process, or need rights.
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-        tracing::warn!("long computations run with the same priority as others: {error}");
+    {
+        use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id};
+        let lowered = if number == 0 {
+            rustix::process::setpriority_process(None, NICENESS).map_err(|error| error.to_string())
+        } else {
+            let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+            set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy).map_err(|error| error.to_string())
+        };
+        if let Err(error) = lowered {
+            tracing::warn!("long computations run with the same priority as requests: {error}");
+        }
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = number;
 }

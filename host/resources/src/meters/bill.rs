@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tovuk_kernel::clock::UnixMs;
 use tovuk_kernel::meters::Meter;
 
 use super::handle::ServiceMeters;
@@ -46,10 +47,7 @@ impl Bill {
     /// # Errors
     /// [`Error::Exceeded`] when a cap has no room, or when the store of meters fails.
     pub async fn reserve(&self, meter: Meter, amount: u64) -> Result<Charge, Error> {
-        match &self.0 {
-            Some(meters) => Ok(Charge(Some(meters.reserve(meter, amount).await?))),
-            None => Ok(Charge(None)),
-        }
+        self.reserve_at(meter, amount, self.now()).await
     }
 
     /// Reserves room of a level; see [`ServiceMeters::hold`].
@@ -58,6 +56,22 @@ impl Bill {
     /// When a cap has no room.
     pub fn hold(&self, level: Meter, amount: u64) -> Result<Charge, Exceeded> {
         self.0.as_ref().map_or(Ok(Charge(None)), |meters| Ok(Charge(Some(meters.hold(level, amount)?))))
+    }
+
+    /// The time that reservations of one moment share; see [`Bill::reserve_at`].
+    pub fn now(&self) -> UnixMs {
+        self.0.as_ref().map_or(0, |meters| meters.clock.now_unix_ms())
+    }
+
+    /// As [`Bill::reserve`], for whoever knows what time it is.
+    ///
+    /// # Errors
+    /// As [`Bill::reserve`].
+    pub async fn reserve_at(&self, meter: Meter, amount: u64, now: UnixMs) -> Result<Charge, Error> {
+        match &self.0 {
+            Some(meters) => Ok(Charge(Some(meters.reserve_at(meter, amount, now).await?))),
+            None => Ok(Charge(None)),
+        }
     }
 
     /// The same as [`Bill::reserve`], with less where that is all that there is: as much as was reserved.

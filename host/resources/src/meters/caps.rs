@@ -80,6 +80,8 @@ pub(super) struct Cap {
 struct State {
     setting: Setting,
     window: Window,
+    /// Until then it is that window. Told by a calendar, which takes longer than all the rest.
+    known_until: UnixMs,
     used: u64,
     reserved: u64,
     /// What is on disk. Used and reserved are never more, but for what was charged without a reservation.
@@ -111,16 +113,21 @@ const LEASE_MAX: u64 = 1 << 20;
 impl Cap {
     /// A cap of which so much is used.
     pub fn new(key: CapKey, setting: Setting, used: u64, stored: Stored) -> Arc<Self> {
-        let state = State { setting, window: stored.window, used, reserved: 0, leased: stored.leased, notified: stored.notified };
+        let state = State { setting, window: stored.window, known_until: 0, used, reserved: 0, leased: stored.leased, notified: stored.notified };
         Arc::new(Self { key, state: Mutex::new(state), extending: tokio::sync::Mutex::default() })
     }
 
     fn state(&self, now: UnixMs) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let window = Window::at(self.key.period, now);
         // A clock that goes back does not bring a period back.
-        if window > state.window {
-            *state = State { setting: state.setting, window, used: 0, reserved: 0, leased: 0, notified: false };
+        if now >= state.known_until {
+            let window = Window::at(self.key.period, now);
+            if window > state.window {
+                *state = State { setting: state.setting, window, known_until: 0, used: 0, reserved: 0, leased: 0, notified: false };
+            }
+            if window == state.window {
+                state.known_until = ends_ms(self.key.period, now);
+            }
         }
         state
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
-use tovuk_kernel::clock::Clock;
+use tovuk_kernel::clock::{Clock, UnixMs};
 use tovuk_kernel::meters::{METERS, Meter};
 
 use super::Error;
@@ -98,8 +98,19 @@ impl ServiceMeters {
     /// # Errors
     /// [`Error::Exceeded`] when a cap has no room, or when the store fails.
     pub async fn reserve(self: &Arc<Self>, meter: Meter, amount: u64) -> Result<Reservation, Error> {
-        let mut reservation = Reservation::nothing(self.clone(), meter);
-        reservation.extend(amount).await?;
+        self.reserve_at(meter, amount, self.clock.now_unix_ms()).await
+    }
+
+    /// The same for whoever knows what time it is. Reading the clock is a good part of what it costs.
+    ///
+    /// # Errors
+    /// As [`ServiceMeters::reserve`].
+    pub async fn reserve_at(self: &Arc<Self>, meter: Meter, amount: u64, now: UnixMs) -> Result<Reservation, Error> {
+        let mut reservation = Reservation::nothing(self.clone(), meter, now);
+        if !reservation.begin_at_once(amount, now) {
+            // Boxed, because few need it, and a small future moves faster.
+            Box::pin(reservation.extend(amount)).await?;
+        }
         Ok(reservation)
     }
 
@@ -108,11 +119,12 @@ impl ServiceMeters {
     /// # Errors
     /// When a cap has no room.
     pub fn hold(self: &Arc<Self>, level: Meter, amount: u64) -> Result<Reservation, Exceeded> {
-        let mut reservation = Reservation::nothing(self.clone(), level);
+        let now = self.clock.now_unix_ms();
+        let mut reservation = Reservation::nothing(self.clone(), level, now);
         let (caps, store) = (self.caps.load(), self.store.upgrade());
         for cap in caps.get(level.index()).filter(|_| amount > 0).map(Vec::as_slice).unwrap_or_default() {
             let level = || store.as_ref().map_or(0, |store| store.level_of(&cap.key));
-            match cap.reserve(amount, level, self.clock.now_unix_ms()) {
+            match cap.reserve(amount, level, now) {
                 Asked::Granted(window) => reservation.keep(cap.clone(), window, amount),
                 Asked::Exceeded(exceeded) => return Err(exceeded),
                 // Levels have no leases.

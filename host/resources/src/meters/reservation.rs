@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+use tovuk_kernel::clock::UnixMs;
 use tovuk_kernel::meters::{Meter, Sort};
 
 use super::Error;
-use super::caps::Cap;
+use super::caps::{Asked, Cap};
 use super::handle::ServiceMeters;
 use super::window::{self, Window};
 
@@ -16,7 +18,7 @@ pub struct Reservation {
     /// The day that what is spent counts for: that of the latest reservation, so that what was granted on a day is never more than its cap.
     day: u32,
     /// The caps that it is reserved in, and how much in each. A cap is there twice where its period has changed in between.
-    held: Vec<Held>,
+    held: SmallVec<[Held; 2]>,
 }
 
 struct Held {
@@ -26,9 +28,25 @@ struct Held {
 }
 
 impl Reservation {
-    pub(super) fn nothing(meters: Arc<ServiceMeters>, meter: Meter) -> Self {
-        let day = window::day(meters.clock.now_unix_ms());
-        Self { meters, meter, day, held: Vec::new() }
+    pub(super) fn nothing(meters: Arc<ServiceMeters>, meter: Meter, now: UnixMs) -> Self {
+        Self { meters, meter, day: window::day(now), held: SmallVec::new() }
+    }
+
+    /// Reserves the first where that needs neither the disk nor the stores, which is nearly always. False where it does, or where a cap refuses.
+    pub(super) fn begin_at_once(&mut self, amount: u64, now: UnixMs) -> bool {
+        if amount == 0 {
+            return true;
+        }
+        let caps = self.meters.caps.load();
+        for cap in caps.get(self.meter.index()).map(Vec::as_slice).unwrap_or_default() {
+            let asked = if self.meter.sort() == Sort::Level { None } else { Some(cap.reserve(amount, || 0, now)) };
+            let Some(Asked::Granted(window)) = asked else {
+                give_back(&mut self.held);
+                return false;
+            };
+            self.held.push(Held { cap: cap.clone(), window, amount });
+        }
+        true
     }
 
     /// So much was granted by that cap.
@@ -48,7 +66,7 @@ impl Reservation {
         let applying = self.meters.caps.load_full();
         let caps = applying.get(self.meter.index()).map(Vec::as_slice).unwrap_or_default();
         // Given back when one of them has no room.
-        let mut asked = Self::nothing(self.meters.clone(), self.meter);
+        let mut asked = Self::nothing(self.meters.clone(), self.meter, self.meters.clock.now_unix_ms());
         for cap in caps {
             let window = self.meters.ask(cap, more).await?;
             asked.keep(cap.clone(), window, more);
@@ -89,10 +107,14 @@ impl Reservation {
     }
 }
 
+fn give_back(held: &mut SmallVec<[Held; 2]>) {
+    for held in held.drain(..).filter(|held| held.amount > 0) {
+        held.cap.settle(held.amount, 0, held.window);
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
-        for held in &self.held {
-            held.cap.settle(held.amount, 0, held.window);
-        }
+        give_back(&mut self.held);
     }
 }
