@@ -1,5 +1,6 @@
 //! What is said about an invocation when it has ended, and who is told.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -161,7 +162,18 @@ pub struct Operation {
     pub started: Instant,
     /// How long it took.
     pub duration: Duration,
+    /// How it ended: [`OPERATION_OK`], [`OPERATION_CANCELLED`], or the code of its error.
+    pub outcome: Cow<'static, str>,
+    /// What it did, where that is known: how many rows it has read, for example.
+    pub did: Option<String>,
+    /// The status of the response, for a request.
+    pub status: Option<u16>,
 }
+
+/// How an operation ended that did what it was asked for.
+pub const OPERATION_OK: &str = "ok";
+/// How one ended whose worker was stopped meanwhile.
+pub const OPERATION_CANCELLED: &str = "cancelled";
 
 /// The stream a log line came on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

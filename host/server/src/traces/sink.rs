@@ -228,7 +228,7 @@ pub(super) async fn write(
     clock: Clock,
     config: Config,
     state: Arc<State>,
-    exporter: Option<Exporter>,
+    mut exporter: Option<Exporter>,
     mut queue: mpsc::UnboundedReceiver<Message>,
     last: i64,
 ) {
@@ -263,6 +263,9 @@ pub(super) async fn write(
         insert(&database, &clock, &state, &ids, rows.clone()).await;
         if let Some(exporter) = exporter.as_ref().filter(|_| !rows.is_empty()) {
             exporter.send(&rows);
+        }
+        if close && let Some(exporter) = exporter.take() {
+            exporter.close().await;
         }
         for waiter in waiters {
             let _ = waiter.send(());
