@@ -254,7 +254,7 @@ impl Runtime {
                 format!("{} requests of {} or of its account are running", deployment.limits.concurrency, service.identity.name),
             )
         };
-        self.clock().timeout(self.admission_wait(), service.enter()).await.flatten().ok_or_else(busy)
+        self.clock().timeout(self.admission_wait(), self.services().enter(service)).await.flatten().ok_or_else(busy)
     }
 
     /// A first slot, once there is one and guests have not used up the host's memory.

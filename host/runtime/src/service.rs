@@ -106,7 +106,7 @@ impl Service {
     }
 
     /// The same, waiting for both.
-    pub(crate) async fn enter(&self) -> Option<Place> {
+    async fn enter(&self) -> Option<Place> {
         let service = self.running.clone().acquire_owned().await.ok()?;
         let account = self.account.clone().acquire_owned().await.ok()?;
         Some(Place { _service: service, _account: account })
@@ -124,6 +124,24 @@ pub(crate) struct Place {
 pub struct Services {
     by_id: DashMap<ServiceId, Arc<Service>>,
     accounts: DashMap<AccountId, Arc<Semaphore>>,
+    /// Requests from outside that wait for a place.
+    waiting: AtomicUsize,
+}
+
+/// A request that is counted among those that wait for a place.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Services {
@@ -137,6 +155,17 @@ impl Services {
     /// The service with this id.
     pub fn get(&self, id: &ServiceId) -> Option<Arc<Service>> {
         self.by_id.get(id).map(|service| service.clone())
+    }
+
+    /// How many requests wait because as many of their service or of its account run as may.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Waits for a place of a service.
+    pub(crate) async fn enter(&self, service: &Service) -> Option<Place> {
+        let _waiting = Waiting::new(&self.waiting);
+        service.enter().await
     }
 
     /// Removes a service. What of it runs ends as it would.
