@@ -218,6 +218,9 @@ pub trait Observer: Send + Sync + 'static {
     /// A service was asked for something, and turned it away before an invocation had begun.
     fn refused(&self, service: &Identity, failure: &Failure);
 
+    /// The host has something to say about a service besides: a delivery that has failed, a queue that does not move, a cap that fills up.
+    fn said(&self, _service: &Identity, _text: &str) {}
+
     /// Whether operations of this trace are to be told of. The same operation is not asked about twice.
     fn keeps(&self, _trace: TraceId) -> bool {
         false
