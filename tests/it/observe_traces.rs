@@ -275,3 +275,25 @@ async fn what_the_host_delivers_begins_a_trace() {
     assert_eq!(named("", 2).await, [cron("cron/nightly"), cron("cron/traps")]);
     assert_eq!(named("?failed=true", 1).await, [cron("cron/traps")]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_clients_choose_again_and_again_hides_nothing_and_shows_nothing_of_others() {
+    let host = Operator::start(TOVUK).await;
+    let alice = host.account("alice").await;
+    host.deploy(&alice, "hers", "trap", json!({"routes": ["/*"]})).await;
+    host.deploy(&host.token, "mine", "trap", json!({"routes": ["/*"]})).await;
+    for _ in 0..20 {
+        assert_eq!(traced(&host, "mine", "/ok").await, 200);
+    }
+    assert_eq!(traced(&host, "hers", "/hers-alone").await, 500);
+    // Both find what is theirs under the same id, each request with a span of its own.
+    let mine = host.ok("GET", &format!("/v1/traces/{TRACE}"), None).await;
+    let ids: std::collections::HashSet<_> = mine["spans"].as_array().unwrap().iter().map(|span| span["span_id"].to_string()).collect();
+    assert_eq!((ids.len(), mine.to_string().contains("hers")), (20, false), "{mine}");
+    let hers = host.ok_as(&alice, "GET", &format!("/v1/traces/{TRACE}"), None).await;
+    assert_eq!(spans(&hers), [("http".to_owned(), "hers".to_owned(), "GET /hers-alone".to_owned())]);
+    assert_eq!(host.line(&format!("tovuk trace {TRACE}")).ok().stdout.matches("mine GET /ok 200").count(), 20);
+    host.host.control().flush_logs().await;
+    let log = host.ok("GET", &format!("/v1/services/mine/logs?trace={TRACE}"), None).await;
+    assert_eq!(log["lines"].as_array().unwrap().len(), 20);
+}
