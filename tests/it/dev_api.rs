@@ -238,3 +238,16 @@ async fn an_operators_clock_is_moved_by_nobody() {
     assert_eq!(host.refused(&host.token, "POST", "/v1/clock/advance", Some(json!({"by": "1h"}))).await, "not_on_this_host");
     assert!(host.ok("GET", "/v1/clock", None).await["nowUnixMs"].is_u64());
 }
+
+#[tokio::test]
+async fn why_a_queue_does_not_move_and_which_cap_fills_up_is_shown() {
+    let toml = "[services.jobs]\ncomponent = \"trap.wasm\"\nroutes = [\"/*\"]\n";
+    let project = Project::new(&[("tovuk.toml", toml)]).with_guest("trap.wasm", "trap");
+    let mut dev = Dev::start(TOVUK, project.path()).await;
+    let queue = json!({"name": "mail", "maxBatchTimeoutSeconds": 0, "maxRetries": 0});
+    assert_eq!(api(&dev, &project, "POST", "/v1/services/jobs/queues", Some(queue)).await.status, 201);
+    let sent = api(&dev, &project, "POST", "/v1/services/jobs/queues/mail/messages", Some(json!({"body": "hello"}))).await;
+    assert!(sent.status.is_success(), "{}", sent.text());
+    dev.program.any_line(&["jobs queue mail: the delivery of a message has failed: "]).await;
+    dev.program.any_line(&["jobs queue mail: a message failed for the last time and went nowhere"]).await;
+}

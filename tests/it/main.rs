@@ -56,6 +56,7 @@ mod logs;
 mod objects;
 mod observe_logs;
 mod observe_metrics;
+mod observe_top;
 mod observe_traces;
 mod openapi;
 mod outbound;

@@ -126,3 +126,34 @@ async fn the_command_follows_for_people_and_for_programs() {
     let line: Value = serde_json::from_str(&programs.line(&["\"outcome\""]).await).unwrap();
     assert_eq!((&line["stream"], &line["outcome"]), (&json!("invocation"), &json!("ok")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn followers_that_do_not_read_and_floods_of_long_lines_hold_up_nobody() {
+    let host = Operator::start(TOVUK).await;
+    host.deploy(&host.token, "floods", "log", json!({"routes": ["/*"], "limits": {"cpu_ms": 30_000}})).await;
+    host.deploy(&host.token, "quiet", "log", json!({"routes": ["/*"]})).await;
+    // They have their answer's head and take nothing of its body.
+    let mut followers = Vec::new();
+    for _ in 0..8 {
+        followers.push(Lines::of(&host, &host.token, "/v1/services/floods/logs/follow?limit=0").await);
+    }
+    // 32 MiB of lines, each cut to what a line may have.
+    let floods = (0..32).map(|_| host.get("floods", "/long"));
+    let (statuses, quiet) = tokio::join!(futures::future::join_all(floods), host.get("quiet", "/"));
+    assert!(statuses.iter().all(|reply| reply.status == 200) && quiet.status == 200);
+    host.host.control().flush_logs().await;
+    let of_quiet = host.log(&host.token, "/v1/services/quiet/logs").await;
+    assert!(of_quiet.iter().any(|line| line == "out: a line") && !of_quiet.iter().any(|line| line.contains("dropped")), "{of_quiet:?}");
+    let page = host.ok("GET", "/v1/services/floods/logs?limit=50", None).await;
+    let longest = page["lines"].as_array().unwrap().iter().map(|line| line["message"].as_str().unwrap().len()).max().unwrap();
+    assert!((100 << 10..=256 << 10).contains(&longest), "{longest}");
+    // One that reads at last has every line that is kept.
+    let mut late = followers.pop().unwrap();
+    while late.next().await.unwrap()["stream"] != "invocation" {}
+    // Theirs are requests that run, for which the end of the host waits as for all, until the drain timeout.
+    let (clock, Operator { host, .. }) = (host.clock.clone(), host);
+    let mut stopping = std::pin::pin!(host.stop());
+    while tokio::time::timeout(Duration::from_millis(20), stopping.as_mut()).await.is_err() {
+        clock.advance(Duration::from_secs(5));
+    }
+}

@@ -10,11 +10,26 @@ use crate::TOVUK;
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 async fn traced(host: &Operator, slug: &str, path: &str) -> u16 {
+    posted(host, slug, path, None).await
+}
+
+async fn posted(host: &Operator, slug: &str, path: &str, body: Option<Value>) -> u16 {
     let address = host.host.public_address();
-    let request = Request::get(path)
+    let request = Request::builder()
+        .method(if body.is_some() { "POST" } else { "GET" })
+        .uri(path)
         .header("host", format!("{slug}.localhost:{}", address.port()))
         .header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01"));
-    Client::new(address).whole(request.body(Full::<bytes::Bytes>::default()).unwrap()).await.status.as_u16()
+    let body = body.map(|body| bytes::Bytes::from(body.to_string())).unwrap_or_default();
+    Client::new(address).whole(request.body(Full::new(body)).unwrap()).await.status.as_u16()
+}
+
+/// What each operation of the trace was about, how it ended, and what it did.
+async fn operations(host: &Operator) -> Vec<(String, String, String)> {
+    let shown = host.ok("GET", &format!("/v1/traces/{TRACE}"), None).await;
+    let text = |span: &Value, name: &str| span[name].as_str().unwrap_or_default().to_owned();
+    let operations = shown["spans"].as_array().unwrap().iter().filter(|span| span["invocation"].is_null());
+    operations.map(|span| (format!("{} {}", text(span, "kind"), text(span, "name")), text(span, "outcome"), text(span, "did"))).collect()
 }
 
 fn spans(trace: &Value) -> Vec<(String, String, String)> {
@@ -67,6 +82,77 @@ async fn operations_on_data_are_spans_and_the_command_draws_them() {
     assert!(drawn.contains("└ kv.") && drawn.contains("CACHE") && drawn.contains('█') && drawn.contains("cpu "), "{drawn}");
     assert!(host.line("tovuk traces --service shop").ok().stdout.contains(TRACE));
     assert_eq!(host.line("tovuk trace 00000000000000000000000000000001 --json").refused().failure()["code"], "trace_not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_of_operations_say_how_they_ended_and_what_they_did() {
+    let host = Operator::start(TOVUK).await;
+    host.deploy(&host.token, "shop", "kv", json!({"routes": ["/*"], "kv": ["CACHE"]})).await;
+    let steps = json!([{"op": "put", "key": "a", "value": "12345"}, {"op": "get", "key": "a"}, {"op": "get", "key": "b"}, {"op": "put", "key": ""},
+                       {"op": "get_many", "keys": ["a", "b"]}, {"op": "get", "namespace": "OTHER", "key": "a"}, {"op": "delete", "key": "a"}]);
+    assert_eq!(posted(&host, "shop", "/", Some(steps)).await, 200);
+    let read = operations(&host).await;
+    let read: Vec<_> = read.iter().map(|(what, outcome, did)| (what.as_str(), outcome.as_str(), did.as_str())).collect();
+    assert_eq!(
+        read,
+        [
+            ("kv.put CACHE", "ok", ""),
+            ("kv.get CACHE", "ok", "found 5 bytes"),
+            ("kv.get CACHE", "ok", "found nothing"),
+            ("kv.put CACHE", "kv_key_invalid", ""),
+            ("kv.get-many CACHE", "ok", "found 1 of 2"),
+            ("kv.get OTHER", "resource_not_found", ""),
+            ("kv.delete CACHE", "ok", "deleted it"),
+        ]
+    );
+    let drawn = host.line(&format!("tovuk trace {TRACE}")).ok().stdout;
+    assert!(drawn.contains("found 5 bytes") && drawn.contains("kv.get OTHER resource_not_found"), "{drawn}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_turned_away_is_a_span_as_well() {
+    let host = Operator::start(TOVUK).await;
+    host.ok("POST", "/v1/services", Some(json!({"name": "second"}))).await;
+    let binding = json!([{"type": "service", "service": "second", "name": "NEXT"}]);
+    host.deploy(&host.token, "first", "chain", json!({"routes": ["/*"], "bindings": binding})).await;
+    traced(&host, "first", "/1").await;
+    let read = operations(&host).await;
+    assert_eq!(read.len(), 1, "{read:?}");
+    assert_eq!((read[0].0.starts_with("binding GET /0 of "), read[0].1.as_str()), (true, "service_not_deployed"), "{read:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_hosts_are_told_the_span_of_the_request() {
+    let (address, mut received) = server().await;
+    let host = Operator::with(TOVUK, |config| config.outbound.addresses.allow = vec!["127.0.0.0/8".parse().unwrap()]).await;
+    host.deploy(&host.token, "calls", "outbound", json!({"routes": ["/*"], "outbound": [format!("http://{address}")]})).await;
+    for url in [format!("http://{address}/"), "http://127.0.0.1:1/".to_owned()] {
+        traced(&host, "calls", &format!("/?url={url}")).await;
+    }
+    let told = received.recv().await.unwrap();
+    let shown = host.ok("GET", &format!("/v1/traces/{TRACE}"), None).await;
+    let outbound: Vec<_> = shown["spans"].as_array().unwrap().iter().filter(|span| span["kind"] == "outbound").collect();
+    assert_eq!((&outbound[0]["outcome"], &outbound[0]["status"], &outbound[1]["outcome"]), (&json!("ok"), &json!(204), &json!("denied")), "{shown}");
+    assert_eq!(told, format!("00-{TRACE}-{}-01", outbound[0]["span_id"].as_str().unwrap()));
+}
+
+/// A server that answers everything with 204, and tells the trace context of what came.
+async fn server() -> (std::net::SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let sender = sender.clone();
+            let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+                let told = request.headers().get("traceparent").map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
+                sender.send(told).unwrap();
+                async { http::Response::builder().status(204).body(Full::<bytes::Bytes>::default()) }
+            });
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(stream), service));
+        }
+    });
+    (address, receiver)
 }
 
 /// A collector that speaks OTLP over HTTP: it takes one batch, after it has first refused it for want of time.
@@ -125,6 +211,50 @@ async fn spans_reach_a_collector_also_when_it_was_busy() {
     assert!((nanoseconds("startTimeUnixNano") / 1_000_000).abs_diff(now_ms) < 120_000);
 }
 
+/// A host whose spans go to this collector.
+async fn exporting(address: std::net::SocketAddr) -> Operator {
+    Operator::with(TOVUK, |config| {
+        config.otlp = Some(tovuk_server::traces::Otlp::new(&format!("http://{address}"), http::HeaderMap::new()).unwrap());
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_spans_reach_the_collector_before_the_host_ends() {
+    let (address, mut received) = collector().await;
+    let host = exporting(address).await;
+    host.deploy(&host.token, "shop", "kv", json!({"routes": ["/*"], "kv": ["CACHE"]})).await;
+    assert_eq!(posted(&host, "shop", "/", Some(json!([{"op": "put", "key": ""}, {"op": "get", "key": "a"}]))).await, 200);
+    let Operator { host, .. } = host;
+    host.stop().await;
+    // The collector has refused it once, which takes a second of the five that there are.
+    let (_, body) = received.try_recv().unwrap();
+    let spans = body["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap();
+    let named = |name: &str| spans.iter().find(|span| span["name"] == name).unwrap_or_else(|| panic!("{name}: {body}"));
+    assert_eq!((&named("kv.put CACHE")["status"], &named("POST /")["status"]), (&json!({"code": 2, "message": "kv_key_invalid"}), &json!({})));
+    let attribute = |name: &str| named("kv.get CACHE")["attributes"].as_array().unwrap().iter().find(|one| one["key"] == name).cloned();
+    assert_eq!(attribute("tovuk.did").unwrap()["value"]["stringValue"], "found nothing");
+    assert_eq!(attribute("tovuk.outcome").unwrap()["value"]["stringValue"], "ok");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_does_not_answer_holds_up_nobody() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = exporting(listener.local_addr().unwrap()).await;
+    host.deploy(&host.token, "traps", "trap", json!({"routes": ["/*"]})).await;
+    for _ in 0..3 {
+        assert_eq!(traced(&host, "traps", "/ok").await, 200);
+        assert_eq!(host.ok("GET", &format!("/v1/traces/{TRACE}"), None).await["has_more"], false);
+    }
+    // It has the connection, and says nothing.
+    let _connection = listener.accept().await.unwrap();
+    let (clock, Operator { host, .. }) = (host.clock.clone(), host);
+    let mut stopping = std::pin::pin!(host.stop());
+    while tokio::time::timeout(std::time::Duration::from_millis(20), stopping.as_mut()).await.is_err() {
+        clock.advance(std::time::Duration::from_secs(1));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_host_delivers_begins_a_trace() {
     let host = Operator::start(TOVUK).await;
@@ -144,4 +274,26 @@ async fn what_the_host_delivers_begins_a_trace() {
     let cron = |name: &str| ("\"cron\"".to_owned(), name.to_owned());
     assert_eq!(named("", 2).await, [cron("cron/nightly"), cron("cron/traps")]);
     assert_eq!(named("?failed=true", 1).await, [cron("cron/traps")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_clients_choose_again_and_again_hides_nothing_and_shows_nothing_of_others() {
+    let host = Operator::start(TOVUK).await;
+    let alice = host.account("alice").await;
+    host.deploy(&alice, "hers", "trap", json!({"routes": ["/*"]})).await;
+    host.deploy(&host.token, "mine", "trap", json!({"routes": ["/*"]})).await;
+    for _ in 0..20 {
+        assert_eq!(traced(&host, "mine", "/ok").await, 200);
+    }
+    assert_eq!(traced(&host, "hers", "/hers-alone").await, 500);
+    // Both find what is theirs under the same id, each request with a span of its own.
+    let mine = host.ok("GET", &format!("/v1/traces/{TRACE}"), None).await;
+    let ids: std::collections::HashSet<_> = mine["spans"].as_array().unwrap().iter().map(|span| span["span_id"].to_string()).collect();
+    assert_eq!((ids.len(), mine.to_string().contains("hers")), (20, false), "{mine}");
+    let hers = host.ok_as(&alice, "GET", &format!("/v1/traces/{TRACE}"), None).await;
+    assert_eq!(spans(&hers), [("http".to_owned(), "hers".to_owned(), "GET /hers-alone".to_owned())]);
+    assert_eq!(host.line(&format!("tovuk trace {TRACE}")).ok().stdout.matches("mine GET /ok 200").count(), 20);
+    host.host.control().flush_logs().await;
+    let log = host.ok("GET", &format!("/v1/services/mine/logs?trace={TRACE}"), None).await;
+    assert_eq!(log["lines"].as_array().unwrap().len(), 20);
 }

@@ -18,7 +18,7 @@ use crate::invocation::Invocation;
 use crate::invoke::{Budget, Event};
 use crate::objects::ObjectName;
 use crate::outbound::{Caller, OutboundError};
-use crate::record::Outcome;
+use crate::record::{EventKind, Outcome};
 use crate::spans;
 
 /// Why a call was not made or brought no response. The variants are those of the WIT.
@@ -57,12 +57,12 @@ pub(crate) async fn by_url(caller: &Arc<Invocation>, request: Request<Body>) -> 
         None => match caller.runtime.own_door(&authority, request.uri().scheme_str()) {
             Some(door) => {
                 caller.count_subrequest().map_err(CallError::SubrequestLimit)?;
-                let mut request = with_trace(caller, request);
+                let mut request = with_trace(caller, None, request);
                 // For operations on State objects that the API runs.
                 request.extensions_mut().insert(caller.holds.clone());
-                let _span = spans::begin(caller, "own-host", authority.as_str());
                 // It may be another account's service, so it is answered like anybody outside.
-                Ok(door.enter(request, Budget::call(caller.clone())).await)
+                let entered = door.enter(request, Budget::call(caller.clone()));
+                spans::begin(caller, "own-host", authority.as_str()).answered(async { Ok(entered.await) }).await
             }
             None => Box::pin(outside(caller, request)).await,
         },
@@ -92,7 +92,12 @@ pub(crate) async fn by_object(
         return Err(ObjectCallError::Refused(&codes::SERVICE_NOT_DEPLOYED, format!("{own} no longer exists")));
     };
     let request = addressed(&service.identity.name, request);
-    match Box::pin(caller.runtime.invoke(&service, Event::Object(name, request), Budget::call(caller.clone()))).await {
+    let call = spans::Call::of(EventKind::State, &request);
+    let result = Box::pin(caller.runtime.invoke(&service, Event::Object(name, request), Budget::call(caller.clone()))).await;
+    if let Err(failure) = &result {
+        call.failed(caller, class, failure);
+    }
+    match result {
         Ok(started) => Ok(started.response),
         // Before the handler was called, or when what it has written could not be kept.
         Err(failure) if failure.code.code != codes::BINDING_CHAIN_LIMIT.code && (!failure.has_begun() || is_of_state(failure.code)) => {
@@ -117,18 +122,24 @@ pub(crate) fn not_granted(kind: Kind, name: &str) -> String {
 
 async fn call(caller: &Arc<Invocation>, target: &ServiceId, request: Request<Body>) -> Result<Response<Body>, CallError> {
     caller.count_subrequest().map_err(CallError::SubrequestLimit)?;
+    let asked = spans::Call::of(EventKind::Binding, &request);
+    let turned_away = |name: &str, failure: Failure| {
+        asked.failed(caller, name, &failure);
+        failed(caller, failure)
+    };
     if paths::is_reserved(request.uri().path()) {
         // The worker behind the binding answers unknown paths in its own way; this one it must never see.
-        return failed(caller, Failure::refused(&codes::RESERVED_PATH, "paths under /.tovuk are the host's: only it delivers events"));
+        let failure = Failure::refused(&codes::RESERVED_PATH, "paths under /.tovuk are the host's: only it delivers events");
+        return turned_away(target.as_str(), failure);
     }
     let Some(service) = caller.runtime.services().get(target) else {
-        return failed(caller, Failure::refused(&codes::SERVICE_NOT_DEPLOYED, format!("{target} no longer exists")));
+        return turned_away(target.as_str(), Failure::refused(&codes::SERVICE_NOT_DEPLOYED, format!("{target} no longer exists")));
     };
     let request = addressed(&service.identity.name, request);
     // Boxed, because this future is moved through several hands before it is polled.
     match Box::pin(caller.runtime.invoke(&service, Event::Binding(request), Budget::call(caller.clone()))).await {
         Ok(started) => Ok(started.response),
-        Err(failure) => failed(caller, failure),
+        Err(failure) => turned_away(&service.identity.name, failure),
     }
 }
 
@@ -168,17 +179,17 @@ pub fn json(status: u16, body: impl Into<bytes::Bytes>) -> Response<Body> {
 async fn outside(caller: &Arc<Invocation>, request: Request<Body>) -> Result<Response<Body>, CallError> {
     caller.count_subrequest().map_err(CallError::SubrequestLimit)?;
     let subject = request.uri().authority().map_or_else(String::new, |authority| format!("{} {authority}", request.method()));
-    let _span = spans::begin(caller, "outbound", &subject);
+    let span = spans::begin(caller, "outbound", &subject);
     let from = Caller { account: &caller.target.account, service: &caller.target.name, allow: &caller.deployment.outbound };
-    let request = with_trace(caller, request).map(Body::into_boxed);
-    let response = caller.runtime.outbound().send(from, request).await.map_err(CallError::Outbound)?;
-    Ok(response.map(Body::stream))
+    let request = with_trace(caller, span.id(), request).map(Body::into_boxed);
+    let sent = async { caller.runtime.outbound().send(from, request).await.map(|response| response.map(Body::stream)).map_err(CallError::Outbound) };
+    span.answered(sent).await
 }
 
-/// Whoever is called continues the trace, unless the worker has said otherwise.
-fn with_trace(caller: &Invocation, mut request: Request<Body>) -> Request<Body> {
+/// Whoever is called continues the trace, below the request's own span where that is kept, unless the worker has said otherwise.
+fn with_trace(caller: &Invocation, span: Option<u64>, mut request: Request<Body>) -> Request<Body> {
     if !request.headers().contains_key(crate::trace::TRACEPARENT) {
-        request.headers_mut().insert(crate::trace::TRACEPARENT, crate::trace::header(caller.chain.trace, caller.span));
+        request.headers_mut().insert(crate::trace::TRACEPARENT, crate::trace::header(caller.chain.trace, span.unwrap_or(caller.span)));
     }
     request
 }

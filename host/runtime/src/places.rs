@@ -62,6 +62,11 @@ impl Places {
         ServicePlaces(seats)
     }
 
+    /// How many requests wait for one.
+    pub fn waiting(&self) -> usize {
+        self.lock().lines.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing in here can panic between two related changes, so a poisoned lock guards a consistent state.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

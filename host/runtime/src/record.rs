@@ -1,5 +1,6 @@
 //! What is said about an invocation when it has ended, and who is told.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -161,7 +162,18 @@ pub struct Operation {
     pub started: Instant,
     /// How long it took.
     pub duration: Duration,
+    /// How it ended: [`OPERATION_OK`], [`OPERATION_CANCELLED`], or the code of its error.
+    pub outcome: Cow<'static, str>,
+    /// What it did, where that is known: how many rows it has read, for example.
+    pub did: Option<String>,
+    /// The status of the response, for a request.
+    pub status: Option<u16>,
 }
+
+/// How an operation ended that did what it was asked for.
+pub const OPERATION_OK: &str = "ok";
+/// How one ended whose worker was stopped meanwhile.
+pub const OPERATION_CANCELLED: &str = "cancelled";
 
 /// The stream a log line came on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,6 +217,9 @@ pub trait Observer: Send + Sync + 'static {
     fn log(&self, line: LogLine);
     /// A service was asked for something, and turned it away before an invocation had begun.
     fn refused(&self, service: &Identity, failure: &Failure);
+
+    /// The host has something to say about a service besides: a delivery that has failed, a queue that does not move, a cap that fills up.
+    fn said(&self, _service: &Identity, _text: &str) {}
 
     /// Whether operations of this trace are to be told of. The same operation is not asked about twice.
     fn keeps(&self, _trace: TraceId) -> bool {

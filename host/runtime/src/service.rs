@@ -138,6 +138,11 @@ impl Services {
         self.by_id.get(id).map(|service| service.clone())
     }
 
+    /// How many requests wait because as many of their service or of its account run as may.
+    pub fn waiting(&self) -> usize {
+        self.accounts.iter().map(|account| account.places.waiting()).sum()
+    }
+
     /// Removes a service. What of it runs ends as it would.
     pub fn remove(&self, id: &ServiceId) {
         if let Some((_, service)) = self.by_id.remove(id) {

@@ -6,7 +6,7 @@ use tovuk_runtime::failure::Failure;
 use tovuk_runtime::record::{Identity, LogLine, Observer, Operation, Record};
 use tovuk_runtime::trace::TraceId;
 
-use crate::logs::{LogSink, Logs};
+use crate::logs::{Line, LogSink, Logs};
 use crate::metrics::Metrics;
 use crate::traces::{TraceSink, Traces};
 
@@ -18,12 +18,23 @@ pub struct Observed {
     pub metrics: Metrics,
     /// Which way requests went.
     pub traces: Traces,
+    /// Somebody who watches.
+    pub shown: Option<Arc<dyn Observer>>,
 }
 
 impl Observed {
-    /// Tells all of them, and somebody who watches.
-    pub(crate) fn observer(&self, shown: Option<Arc<dyn Observer>>) -> Told {
-        Told { logs: self.logs.sink(), metrics: self.metrics.clone(), traces: self.traces.sink().without_secrets(self.logs.sink()), shown }
+    /// Tells all of them.
+    pub(crate) fn observer(&self) -> Told {
+        let traces = self.traces.sink().without_secrets(self.logs.sink());
+        Told { logs: self.logs.sink(), metrics: self.metrics.clone(), traces, shown: self.shown.clone() }
+    }
+
+    /// Writes a line of the host itself into a service's log, and shows it where the service is on this host.
+    pub(crate) fn say(&self, line: Line, service: Option<&Identity>) {
+        if let (Some(shown), Some(service)) = (&self.shown, service) {
+            shown.said(service, &line.message);
+        }
+        self.logs.sink().line(line);
     }
 }
 

@@ -14,6 +14,8 @@ use owo_colors::{OwoColorize, Style};
 use tovuk_runtime::failure::Failure;
 use tovuk_runtime::record::{EventKind, Identity, LogLine, Observer, Outcome, Record};
 
+use crate::output::one_line;
+
 /// Lines that may wait for the terminal.
 const QUEUE_LINES_MAX: usize = 4_096;
 
@@ -148,6 +150,10 @@ impl Observer for Show {
         // Control bytes of a worker must not move this terminal's cursor.
         let message: String = line.message.chars().map(|char| if char.is_control() && char != '\t' { '\u{fffd}' } else { char }).collect();
         self.line(format!("{name} {message}"));
+    }
+
+    fn said(&self, service: &Identity, text: &str) {
+        self.line(format!("{} {}", service.name, self.paint(&one_line(text), Style::new().yellow())));
     }
 
     fn refused(&self, service: &Identity, failure: &Failure) {

@@ -93,10 +93,16 @@ pub fn lines(page: &Value) -> String {
     lines.iter().map(line).collect()
 }
 
-/// A line of a log.
+/// A line of a log. What has several lines, such as a backtrace, goes on below it, indented, so that nobody can write what looks like a line of its own. The
+/// summary of an invocation says which trace it is, for `tovuk trace`.
 pub fn line(line: &Value) -> String {
-    let field = |name: &str| one_line(line.get(name).and_then(Value::as_str).unwrap_or_default());
-    format!("{} {:<10} {}\n", field("timestamp"), field("stream"), field("message"))
+    let text = |name: &str| line.get(name).and_then(Value::as_str).unwrap_or_default();
+    let (first, rest) = text("message").split_once('\n').unwrap_or((text("message"), ""));
+    let trace = if text("stream") == "invocation" { text("trace_id") } else { "" };
+    let first = format!("{} {:<10} {}  {}", one_line(text("timestamp")), one_line(text("stream")), one_line(first), one_line(trace));
+    let mut shown = format!("{}\n", first.trim_end());
+    rest.lines().for_each(|below| shown.extend(["    ", &one_line(below), "\n"]));
+    shown
 }
 
 /// Whether this could drive a terminal or turn the direction of writing. Line breaks and tabs could not.
@@ -163,6 +169,13 @@ pub(crate) fn next_actions(answer: &Value, most: usize) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_line_of_a_log_is_one_line_and_what_goes_on_is_below_it() {
+        let trapped = json!({"timestamp": "t", "stream": "invocation", "message": "GET / 500 trap\nat\u{1b}\n  0: main", "trace_id": "4bf9"});
+        assert_eq!(line(&trapped), "t invocation GET / 500 trap  4bf9\n    at\\u{1b}\n      0: main\n");
+        assert_eq!(line(&json!({"timestamp": "t", "stream": "stdout", "message": "a", "trace_id": "4bf9"})), "t stdout     a\n");
+    }
 
     #[test]
     fn nothing_that_is_shown_drives_the_terminal() {

@@ -79,7 +79,10 @@ fn line(lead: &str, span: &Value, whole_ms: f64) -> String {
     } else {
         format!("{name}{}", " ".repeat(NAME_WIDTH - letters))
     };
-    let figures = cpu.map(|cpu| format!("  cpu {cpu:.2} ms")).unwrap_or_default();
+    let mut figures = cpu.map(|cpu| format!("  cpu {cpu:.2} ms")).unwrap_or_default();
+    if let Some(did) = span.get("did").and_then(Value::as_str) {
+        figures = format!("{figures}  {}", one_line(did));
+    }
     format!("{name} {} {duration:>9.2} ms{figures}\n", bar(offset, duration, cpu.unwrap_or_default(), whole_ms))
 }
 
@@ -134,8 +137,8 @@ mod tests {
                    "offset_ms": offset, "duration_ms": duration, "cpu_ms": duration / 2.0})
         };
         let mut operation = span("3", "2", "CACHE", 60.0, 10.0);
-        operation["kind"] = json!("kv.get");
-        for gone in ["invocation", "status", "outcome", "cpu_ms"] {
+        (operation["kind"], operation["did"]) = (json!("kv.get"), json!("found 3 bytes"));
+        for gone in ["invocation", "status", "cpu_ms"] {
             operation.as_object_mut().unwrap().remove(gone);
         }
         let mut failed = span("4", "1", "GET /late\u{1b}[2J", 99.0, 1.0);
@@ -147,7 +150,7 @@ mod tests {
         assert_eq!(lines.len(), 5, "{shown}");
         assert!(lines[1].starts_with("shop GET / 200 ") && lines[1].contains(&format!("{}{}", "█".repeat(16), "░".repeat(16))), "{shown}");
         assert!(lines[2].starts_with("├ shop GET /a 200 ") && lines[2].contains(" ████░░░░ "), "{shown}");
-        assert!(lines[3].starts_with("│ └ kv.get CACHE ") && lines[3].contains("░░░") && !lines[3].contains("cpu"), "{shown}");
+        assert!(lines[3].starts_with("│ └ kv.get CACHE ") && lines[3].ends_with(" ms  found 3 bytes") && !lines[3].contains("cpu"), "{shown}");
         assert!(lines[4].starts_with("└ shop GET /late\\u{1b}[2J 200 trap") && !shown.contains('\u{1b}'), "{shown}");
         // What cannot be a tree is drawn all the same, once.
         let circle = json!({"spans": [span("1", "2", "a", 0.0, 1.0), span("2", "1", "b", 0.0, 1.0), span("3", "3", "c", 0.0, 1.0)]});

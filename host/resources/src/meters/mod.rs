@@ -29,6 +29,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tovuk_kernel::clock::Clock;
+use tovuk_kernel::histogram::Durations;
 use tovuk_kernel::meters::{METERS, Meter, Period};
 
 pub use bill::{Bill, Charge};
@@ -108,6 +109,17 @@ pub struct Notice {
     pub is_written: bool,
 }
 
+/// How the file keeps up.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts {
+    /// How long it took to write what had changed, which happens once in a second.
+    pub writes: Durations,
+    /// How long work under caps waited for the disk, to have more of a cap.
+    pub leases: Durations,
+    /// How often either failed.
+    pub failures: u64,
+}
+
 /// The open store. Clones share it.
 #[derive(Clone)]
 pub struct Meters {
@@ -141,6 +153,7 @@ impl Meters {
             books: Mutex::default(),
             writing: tokio::sync::Mutex::default(),
             noticed: Notify::new(),
+            commits: store::Commits::default(),
         });
         {
             let mut books = store.books();
@@ -155,6 +168,11 @@ impl Meters {
         }
         let flusher = Arc::new(Flusher(tokio::spawn(flush(Arc::downgrade(&store))).abort_handle()));
         Ok(Self { store, flusher })
+    }
+
+    /// How the file keeps up, since the start.
+    pub fn counts(&self) -> Counts {
+        self.store.commits.read()
     }
 
     /// Says who knows the levels. For the start of the host.

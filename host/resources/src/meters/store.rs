@@ -1,17 +1,20 @@
 //! What is behind the handles: the counters of all services, the caps of all accounts, and the file.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tovuk_kernel::clock::{Clock, UnixMs};
+use tovuk_kernel::histogram::Histogram;
 use tovuk_kernel::meters::{METERS, Meter, Sort};
 
 use super::caps::{Cap, CapKey, Setting, Stored};
 use super::counters::{self, Counters};
 use super::handle::ServiceMeters;
-use super::{Error, Levels, Usage, rows, window};
+use super::{Counts, Error, Levels, Usage, rows, window};
 use crate::database::Database;
 
 /// What tasks and handles share with the operations.
@@ -23,6 +26,34 @@ pub(super) struct Store {
     /// Held while something is written, so that nothing older is written after something newer.
     pub(super) writing: tokio::sync::Mutex<()>,
     pub(super) noticed: Notify,
+    pub(super) commits: Commits,
+}
+
+/// How the file keeps up.
+#[derive(Default)]
+pub(super) struct Commits {
+    /// How long it took to write what had changed.
+    writes: Histogram,
+    /// How long work under caps waited for a lease.
+    leases: Histogram,
+    failures: AtomicU64,
+}
+
+impl Commits {
+    /// What has been counted.
+    pub fn read(&self) -> Counts {
+        Counts { writes: self.writes.read(), leases: self.leases.read(), failures: self.failures.load(Ordering::Relaxed) }
+    }
+
+    async fn observe<T>(&self, histogram: &Histogram, commit: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let begun = Instant::now();
+        let result = commit.await;
+        histogram.observe(begun.elapsed());
+        if result.is_err() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
 }
 
 #[derive(Default)]
@@ -116,7 +147,7 @@ impl Store {
             }
             returned.iter().try_for_each(|(key, stored)| rows::lease(tx, key, stored))
         });
-        write.await?;
+        self.commits.observe(&self.commits.writes, write).await?;
         days.into_iter().for_each(|(_, day)| day.written());
         changed.iter().for_each(|(cap, (stored, _))| cap.written(*stored));
         if tells {
@@ -128,7 +159,8 @@ impl Store {
     /// Extends a lease to at least that, on disk.
     pub(super) async fn lease(&self, cap: &Cap, stored: Stored) -> Result<(), Error> {
         let key = cap.key;
-        self.database.write(move |tx| rows::lease(tx, &key, &stored)).await?;
+        let lease = self.database.write(move |tx| rows::lease(tx, &key, &stored));
+        self.commits.observe(&self.commits.leases, lease).await?;
         cap.leased(stored);
         Ok(())
     }

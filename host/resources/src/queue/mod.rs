@@ -45,7 +45,7 @@ pub use pull::{LeaseSettled, Pull, Pulled};
 pub use rows::Counters;
 pub use settle::{Rest, Verdict};
 pub use take::{Batch, Take};
-pub use types::{Backlog, Encoding, Lease, Message, MessageId, Queue, Retry, Send, Sent, Service, Settled};
+pub use types::{Backlog, Encoding, Lease, Message, MessageId, Queue, Retry, Send, Sent, Service, Settled, TotalBacklog};
 
 use crate::database::rusqlite::Transaction;
 use crate::database::shards::Shards;
@@ -229,13 +229,16 @@ impl Queues {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn total_backlog(&self) -> Result<(u64, Backlog), Error> {
-        let mut total = Backlog::default();
+    pub async fn total_backlog(&self) -> Result<TotalBacklog, Error> {
+        let (mut total, mut first) = (Backlog::default(), None);
         for database in self.store.shards.all() {
-            let of_file: Backlog = database.read(rows::total).await?;
+            let (of_file, oldest): (Backlog, Option<i64>) = database.read(rows::total).await?;
             (total.messages, total.bytes) = (total.messages + of_file.messages, total.bytes + of_file.bytes);
+            first = first.into_iter().chain(oldest).min();
         }
-        Ok((self.store.queues.read().unwrap_or_else(PoisonError::into_inner).len() as u64, total))
+        let queues = self.store.queues.read().unwrap_or_else(PoisonError::into_inner).len() as u64;
+        let oldest_age_ms = first.map_or(0, |first| u64::try_from(self.store.now() - first).unwrap_or_default());
+        Ok(TotalBacklog { queues, backlog: total, oldest_age_ms })
     }
 
     /// The highest number that a queue has ever had here, dropped ones included; 0 when there is none.

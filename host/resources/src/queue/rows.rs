@@ -124,13 +124,20 @@ pub(super) fn highest(connection: &Connection) -> Result<i64, Error> {
     Ok(connection.query_row("SELECT coalesce(max(number), 0) FROM queues", [], |row| row.get(0))?)
 }
 
-/// What all queues of this file have together.
-pub(super) fn total(connection: &Connection) -> Result<Backlog, Error> {
+/// What all queues of this file have together, and when the oldest message of them came.
+pub(super) fn total(connection: &Connection) -> Result<(Backlog, Option<i64>), Error> {
     let sum = |column: &str| -> Result<u64, Error> {
         let sum: i64 = connection.query_row(&format!("SELECT coalesce(sum({column}), 0) FROM queues WHERE NOT dropped"), [], |row| row.get(0))?;
         Ok(u64::try_from(sum).unwrap_or_default())
     };
-    Ok(Backlog { messages: sum("messages")?, bytes: sum("bytes")? })
+    // The first of each queue that has any, by the messages' own key.
+    let oldest = connection.query_row(
+        "SELECT min((SELECT sent FROM messages WHERE id > (local << ?1) AND id < ((local + 1) << ?1) ORDER BY id LIMIT 1)) \
+         FROM queues WHERE NOT dropped AND messages > 0",
+        [SEQUENCE_BITS],
+        |row| row.get(0),
+    )?;
+    Ok((Backlog { messages: sum("messages")?, bytes: sum("bytes")? }, oldest))
 }
 
 /// The highest number of a service that has ever had a queue in this file.

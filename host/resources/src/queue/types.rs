@@ -157,6 +157,17 @@ pub struct Backlog {
     pub bytes: u64,
 }
 
+/// What waits in all queues of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TotalBacklog {
+    /// How many queues there are.
+    pub queues: u64,
+    /// What waits in them.
+    pub backlog: Backlog,
+    /// How long the oldest message has waited, in ms; 0 when there is none.
+    pub oldest_age_ms: u64,
+}
+
 /// The answer to a send: it is on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {

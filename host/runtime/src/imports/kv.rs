@@ -15,6 +15,7 @@ use super::data::{error, told};
 use crate::data_bindings::tovuk::data::types;
 use crate::data_bindings::tovuk::kv::store;
 use crate::instance::Data;
+use crate::spans;
 
 impl Data {
     /// The store, for the worker's service, which is charged.
@@ -58,58 +59,82 @@ fn entry_of(entry: Arc<kv::Entry>) -> store::Entry {
 
 impl store::Host for Data {
     async fn get(&mut self, namespace: String, key: String) -> Result<Option<store::Entry>, types::Error> {
-        let _span = self.span("kv.get", &namespace);
-        let (kv, namespace) = (self.kv_to_read()?, self.namespace(&namespace)?);
-        let found = kv.get(namespace, &key).await.map_err(refused)?;
-        Ok(found.map(entry_of))
+        self.span("kv.get", &namespace)
+            .telling(|found: &Option<store::Entry>| spans::found(found.as_ref().map(|entry| entry.value.len())), async move {
+                let (kv, namespace) = (self.kv_to_read()?, self.namespace(&namespace)?);
+                let found = kv.get(namespace, &key).await.map_err(refused)?;
+                Ok(found.map(entry_of))
+            })
+            .await
     }
 
     async fn get_many(&mut self, namespace: String, keys: Vec<String>) -> Result<Vec<Option<store::Entry>>, types::Error> {
-        let _span = self.span("kv.get-many", &namespace);
-        let (kv, namespace) = (self.kv_to_read()?, self.namespace(&namespace)?);
-        let found = kv.bulk_get_within(namespace, keys, KV_CALL_BYTES_MAX).await.map_err(refused)?;
-        Ok(found.into_iter().map(|entry| entry.map(entry_of)).collect())
+        self.span("kv.get-many", &namespace)
+            .telling(|found: &Vec<Option<store::Entry>>| format!("found {} of {}", found.iter().flatten().count(), found.len()), async move {
+                let (kv, namespace) = (self.kv_to_read()?, self.namespace(&namespace)?);
+                let found = kv.bulk_get_within(namespace, keys, KV_CALL_BYTES_MAX).await.map_err(refused)?;
+                Ok(found.into_iter().map(|entry| entry.map(entry_of)).collect())
+            })
+            .await
     }
 
     async fn put(&mut self, namespace: String, item: store::Item) -> Result<(), types::Error> {
-        let _span = self.span("kv.put", &namespace);
-        let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
-        kv.put(namespace, self.put_of(item)?).await.map(drop).map_err(refused)
+        self.span("kv.put", &namespace)
+            .of(async move {
+                let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
+                kv.put(namespace, self.put_of(item)?).await.map(drop).map_err(refused)
+            })
+            .await
     }
 
     async fn put_many(&mut self, namespace: String, items: Vec<store::Item>) -> Result<(), types::Error> {
-        let _span = self.span("kv.put-many", &namespace);
-        let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
-        let puts = items.into_iter().map(|item| self.put_of(item)).collect::<Result<Vec<_>, _>>()?;
-        kv.bulk_put_within(namespace, puts, KV_CALL_BYTES_MAX).await.map(drop).map_err(refused)
+        self.span("kv.put-many", &namespace)
+            .of(async move {
+                let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
+                let puts = items.into_iter().map(|item| self.put_of(item)).collect::<Result<Vec<_>, _>>()?;
+                kv.bulk_put_within(namespace, puts, KV_CALL_BYTES_MAX).await.map(drop).map_err(refused)
+            })
+            .await
     }
 
     async fn delete(&mut self, namespace: String, key: String) -> Result<bool, types::Error> {
-        let _span = self.span("kv.delete", &namespace);
-        let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
-        Ok(kv.delete(namespace, &key).await.map_err(refused)?.existed > 0)
+        self.span("kv.delete", &namespace)
+            .telling(|existed| if *existed { "deleted it" } else { "found nothing" }.to_owned(), async move {
+                let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
+                Ok(kv.delete(namespace, &key).await.map_err(refused)?.existed > 0)
+            })
+            .await
     }
 
     async fn delete_many(&mut self, namespace: String, keys: Vec<String>) -> Result<u32, types::Error> {
-        let _span = self.span("kv.delete-many", &namespace);
-        let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
-        let deleted = kv.bulk_delete(namespace, keys).await.map_err(refused)?;
-        Ok(u32::try_from(deleted.existed).unwrap_or(u32::MAX))
+        self.span("kv.delete-many", &namespace)
+            .telling(|deleted| format!("deleted {deleted}"), async move {
+                let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
+                let deleted = kv.bulk_delete(namespace, keys).await.map_err(refused)?;
+                Ok(u32::try_from(deleted.existed).unwrap_or(u32::MAX))
+            })
+            .await
     }
 
     async fn increment(&mut self, namespace: String, key: String, delta: i64) -> Result<i64, types::Error> {
-        let _span = self.span("kv.increment", &namespace);
-        let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
-        kv.increment(namespace, &key, delta).await.map_err(refused)
+        self.span("kv.increment", &namespace)
+            .of(async move {
+                let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
+                kv.increment(namespace, &key, delta).await.map_err(refused)
+            })
+            .await
     }
 
     async fn list(&mut self, namespace: String, options: store::ListOptions) -> Result<store::Page, types::Error> {
-        let _span = self.span("kv.list", &namespace);
-        let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
-        let limit = options.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        let page = kv.list(namespace, kv::List { prefix: options.prefix, limit, cursor: options.cursor }).await.map_err(refused)?;
-        let keys = page.keys.into_iter().map(|key| store::Key { name: key.name, metadata: key.metadata, expiration: key.expiration });
-        Ok(store::Page { keys: keys.collect(), cursor: page.next_cursor })
+        self.span("kv.list", &namespace)
+            .telling(|page: &store::Page| spans::counted(page.keys.len(), "key"), async move {
+                let (kv, namespace) = (self.kv()?, self.namespace(&namespace)?);
+                let limit = options.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+                let page = kv.list(namespace, kv::List { prefix: options.prefix, limit, cursor: options.cursor }).await.map_err(refused)?;
+                let keys = page.keys.into_iter().map(|key| store::Key { name: key.name, metadata: key.metadata, expiration: key.expiration });
+                Ok(store::Page { keys: keys.collect(), cursor: page.next_cursor })
+            })
+            .await
     }
 }
 

@@ -20,6 +20,7 @@ use crate::data_bindings::tovuk::objects::store::{
     add_to_linker as add,
 };
 use crate::instance::Data;
+use crate::spans;
 
 /// How many objects an instance has open.
 #[derive(Default)]
@@ -106,55 +107,77 @@ impl Data {
     }
 }
 
+/// What came of asking for an object, for the trace.
+fn fetched(fetched: &Fetched) -> String {
+    match fetched {
+        Fetched::Missing => "found nothing".to_owned(),
+        Fetched::NotModified(_) => "not modified".to_owned(),
+        Fetched::Found(found) => bytes_of(found.length),
+    }
+}
+
+fn bytes_of(size: u64) -> String {
+    spans::counted(usize::try_from(size).unwrap_or(usize::MAX), "byte")
+}
+
 fn to_put(new: New, size_bytes: Option<u64>) -> PutObject {
     PutObject { path: new.path, content_type: new.content_type.unwrap_or_default(), size_bytes, public_read: new.public }
 }
 
 impl Host for Data {
     async fn head(&mut self, path: String) -> Result<Option<Shown>, Error> {
-        let _span = self.span("objects.head", &path);
-        let own = self.own_objects()?;
-        match own.objects.head(own.tenant.service, &path, objects::Reader::Granted).await {
-            Ok(object) => Ok(Some(own.show(object))),
-            Err(objects::Error::NotFound(_)) => Ok(None),
-            Err(other) => Err(failed(other)),
-        }
+        self.span("objects.head", &path)
+            .telling(|found: &Option<Shown>| if found.is_some() { "found it" } else { "found nothing" }.to_owned(), async move {
+                let own = self.own_objects()?;
+                match own.objects.head(own.tenant.service, &path, objects::Reader::Granted).await {
+                    Ok(object) => Ok(Some(own.show(object))),
+                    Err(objects::Error::NotFound(_)) => Ok(None),
+                    Err(other) => Err(failed(other)),
+                }
+            })
+            .await
     }
 
     async fn get(&mut self, path: String, options: GetOptions) -> Result<Fetched, Error> {
-        let _span = self.span("objects.get", &path);
-        if self.open_objects.readers >= OBJECT_READERS_MAX {
-            let text = format!("the worker reads {OBJECT_READERS_MAX} objects already: drop a reader first");
-            return Err(error(&codes::INVALID_REQUEST, text));
-        }
-        let own = self.own_objects()?;
-        let conditions = Conditions { if_match: options.if_match, if_none_match: options.if_none_match, ..Conditions::default() };
-        let range = match options.range {
-            Wanted::Whole => Range::Whole,
-            Wanted::Start(start) => Range::From(start),
-            Wanted::Between((start, last)) => Range::Between(start, last),
-            Wanted::Last(bytes) => Range::Last(bytes),
-        };
-        let content = match own.objects.open_object(own.tenant.service, &path, objects::Reader::Granted, &conditions, range).await {
-            Ok(Download::Content(content)) => content,
-            Ok(Download::NotModified(object)) => return Ok(Fetched::NotModified(own.show(object))),
-            Err(objects::Error::NotFound(_)) => return Ok(Fetched::Missing),
-            Err(other) => return Err(failed(other)),
-        };
-        let start = content.range.map_or(0, |range| range.start);
-        let body = self.table.push(Reader { body: content.body, rest: Bytes::new(), failed: None }).map_err(no_handle)?;
-        self.open_objects.readers += 1;
-        Ok(Fetched::Found(Found { object: own.show(content.object), start, length: content.length, body }))
+        self.span("objects.get", &path)
+            .telling(fetched, async move {
+                if self.open_objects.readers >= OBJECT_READERS_MAX {
+                    let text = format!("the worker reads {OBJECT_READERS_MAX} objects already: drop a reader first");
+                    return Err(error(&codes::INVALID_REQUEST, text));
+                }
+                let own = self.own_objects()?;
+                let conditions = Conditions { if_match: options.if_match, if_none_match: options.if_none_match, ..Conditions::default() };
+                let range = match options.range {
+                    Wanted::Whole => Range::Whole,
+                    Wanted::Start(start) => Range::From(start),
+                    Wanted::Between((start, last)) => Range::Between(start, last),
+                    Wanted::Last(bytes) => Range::Last(bytes),
+                };
+                let content = match own.objects.open_object(own.tenant.service, &path, objects::Reader::Granted, &conditions, range).await {
+                    Ok(Download::Content(content)) => content,
+                    Ok(Download::NotModified(object)) => return Ok(Fetched::NotModified(own.show(object))),
+                    Err(objects::Error::NotFound(_)) => return Ok(Fetched::Missing),
+                    Err(other) => return Err(failed(other)),
+                };
+                let start = content.range.map_or(0, |range| range.start);
+                let body = self.table.push(Reader { body: content.body, rest: Bytes::new(), failed: None }).map_err(no_handle)?;
+                self.open_objects.readers += 1;
+                Ok(Fetched::Found(Found { object: own.show(content.object), start, length: content.length, body }))
+            })
+            .await
     }
 
     async fn put(&mut self, object: New, bytes: Vec<u8>) -> Result<Shown, Error> {
-        let _span = self.span("objects.put", &object.path);
-        let own = self.own_objects()?;
-        let bytes = self.held(bytes)?;
-        let size = bytes.len() as u64;
-        let body = stream::once(async { Ok::<_, Infallible>(bytes) });
-        let stored = own.objects.put(own.tenant, to_put(object, Some(size)), body).await.map_err(failed)?;
-        Ok(own.show(stored))
+        self.span("objects.put", &object.path)
+            .telling(|stored: &Shown| bytes_of(stored.size), async move {
+                let own = self.own_objects()?;
+                let bytes = self.held(bytes)?;
+                let size = bytes.len() as u64;
+                let body = stream::once(async { Ok::<_, Infallible>(bytes) });
+                let stored = own.objects.put(own.tenant, to_put(object, Some(size)), body).await.map_err(failed)?;
+                Ok(own.show(stored))
+            })
+            .await
     }
 
     async fn create(&mut self, object: New, size: Option<u64>) -> Result<Resource<Writer>, Error> {
@@ -174,20 +197,26 @@ impl Host for Data {
     }
 
     async fn list(&mut self, options: ListOptions) -> Result<Page, Error> {
-        let _span = self.span("objects.list", "");
-        let own = self.own_objects()?;
-        let list = objects::List { prefix: options.prefix, limit: options.limit, cursor: options.cursor };
-        let page = own.objects.list(own.tenant.service, list).await.map_err(failed)?;
-        // What was begun and not completed is nothing that a worker could read.
-        let ready = page.objects.into_iter().filter(|object| object.status == objects::Status::Ready);
-        Ok(Page { objects: ready.map(|object| own.show(object)).collect(), cursor: page.next_cursor })
+        self.span("objects.list", "")
+            .telling(|page: &Page| spans::counted(page.objects.len(), "object"), async move {
+                let own = self.own_objects()?;
+                let list = objects::List { prefix: options.prefix, limit: options.limit, cursor: options.cursor };
+                let page = own.objects.list(own.tenant.service, list).await.map_err(failed)?;
+                // What was begun and not completed is nothing that a worker could read.
+                let ready = page.objects.into_iter().filter(|object| object.status == objects::Status::Ready);
+                Ok(Page { objects: ready.map(|object| own.show(object)).collect(), cursor: page.next_cursor })
+            })
+            .await
     }
 
     async fn delete(&mut self, path: String) -> Result<bool, Error> {
-        let _span = self.span("objects.delete", &path);
-        let own = self.own_objects()?;
-        objects::check_path(&path).map_err(failed)?;
-        Ok(own.objects.delete(own.tenant.service, &path).await.map_err(failed)?.objects > 0)
+        self.span("objects.delete", &path)
+            .telling(|existed| if *existed { "deleted it" } else { "found nothing" }.to_owned(), async move {
+                let own = self.own_objects()?;
+                objects::check_path(&path).map_err(failed)?;
+                Ok(own.objects.delete(own.tenant.service, &path).await.map_err(failed)?.objects > 0)
+            })
+            .await
     }
 
     async fn download_url(&mut self, path: String) -> Result<String, Error> {
@@ -272,16 +301,19 @@ impl HostWriter for Data {
     }
 
     async fn finish(&mut self, this: Resource<Writer>) -> Result<Shown, Error> {
-        let _span = self.span("objects.finish", "");
-        self.open_objects.writers = self.open_objects.writers.saturating_sub(1);
-        let Writer { pieces, mut put, failed } = self.table.delete(this).map_err(no_handle)?;
-        if let Some(failed) = failed {
-            return Err(failed);
-        }
-        let own = self.own_objects()?;
-        // Nothing more comes.
-        drop(pieces);
-        ended((&mut put.0).await).map(|object| own.show(object))
+        self.span("objects.finish", "")
+            .telling(|stored: &Shown| bytes_of(stored.size), async move {
+                self.open_objects.writers = self.open_objects.writers.saturating_sub(1);
+                let Writer { pieces, mut put, failed } = self.table.delete(this).map_err(no_handle)?;
+                if let Some(failed) = failed {
+                    return Err(failed);
+                }
+                let own = self.own_objects()?;
+                // Nothing more comes.
+                drop(pieces);
+                ended((&mut put.0).await).map(|object| own.show(object))
+            })
+            .await
     }
 
     async fn drop(&mut self, this: Resource<Writer>) -> wasmtime::Result<()> {

@@ -10,6 +10,7 @@ use super::data::{error, told};
 use crate::data_bindings::tovuk::data::types;
 use crate::data_bindings::tovuk::queue::producer;
 use crate::instance::Data;
+use crate::spans;
 
 impl Data {
     /// The store, which charges the service, and the queue that the guest names.
@@ -42,25 +43,28 @@ fn refused(refused: queue::Error) -> types::Error {
 
 impl producer::Host for Data {
     async fn send(&mut self, queue: String, message: producer::Message) -> Result<String, types::Error> {
-        let _span = self.span("queue.send", &queue);
-        Ok(self.send_all(&queue, vec![message]).await?.pop().unwrap_or_default())
+        self.span("queue.send", &queue).of(async { Ok(self.send_all(&queue, vec![message]).await?.pop().unwrap_or_default()) }).await
     }
 
     async fn send_batch(&mut self, queue: String, messages: Vec<producer::Message>) -> Result<Vec<String>, types::Error> {
-        let _span = self.span("queue.send-batch", &queue);
-        self.send_all(&queue, messages).await
+        self.span("queue.send-batch", &queue)
+            .telling(|ids: &Vec<String>| spans::counted(ids.len(), "message"), async { self.send_all(&queue, messages).await })
+            .await
     }
 
     async fn count(&mut self, queue: String) -> Result<producer::Metrics, types::Error> {
-        let _span = self.span("queue.count", &queue);
-        let (queues, queue) = self.queue(&queue)?;
-        let counted = queues.metrics(queue).await.map_err(refused)?;
-        Ok(producer::Metrics {
-            backlog_count: counted.backlog.messages,
-            backlog_bytes: counted.backlog.bytes,
-            oldest_message_age_ms: counted.oldest_age_ms,
-            in_flight: counted.in_flight,
-        })
+        self.span("queue.count", &queue)
+            .telling(|counted: &producer::Metrics| format!("{} waiting", counted.backlog_count), async move {
+                let (queues, queue) = self.queue(&queue)?;
+                let counted = queues.metrics(queue).await.map_err(refused)?;
+                Ok(producer::Metrics {
+                    backlog_count: counted.backlog.messages,
+                    backlog_bytes: counted.backlog.bytes,
+                    oldest_message_age_ms: counted.oldest_age_ms,
+                    in_flight: counted.in_flight,
+                })
+            })
+            .await
     }
 }
 

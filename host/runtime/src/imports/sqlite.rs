@@ -171,53 +171,77 @@ fn outcomes(outcome: sqlite::Outcome) -> Vec<Outcome> {
     results.into_iter().map(shape).collect()
 }
 
+/// What statements did, for the trace.
+fn rows(outcomes: &[Outcome]) -> String {
+    let sum = |of: fn(&Counts) -> u64| outcomes.iter().fold(0, |sum: u64, outcome| sum.saturating_add(of(&outcome.counts)));
+    format!("rows read {}, written {}", sum(|counts| counts.rows_read), sum(|counts| counts.rows_written))
+}
+
 fn only(outcome: sqlite::Outcome) -> Result<Outcome, Error> {
     outcomes(outcome).pop().ok_or_else(|| error(&codes::INTERNAL_ERROR, "the statement has no answer".to_owned()))
 }
 
 impl database::Host for Data {
     async fn query(&mut self, database: String, given: Statement) -> Result<Outcome, Error> {
-        let _span = self.span("sqlite.query", &database);
-        let Database { store, number, allowance } = self.database(&database, self.given(slice::from_ref(&given))?)?;
-        only(store.query(number, allowance, statement(given)).await.map_err(told)?)
+        self.span("sqlite.query", &database)
+            .telling(|outcome| rows(std::slice::from_ref(outcome)), async move {
+                let Database { store, number, allowance } = self.database(&database, self.given(slice::from_ref(&given))?)?;
+                only(store.query(number, allowance, statement(given)).await.map_err(told)?)
+            })
+            .await
     }
 
     async fn batch(&mut self, database: String, statements: Vec<Statement>) -> Result<Vec<Outcome>, Error> {
-        let _span = self.span("sqlite.batch", &database);
-        let Database { store, number, allowance } = self.database(&database, self.given(&statements)?)?;
-        let statements = statements.into_iter().map(statement).collect();
-        store.batch(number, allowance, statements).await.map(outcomes).map_err(told)
+        self.span("sqlite.batch", &database)
+            .telling(|outcomes: &Vec<Outcome>| rows(outcomes), async move {
+                let Database { store, number, allowance } = self.database(&database, self.given(&statements)?)?;
+                let statements = statements.into_iter().map(statement).collect();
+                store.batch(number, allowance, statements).await.map(outcomes).map_err(told)
+            })
+            .await
     }
 
     async fn begin(&mut self, database: String) -> Result<Resource<Transaction>, Error> {
-        let _span = self.span("sqlite.begin", &database);
-        let Database { store, number, allowance } = self.database(&database, self.invocation.clone())?;
-        let held = self.hold()?;
-        let inner = store.begin(number, allowance).await.map_err(told)?;
-        self.table.push(Transaction { inner, _held: held }).map_err(no_handle)
+        self.span("sqlite.begin", &database)
+            .of(async move {
+                let Database { store, number, allowance } = self.database(&database, self.invocation.clone())?;
+                let held = self.hold()?;
+                let inner = store.begin(number, allowance).await.map_err(told)?;
+                self.table.push(Transaction { inner, _held: held }).map_err(no_handle)
+            })
+            .await
     }
 
     async fn read_rows(&mut self, database: String, given: Statement) -> Result<Resource<Rows>, Error> {
-        let _span = self.span("sqlite.read-rows", &database);
-        let Database { store, number, allowance } = self.database(&database, self.given(slice::from_ref(&given))?)?;
-        let held = self.hold()?;
-        let inner = store.stream(number, allowance, statement(given)).await.map_err(told)?;
-        self.table.push(Rows { inner, _held: held }).map_err(no_handle)
+        self.span("sqlite.read-rows", &database)
+            .of(async move {
+                let Database { store, number, allowance } = self.database(&database, self.given(slice::from_ref(&given))?)?;
+                let held = self.hold()?;
+                let inner = store.stream(number, allowance, statement(given)).await.map_err(told)?;
+                self.table.push(Rows { inner, _held: held }).map_err(no_handle)
+            })
+            .await
     }
 }
 
 impl database::HostTransaction for Data {
     async fn query(&mut self, transaction: Resource<Transaction>, given: Statement) -> Result<Outcome, Error> {
-        let _span = self.span("sqlite.query", "in a transaction");
-        let payer = self.given(slice::from_ref(&given))?;
-        let transaction = self.table.get(&transaction).map_err(no_handle)?;
-        only(transaction.inner.query_paid_by(payer, statement(given)).await.map_err(told)?)
+        self.span("sqlite.query", "in a transaction")
+            .telling(|outcome| rows(std::slice::from_ref(outcome)), async move {
+                let payer = self.given(slice::from_ref(&given))?;
+                let transaction = self.table.get(&transaction).map_err(no_handle)?;
+                only(transaction.inner.query_paid_by(payer, statement(given)).await.map_err(told)?)
+            })
+            .await
     }
 
     async fn commit(&mut self, transaction: Resource<Transaction>) -> Result<(), Error> {
-        let _span = self.span("sqlite.commit", "");
-        let transaction = self.table.delete(transaction).map_err(no_handle)?;
-        transaction.inner.commit().await.map(drop).map_err(told)
+        self.span("sqlite.commit", "")
+            .of(async move {
+                let transaction = self.table.delete(transaction).map_err(no_handle)?;
+                transaction.inner.commit().await.map(drop).map_err(told)
+            })
+            .await
     }
 
     async fn rollback(&mut self, transaction: Resource<Transaction>) -> Result<(), Error> {

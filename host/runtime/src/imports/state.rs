@@ -11,6 +11,7 @@ use super::data::{error, told};
 use crate::data_bindings::tovuk::data::types;
 use crate::data_bindings::tovuk::state::store;
 use crate::instance::Data;
+use crate::spans;
 
 /// The object that a call has for itself, with what it has done to it.
 pub(crate) struct OwnObject {
@@ -77,26 +78,35 @@ macro_rules! on {
 
 impl store::Host for Data {
     async fn get(&mut self, class: String, object: String, key: String) -> Result<Option<Vec<u8>>, types::Error> {
-        let _span = self.span("state.get", &class);
-        let target = self.object(&class, object)?;
-        Ok(on!(self, target, get(&key))?.map(Into::into))
+        self.span("state.get", &class)
+            .telling(|found: &Option<Vec<u8>>| spans::found(found.as_ref().map(Vec::len)), async move {
+                let target = self.object(&class, object)?;
+                Ok(on!(self, target, get(&key))?.map(Into::into))
+            })
+            .await
     }
 
     async fn put(&mut self, class: String, object: String, key: String, value: Vec<u8>) -> Result<(), types::Error> {
-        let _span = self.span("state.put", &class);
-        let target = self.object(&class, object)?;
-        let value = self.held(value)?;
-        on!(self, target, put(&key, value))
+        self.span("state.put", &class)
+            .of(async move {
+                let target = self.object(&class, object)?;
+                let value = self.held(value)?;
+                on!(self, target, put(&key, value))
+            })
+            .await
     }
 
     async fn delete(&mut self, class: String, object: String, key: String) -> Result<bool, types::Error> {
-        let _span = self.span("state.delete", &class);
-        let target = self.object(&class, object)?;
-        match self.session(&target) {
-            Some(session) => session.delete(&key).await,
-            None => self.state()?.delete_value(&target, &key).await.map(|answer| answer.value),
-        }
-        .map_err(refused)
+        self.span("state.delete", &class)
+            .telling(|existed| if *existed { "deleted it" } else { "found nothing" }.to_owned(), async move {
+                let target = self.object(&class, object)?;
+                match self.session(&target) {
+                    Some(session) => session.delete(&key).await,
+                    None => self.state()?.delete_value(&target, &key).await.map(|answer| answer.value),
+                }
+                .map_err(refused)
+            })
+            .await
     }
 
     async fn compare_and_set(
@@ -107,77 +117,101 @@ impl store::Host for Data {
         expected: Option<Vec<u8>>,
         value: Option<Vec<u8>>,
     ) -> Result<store::Swapped, types::Error> {
-        let _span = self.span("state.compare-and-set", &class);
-        let target = self.object(&class, object)?;
-        let expected = expected.map(|value| self.held(value)).transpose()?;
-        let value = value.map(|value| self.held(value)).transpose()?;
-        let swapped = on!(self, target, compare_and_set(&key, expected, value))?;
-        Ok(store::Swapped { swapped: swapped.swapped, found: swapped.found.map(Into::into) })
+        self.span("state.compare-and-set", &class)
+            .telling(|answer: &store::Swapped| if answer.swapped { "swapped" } else { "found another value" }.to_owned(), async move {
+                let target = self.object(&class, object)?;
+                let expected = expected.map(|value| self.held(value)).transpose()?;
+                let value = value.map(|value| self.held(value)).transpose()?;
+                let swapped = on!(self, target, compare_and_set(&key, expected, value))?;
+                Ok(store::Swapped { swapped: swapped.swapped, found: swapped.found.map(Into::into) })
+            })
+            .await
     }
 
     async fn increment(&mut self, class: String, object: String, key: String, delta: i64) -> Result<i64, types::Error> {
-        let _span = self.span("state.increment", &class);
-        let target = self.object(&class, object)?;
-        on!(self, target, increment(&key, delta))
+        self.span("state.increment", &class)
+            .of(async move {
+                let target = self.object(&class, object)?;
+                on!(self, target, increment(&key, delta))
+            })
+            .await
     }
 
     async fn write(&mut self, class: String, object: String, changes: Vec<store::Change>) -> Result<Option<String>, types::Error> {
-        let _span = self.span("state.write", &class);
-        let target = self.object(&class, object)?;
-        let change_of = |change: store::Change| {
-            Ok(match change {
-                store::Change::Put((key, value)) => Change::Put { key, value: self.held(value)? },
-                store::Change::Delete(key) => Change::Delete { key },
-                store::Change::Expect((key, value)) => Change::Expect { key, value: value.map(|value| self.held(value)).transpose()? },
+        self.span("state.write", &class)
+            .telling(|refused: &Option<String>| if refused.is_none() { "wrote all" } else { "found another value" }.to_owned(), async move {
+                let target = self.object(&class, object)?;
+                let change_of = |change: store::Change| {
+                    Ok(match change {
+                        store::Change::Put((key, value)) => Change::Put { key, value: self.held(value)? },
+                        store::Change::Delete(key) => Change::Delete { key },
+                        store::Change::Expect((key, value)) => Change::Expect { key, value: value.map(|value| self.held(value)).transpose()? },
+                    })
+                };
+                let changes = changes.into_iter().map(change_of).collect::<Result<Vec<_>, types::Error>>()?;
+                Ok(match on!(self, target, write(changes))? {
+                    Written::All => None,
+                    Written::Refused(key) => Some(key),
+                })
             })
-        };
-        let changes = changes.into_iter().map(change_of).collect::<Result<Vec<_>, types::Error>>()?;
-        Ok(match on!(self, target, write(changes))? {
-            Written::All => None,
-            Written::Refused(key) => Some(key),
-        })
+            .await
     }
 
     async fn list(&mut self, class: String, object: String, options: store::ListOptions) -> Result<store::KeyPage, types::Error> {
-        let _span = self.span("state.list", &class);
-        let target = self.object(&class, object)?;
-        let list = list_of(options);
-        on!(self, target, keys(list)).map(page_of)
+        self.span("state.list", &class)
+            .telling(|page: &store::KeyPage| spans::counted(page.keys.len(), "key"), async move {
+                let target = self.object(&class, object)?;
+                let list = list_of(options);
+                on!(self, target, keys(list)).map(page_of)
+            })
+            .await
     }
 
     async fn objects(&mut self, class: String, options: store::ListOptions) -> Result<store::ObjectPage, types::Error> {
-        let _span = self.span("state.objects", &class);
-        let namespace = Namespace(self.resource(Kind::State, &class)?);
-        let page = self.state()?.objects(namespace, list_of(options)).await.map_err(refused)?;
-        let objects = page.items.into_iter().map(|object| store::Object {
-            name: object.name,
-            values: object.counts.values,
-            bytes: object.counts.bytes,
-            alarm_ms: object.alarm,
-        });
-        Ok(store::ObjectPage { objects: objects.collect(), cursor: page.next_cursor })
+        self.span("state.objects", &class)
+            .telling(|page: &store::ObjectPage| spans::counted(page.objects.len(), "object"), async move {
+                let namespace = Namespace(self.resource(Kind::State, &class)?);
+                let page = self.state()?.objects(namespace, list_of(options)).await.map_err(refused)?;
+                let objects = page.items.into_iter().map(|object| store::Object {
+                    name: object.name,
+                    values: object.counts.values,
+                    bytes: object.counts.bytes,
+                    alarm_ms: object.alarm,
+                });
+                Ok(store::ObjectPage { objects: objects.collect(), cursor: page.next_cursor })
+            })
+            .await
     }
 
     async fn get_alarm(&mut self, class: String, object: String) -> Result<Option<store::Alarm>, types::Error> {
-        let _span = self.span("state.get-alarm", &class);
-        let target = self.object(&class, object)?;
-        Ok(on!(self, target, alarm())?.map(alarm_of))
+        self.span("state.get-alarm", &class)
+            .of(async move {
+                let target = self.object(&class, object)?;
+                Ok(on!(self, target, alarm())?.map(alarm_of))
+            })
+            .await
     }
 
     async fn set_alarm(&mut self, class: String, object: String, schedule: store::Schedule) -> Result<u64, types::Error> {
-        let _span = self.span("state.set-alarm", &class);
-        let target = self.object(&class, object)?;
-        let schedule = match schedule {
-            store::Schedule::InSeconds(seconds) => Schedule::InSeconds(seconds),
-            store::Schedule::AtMs(at) => Schedule::At(at),
-        };
-        on!(self, target, set_alarm(schedule))
+        self.span("state.set-alarm", &class)
+            .of(async move {
+                let target = self.object(&class, object)?;
+                let schedule = match schedule {
+                    store::Schedule::InSeconds(seconds) => Schedule::InSeconds(seconds),
+                    store::Schedule::AtMs(at) => Schedule::At(at),
+                };
+                on!(self, target, set_alarm(schedule))
+            })
+            .await
     }
 
     async fn delete_alarm(&mut self, class: String, object: String) -> Result<bool, types::Error> {
-        let _span = self.span("state.delete-alarm", &class);
-        let target = self.object(&class, object)?;
-        on!(self, target, delete_alarm())
+        self.span("state.delete-alarm", &class)
+            .of(async move {
+                let target = self.object(&class, object)?;
+                on!(self, target, delete_alarm())
+            })
+            .await
     }
 }
 

@@ -59,8 +59,8 @@ pub(super) struct Opened {
 pub(super) async fn open(parts: Parts, compiler: Compiler, clock: Clock) -> Result<Opened, StartError> {
     let logs = Logs::open(&parts.data, clock.clone())?;
     let traces = Traces::open_with(&parts.data, clock.clone(), traces::Config { otlp: parts.otlp, ..traces::Config::default() })?;
-    let observed = Observed { logs, metrics: Metrics::new(clock.clone()), traces };
-    let observer = Arc::new(observed.observer(parts.observer));
+    let observed = Observed { logs, metrics: Metrics::new(clock.clone()), traces, shown: parts.observer };
+    let observer = Arc::new(observed.observer());
     let stores = Stores::open(&parts.data, &parts.objects, &clock).await?;
     observed.logs.set_meters(stores.meters.clone());
     let runtime = Runtime::new(parts.runtime, compiler, clock, observer, Some(stores.clone()))?;

@@ -56,7 +56,7 @@ use crate::deploy::live::Live;
 use crate::domains::{DnsRecord, Resolver, record_for};
 use crate::edge::routes::Routes;
 use crate::listen::{Answer, Peer};
-use crate::logs::Logs;
+use crate::logs::{Line, Logs};
 use crate::metrics::Metrics;
 use crate::observed::Observed;
 use crate::tls::acme::Acme;
@@ -250,6 +250,12 @@ impl Control {
 
     pub(crate) fn logs(&self) -> &Logs {
         &self.0.observed.logs
+    }
+
+    /// Writes a line of the host itself into the log of a service, and shows it to whoever watches.
+    pub(crate) fn say(&self, line: Line) {
+        let service = self.runtime().services().get(&line.service);
+        self.0.observed.say(line, service.as_deref().map(|service| &*service.identity));
     }
 
     pub(crate) fn traces(&self) -> &Traces {

@@ -324,5 +324,5 @@ fn told(control: &Control, service: &Service, ring: &Ring, settled: Option<Settl
         Some(Settled::Done) | None => return,
     };
     let identity = &service.identity;
-    control.logs().sink().line(Line::new(identity.id.clone(), identity.account.clone(), Stream::System, message));
+    control.say(Line::new(identity.id.clone(), identity.account.clone(), Stream::System, message));
 }

@@ -193,7 +193,7 @@ async fn failed(control: &Control, service: &ServiceId, named: &str, tick: Tick,
     // A service that was deleted meanwhile has no log.
     if let Some(found) = control.runtime().services().get(service) {
         let line = format!("{named}: delivery {attempt} failed: {text}; {rest}");
-        control.logs().sink().line(Line::new(service.clone(), found.identity.account.clone(), Stream::System, line));
+        control.say(Line::new(service.clone(), found.identity.account.clone(), Stream::System, line));
     }
     Ok(())
 }

@@ -104,7 +104,7 @@ async fn write(control: &Control, notice: &Notice) -> Result<(), Refusal> {
     for service in all.await? {
         let is_asked = key.service.is_none_or(|own| own == service.id);
         if is_asked && control.meters().usage(key.account, Some(service.id)).of(key.meter, key.period) > 0 {
-            control.logs().sink().line(Line::new(service.service_id(), service.account(), Stream::System, text(notice)));
+            control.say(Line::new(service.service_id(), service.account(), Stream::System, text(notice)));
         }
     }
     Ok(())

@@ -146,7 +146,7 @@ impl Names {
     /// Writes a line into the service's log.
     fn log(&self, control: &Control, text: &str) {
         let line = Line::new(self.service.service_id(), self.service.account(), Stream::System, format!("queue {}: {text}", self.queue));
-        control.logs().sink().line(line);
+        control.say(line);
     }
 
     /// Writes into the service's log which messages have failed for the last time.

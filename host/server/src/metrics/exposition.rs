@@ -35,6 +35,7 @@ enum Figure {
     Counter(u64),
     Seconds(f64),
     Gauge(u64),
+    Level(f64),
     Durations(Durations),
 }
 
@@ -42,7 +43,7 @@ impl Figure {
     fn kind(self) -> MetricType {
         match self {
             Self::Counter(_) | Self::Seconds(_) => MetricType::Counter,
-            Self::Gauge(_) => MetricType::Gauge,
+            Self::Gauge(_) | Self::Level(_) => MetricType::Gauge,
             Self::Durations(_) => MetricType::Histogram,
         }
     }
@@ -52,6 +53,7 @@ impl Figure {
             Self::Counter(count) => series.encode_counter::<NoLabelSet, _, f64>(&count, None),
             Self::Seconds(seconds) => series.encode_counter::<NoLabelSet, _, f64>(&seconds, None),
             Self::Gauge(value) => series.encode_gauge(&value),
+            Self::Level(value) => series.encode_gauge(&value),
             Self::Durations(durations) => {
                 let bounds = BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
                 let buckets: Vec<_> = bounds.zip(durations.buckets).collect();
@@ -123,6 +125,14 @@ fn of_host(control: &Control, families: &mut Vec<Family>) {
     add("tovuk_slots", "Instance slots", kinds("state", &[("used", Figure::Gauge(total.saturating_sub(free))), ("free", Figure::Gauge(free))]));
     let (requests, hops) = slots.waiting();
     add("tovuk_slots_waiting", "What waits for an instance slot", kinds("kind", &[("request", gauge(requests)), ("hop", gauge(hops))]));
+    add(
+        "tovuk_places_waiting",
+        "Requests that wait because as many of their service or account run as may",
+        alone(gauge(runtime.services().waiting())),
+    );
+    let turns = runtime.turns();
+    let figures = [("waiting", gauge(turns.waiting())), ("begun", gauge(turns.guests().saturating_sub(turns.waiting())))];
+    add("tovuk_long_computations", "Guests that compute for long and take turns", kinds("state", &figures));
     let memory = runtime.memory();
     let figures = [("used", Figure::Gauge(memory.used_bytes())), ("budget", Figure::Gauge(memory.budget_bytes()))];
     add("tovuk_memory_bytes", "Memory of guests and of what is held for them", kinds("kind", &figures));
@@ -134,6 +144,11 @@ fn of_host(control: &Control, families: &mut Vec<Family>) {
     add("tovuk_database_commit_duration_seconds", "Commits of the host's own stores, to the disk", alone(commits));
     let statements = Figure::Durations(sqlite::run_durations());
     add("tovuk_sqlite_query_duration_seconds", "Queries and batches of tenants' databases", alone(statements));
+
+    let usage = control.meters().counts();
+    let commits = [("write", Figure::Durations(usage.writes)), ("lease", Figure::Durations(usage.leases))];
+    add("tovuk_usage_commit_duration_seconds", "Writing what was used, and waiting for more of a cap", kinds("kind", &commits));
+    add("tovuk_usage_commit_failures", "Of these, those that failed", alone(Figure::Counter(usage.failures)));
 
     let logs = control.logs().counts();
     add("tovuk_log_lines_waiting", "Log lines that wait to be written", alone(gauge(logs.waiting_lines)));
@@ -164,11 +179,13 @@ fn of_host(control: &Control, families: &mut Vec<Family>) {
 
 async fn of_queues(control: &Control, families: &mut Vec<Family>) {
     // A store that cannot be read is told of elsewhere, and must not hide the other figures.
-    let Ok((queues, backlog)) = control.queues().total_backlog().await else { return };
-    let mut add = |name, help, count| families.push(Family { name, help, series: vec![(Labels::new(), Figure::Gauge(count))] });
-    add("tovuk_queues", "Queues", queues);
-    add("tovuk_queue_messages", "Messages in all queues, those included that are being delivered", backlog.messages);
-    add("tovuk_queue_bytes", "What their bodies take, in bytes", backlog.bytes);
+    let Ok(total) = control.queues().total_backlog().await else { return };
+    let mut add = |name, help, figure| families.push(Family { name, help, series: vec![(Labels::new(), figure)] });
+    add("tovuk_queues", "Queues", Figure::Gauge(total.queues));
+    add("tovuk_queue_messages", "Messages in all queues, those included that are being delivered", Figure::Gauge(total.backlog.messages));
+    add("tovuk_queue_bytes", "What their bodies take, in bytes", Figure::Gauge(total.backlog.bytes));
+    let oldest = Figure::Level(total.oldest_age_ms as f64 / 1e3);
+    add("tovuk_queue_oldest_message_age_seconds", "How long the oldest of these messages has been there; 0 when there is none", oldest);
 }
 
 /// What was read, on its way into the text.

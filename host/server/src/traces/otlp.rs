@@ -15,8 +15,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tovuk_kernel::clock::Clock;
-use tovuk_runtime::record::Outcome;
 
 use super::Row;
 
@@ -24,10 +24,15 @@ use super::Row;
 const WAITING_MAX: usize = 8;
 /// How long the collector may take for one batch.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the end of the host waits for the last batches.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait before a batch is sent again.
 const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 /// As much of its answer as is read.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// The status that OTLP has for what failed.
+const STATUS_ERROR: u8 = 2;
 
 /// Where spans are sent to.
 #[derive(Clone, Debug)]
@@ -65,10 +70,11 @@ pub(super) struct Sent {
 }
 
 /// The way to the task that sends.
-#[derive(Clone)]
 pub(super) struct Exporter {
     batches: mpsc::Sender<Arc<Vec<Row>>>,
     sent: Arc<Sent>,
+    task: JoinHandle<()>,
+    clock: Clock,
 }
 
 impl Exporter {
@@ -77,8 +83,8 @@ impl Exporter {
         let client = client(&otlp.endpoint)?;
         let (batches, queue) = mpsc::channel(WAITING_MAX);
         let sent = Arc::<Sent>::default();
-        tokio::spawn(run(otlp, client, clock, queue, sent.clone()));
-        Ok(Self { batches, sent })
+        let task = tokio::spawn(run(otlp, client, clock.clone(), queue, sent.clone()));
+        Ok(Self { batches, sent, task, clock })
     }
 
     pub fn sent(&self) -> Arc<Sent> {
@@ -89,6 +95,16 @@ impl Exporter {
     pub fn send(&self, rows: &Arc<Vec<Row>>) {
         if self.batches.try_send(rows.clone()).is_err() {
             self.sent.lost.fetch_add(rows.len() as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits for what is still to be sent, for a while: the end of a host must not depend on its collector.
+    pub async fn close(self) {
+        let Self { batches, mut task, clock, .. } = self;
+        drop(batches);
+        if clock.timeout(CLOSE_TIMEOUT, &mut task).await.is_none() {
+            task.abort();
+            tracing::warn!("the collector has not taken the last spans within {} s; they are in the host's own store", CLOSE_TIMEOUT.as_secs());
         }
     }
 }
@@ -192,19 +208,15 @@ fn span(row: &Row) -> Value {
         "queue" | "cron" | "alarm" => 5,
         _ => 1,
     };
-    let name = if row.ended.is_some() { row.what.clone() } else { format!("{} {}", row.kind, row.what).trim_end().to_owned() };
-    let mut attributes = vec![text("tovuk.kind", row.kind)];
-    let mut status = json!({});
-    if let Some(ended) = &row.ended {
-        attributes.extend([
-            integer("tovuk.invocation", ended.number.into()),
-            integer("tovuk.cpu_us", ended.cpu_us),
-            text("tovuk.outcome", ended.outcome.as_str()),
-        ]);
-        attributes.extend(ended.status.map(|status| integer("http.response.status_code", status.into())));
-        let is_error = ended.outcome != Outcome::Response || ended.status.is_some_and(|status| status >= 500);
-        status = if is_error { json!({"code": 2, "message": ended.outcome.as_str()}) } else { status };
+    let name = if row.ran.is_some() { row.what.clone() } else { format!("{} {}", row.kind, row.what).trim_end().to_owned() };
+    let mut attributes = vec![text("tovuk.kind", row.kind), text("tovuk.outcome", &row.outcome)];
+    if let Some(ran) = &row.ran {
+        attributes.extend([integer("tovuk.invocation", ran.number.into()), integer("tovuk.cpu_us", ran.cpu_us)]);
     }
+    attributes.extend(row.status.map(|status| integer("http.response.status_code", status.into())));
+    attributes.extend(row.did.as_deref().map(|did| text("tovuk.did", did)));
+    // What ended well is left unset, as OTLP asks of libraries: whether it was good enough is for whoever looks.
+    let status = if row.has_failed() { json!({"code": STATUS_ERROR, "message": row.outcome}) } else { json!({}) };
     let nanoseconds = |us: i64| us.saturating_mul(1_000).to_string();
     let mut span = json!({
         "traceId": row.trace.to_string(),

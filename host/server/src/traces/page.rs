@@ -18,7 +18,7 @@ pub struct Query {
     pub limit: Option<u32>,
     /// Where to go on.
     pub cursor: Option<String>,
-    /// Those that did not end well alone.
+    /// Those that did not end well, or with a status of 500 or above, alone.
     pub failed: bool,
 }
 
@@ -70,12 +70,16 @@ pub struct Span {
     /// For an invocation: CPU time, in ms, without what it called.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_ms: Option<f64>,
-    /// For an invocation: the status of its response.
+    /// The status of the response, of an invocation or of a request to a host outside.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// For an invocation: how it ended.
+    /// How it ended: `ok`, `cancelled` where whoever asked was gone before, or what went wrong: for an invocation `trap`, `cpu`, `memory`, `wall`, `refused` or
+    /// `failed`, for an operation the code of its error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
+    /// For an operation that ended well: what it did, in words, where there is something to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub did: Option<String>,
 }
 
 /// Traces that began at a service.
@@ -126,7 +130,7 @@ impl Query {
     }
 }
 
-const COLUMNS: &str = "id, trace, span, parent, service, name, kind, what, start_us, duration_us, number, cpu_us, status, outcome";
+const COLUMNS: &str = "id, trace, span, parent, service, name, kind, what, start_us, duration_us, number, cpu_us, status, outcome, did";
 
 fn read<T>(of: impl FnOnce() -> Result<T, rusqlite::Error>) -> Result<T, Error> {
     of().map_err(|error| database::Error::from(error).into())
@@ -159,7 +163,7 @@ pub(super) fn trace(connection: &Connection, account: &str, trace: TraceId) -> R
 }
 
 pub(super) fn roots(connection: &Connection, service: &ServiceId, range: &Range) -> Result<Roots, Error> {
-    let filter = if range.failed { format!("AND outcome <> '{}'", Outcome::Response.as_str()) } else { String::new() };
+    let filter = if range.failed { format!("AND (outcome <> '{}' OR status >= 500)", Outcome::Response.as_str()) } else { String::new() };
     read(|| {
         let mut statement = connection.prepare_cached(&format!(
             "SELECT {COLUMNS} FROM spans INDEXED BY roots_by_service WHERE service = ?1 AND number = 1 AND id < ?2 {filter} ORDER BY id DESC LIMIT ?3"
@@ -195,6 +199,7 @@ fn span(row: &Row<'_>, first_us: i64) -> Result<Span, rusqlite::Error> {
         cpu_ms: row.get::<_, Option<i64>>(11)?.map(ms),
         status: row.get(12)?,
         outcome: row.get(13)?,
+        did: row.get(14)?,
     })
 }
 

@@ -25,7 +25,7 @@ const DRIFT_US_MAX: i64 = 2_000;
 
 /// What is sent to the task that writes.
 pub(super) enum Message {
-    Span(Row),
+    Span(Box<Row>),
     Flush(oneshot::Sender<()>),
     Close(oneshot::Sender<()>),
 }
@@ -149,7 +149,7 @@ impl TraceSink {
         });
         let shared = &self.state;
         let room = shared.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| (waiting < shared.queue_max).then_some(waiting + 1));
-        if room.is_err() || !self.send(Message::Span(row)) {
+        if room.is_err() || !self.send(Message::Span(Box::new(row))) {
             shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -228,7 +228,7 @@ pub(super) async fn write(
     clock: Clock,
     config: Config,
     state: Arc<State>,
-    exporter: Option<Exporter>,
+    mut exporter: Option<Exporter>,
     mut queue: mpsc::UnboundedReceiver<Message>,
     last: i64,
 ) {
@@ -241,7 +241,7 @@ pub(super) async fn write(
         let mut next = Some(first);
         while let Some(message) = next.take() {
             match message {
-                Message::Span(row) => rows.push(row),
+                Message::Span(row) => rows.push(*row),
                 Message::Flush(waiter) => waiters.push(waiter),
                 Message::Close(waiter) => {
                     waiters.push(waiter);
@@ -263,6 +263,9 @@ pub(super) async fn write(
         insert(&database, &clock, &state, &ids, rows.clone()).await;
         if let Some(exporter) = exporter.as_ref().filter(|_| !rows.is_empty()) {
             exporter.send(&rows);
+        }
+        if close && let Some(exporter) = exporter.take() {
+            exporter.close().await;
         }
         for waiter in waiters {
             let _ = waiter.send(());

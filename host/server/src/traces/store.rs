@@ -1,5 +1,6 @@
 //! The table of spans, the statements that change it, and the task that removes what is old or too much.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tovuk_kernel::clock::{Clock, UnixMs};
 use tovuk_kernel::ids::ServiceId;
 use tovuk_resources::database::rusqlite::{Connection, OpenFlags, Transaction, params};
 use tovuk_resources::database::{self, Database};
-use tovuk_runtime::record::{EventKind, Operation, Outcome, Record};
+use tovuk_runtime::record::{EventKind, OPERATION_CANCELLED as CANCELLED, OPERATION_OK as OK, Operation, Record};
 use tovuk_runtime::trace::TraceId;
 
 use super::{Config, Error};
@@ -22,7 +23,8 @@ const STEP: i64 = 8_192;
 /// The longest text of a span.
 const TEXT_BYTES_MAX: usize = 512;
 
-pub(super) const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE spans (
         id INTEGER PRIMARY KEY,
         trace BLOB NOT NULL,
@@ -42,7 +44,11 @@ pub(super) const MIGRATIONS: &[&str] = &["
     ) STRICT;
     CREATE INDEX spans_by_trace ON spans (trace);
     CREATE INDEX roots_by_service ON spans (service) WHERE number = 1;
-"];
+",
+    "
+    ALTER TABLE spans ADD COLUMN did TEXT;
+",
+];
 
 /// A span that is ready to be written.
 #[derive(Clone, Debug)]
@@ -57,16 +63,21 @@ pub struct Row {
     pub(super) what: String,
     pub(super) start_us: i64,
     pub(super) duration_us: i64,
-    pub(super) ended: Option<Ended>,
+    /// How it ended, in a word or a code.
+    pub(super) outcome: Cow<'static, str>,
+    /// The status of a response.
+    pub(super) status: Option<u16>,
+    /// What an operation did.
+    pub(super) did: Option<String>,
+    /// What is known of an invocation besides.
+    pub(super) ran: Option<Ran>,
 }
 
-/// What is known of an invocation besides.
+/// What an invocation is more than an operation.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ended {
+pub(super) struct Ran {
     pub number: u32,
     pub cpu_us: i64,
-    pub status: Option<u16>,
-    pub outcome: Outcome,
 }
 
 fn us(duration: Duration) -> i64 {
@@ -100,12 +111,10 @@ impl Row {
             what,
             start_us,
             duration_us: us(record.duration),
-            ended: Some(Ended {
-                number: record.number,
-                cpu_us: i64::try_from(record.cpu_ns / 1_000).unwrap_or(i64::MAX),
-                status: record.status,
-                outcome: record.outcome,
-            }),
+            outcome: record.outcome.as_str().into(),
+            status: record.status,
+            did: None,
+            ran: Some(Ran { number: record.number, cpu_us: i64::try_from(record.cpu_ns / 1_000).unwrap_or(i64::MAX) }),
         }
     }
 
@@ -121,7 +130,19 @@ impl Row {
             what: operation.subject.clone(),
             start_us,
             duration_us: us(operation.duration),
-            ended: None,
+            outcome: operation.outcome.clone(),
+            status: operation.status,
+            did: operation.did.clone(),
+            ran: None,
+        }
+    }
+
+    /// Whether the worker, what it asked for, or the host is to blame. Whoever went away is no failure.
+    pub(super) fn has_failed(&self) -> bool {
+        match &*self.outcome {
+            OK => self.status.is_some_and(|status| status >= 500),
+            CANCELLED => false,
+            _ => true,
         }
     }
 }
@@ -157,11 +178,10 @@ pub(super) fn last_id(path: &Path) -> Result<i64, Error> {
 
 pub(super) fn insert(tx: &Transaction<'_>, ids: &Ids, now_ms: UnixMs, rows: &[Row]) -> Result<(), database::Error> {
     let mut insert = tx.prepare_cached(
-        "INSERT INTO spans (id, trace, span, parent, account, service, name, kind, what, start_us, duration_us, number, cpu_us, status, outcome) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+        "INSERT INTO spans (id, trace, span, parent, account, service, name, kind, what, start_us, duration_us, number, cpu_us, status, outcome, did) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
     )?;
     for row in rows {
-        let ended = row.ended;
         insert.execute(params![
             ids.next(now_ms),
             row.trace.to_bytes(),
@@ -174,10 +194,11 @@ pub(super) fn insert(tx: &Transaction<'_>, ids: &Ids, now_ms: UnixMs, rows: &[Ro
             row.what,
             row.start_us,
             row.duration_us,
-            ended.map(|ended| ended.number),
-            ended.map(|ended| ended.cpu_us),
-            ended.and_then(|ended| ended.status),
-            ended.map(|ended| ended.outcome.as_str()),
+            row.ran.map(|ran| ran.number),
+            row.ran.map(|ran| ran.cpu_us),
+            row.status,
+            row.outcome,
+            row.did,
         ])?;
     }
     Ok(())

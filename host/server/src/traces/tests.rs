@@ -62,6 +62,9 @@ async fn a_trace_is_read_in_order_and_each_account_sees_its_own_spans() {
         subject: "CACHE".to_owned(),
         started: Instant::now(),
         duration: Duration::from_micros(10),
+        outcome: "kv_storage_full".into(),
+        did: Some("1 byte".to_owned()),
+        status: None,
     };
     let foreign = Record { target: identity(2), ..record(trace, 4, 2, 3) };
     sink.operation(&get);
@@ -76,6 +79,8 @@ async fn a_trace_is_read_in_order_and_each_account_sees_its_own_spans() {
         shown,
         [("http", "GET /a", Some(outside.as_str())), ("binding", "GET /a", Some(one.as_str())), ("kv.get", "CACHE", Some(two.as_str()))]
     );
+    let last = &read.spans[2];
+    assert_eq!((last.outcome.as_deref(), last.did.as_deref(), last.status, last.invocation), (Some("kv_storage_full"), Some("1 byte"), None, None));
     assert_eq!((read.cpu_ms, read.spans[0].duration_ms, read.spans[0].offset_ms), (1.0, 1.5, 0.0));
     assert_eq!(traces.trace("account_2", trace).await.unwrap().unwrap().spans.len(), 1);
     assert!(traces.trace("account_3", trace).await.unwrap().is_none());

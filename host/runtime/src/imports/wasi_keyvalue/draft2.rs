@@ -54,7 +54,7 @@ impl From<Fault> for store::Error {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::NoSuchStore => Self::NoSuchStore,
-            Fault::Other(text) => Self::Other(text),
+            fault => Self::Other(fault.text()),
         }
     }
 }

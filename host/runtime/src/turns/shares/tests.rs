@@ -1,3 +1,5 @@
+//! Who is served in which order, and how much of what there is.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -220,6 +220,10 @@ impl Feed {
     /// Takes nothing more for a time, unless that is so already.
     fn hold(&mut self, why: String) {
         if self.hold.is_none() {
+            if self.pace.holds == 0 {
+                let text = format!("nothing is delivered now, and it is tried again less and less often: {why}");
+                self.context.names.log(&self.context.control, &text);
+            }
             let until_ms = Some(self.context.now_ms().saturating_add(u64::try_from(self.pace.hold().as_millis()).unwrap_or(u64::MAX)));
             self.hold = Some(Hold { state: Doing::Held, why, version: self.context.version(), policy: None, until_ms });
         }
