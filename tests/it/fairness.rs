@@ -11,7 +11,7 @@ use crate::TOVUK;
 
 /// A host with one thread for long computations, so that turns have an order.
 async fn host() -> Arc<Host> {
-    let config = HostConfig { slots: 128, runtime: Box::new(|config| config.turn_threads = Some(1)), ..HostConfig::new(TOVUK) };
+    let config = HostConfig { slots: 256, runtime: Box::new(|config| config.turn_threads = Some(1)), ..HostConfig::new(TOVUK) };
     Arc::new(Host::with(config).await)
 }
 

@@ -67,7 +67,8 @@ async fn an_account_with_sleeping_chains_has_half_of_the_slots_and_others_are_an
     for _ in 0..10 {
         assert_eq!(host.get("quiet", "/31").await.text(), "hello");
     }
-    assert_eq!((slots.free(), slots.waiting()), (64, waiting), "all of that time");
+    // More of its chains may have come to wait for their next meanwhile.
+    assert_eq!((slots.free(), slots.waiting().0), (64, waiting.0), "all of that time");
     flood.iter().for_each(JoinHandle::abort);
     until(|| (slots.free(), slots.waiting()) == (128, (0, 0))).await;
 }

@@ -39,8 +39,11 @@ pub enum Stop {
 
 /// A guest that has used this much CPU time within [`WINDOW_MS`], with what it calls, gets in line with others that compute for long.
 const LONG_NS: u64 = 1_000_000;
-/// One that has used less than that within this time leaves the line: it waits more than it computes.
+/// One that has used less than that within this time waits more than it computes.
 const WINDOW_MS: u64 = 20;
+/// A guest that yields has computed for longer than this in most of its polls. Between two of them it may have stood in the queue of tasks for any time, which is no
+/// time that it waited.
+const SLICE_NS: u64 = 100_000;
 
 /// A guest's future. Dropping it drops the guest's instance, and all that it waits for.
 pub struct Metered<T>(Place<T>);
@@ -208,7 +211,7 @@ impl<T> Running<T> {
         let now_ms = self.invocation.runtime.clock().monotonic_ms();
         let (since_ms, before_ns) = *self.window.get_or_insert((now_ms, 0));
         let used_ns = before_ns + ns;
-        let is_over = now_ms.saturating_sub(since_ms) >= WINDOW_MS;
+        let is_over = ns < SLICE_NS && now_ms.saturating_sub(since_ms) >= WINDOW_MS;
         self.window = Some(if is_over { (now_ms, 0) } else { (since_ms, used_ns) });
         self.pace = match used_ns {
             LONG_NS.. => Pace::Computes,

@@ -19,8 +19,9 @@ mod shares;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use async_task::{FallibleTask, Runnable, ScheduleInfo, WithInfo};
 use tokio::runtime::Handle;
@@ -30,10 +31,13 @@ use crate::meter;
 use crate::record::Identity;
 use shares::{Queue as _, Shares};
 
-/// How much lower than that of others the priority of one of the threads is, as `nice` counts. It still gets about a tenth of a core on a machine that serves requests
-/// without a pause. The other threads get what is left over, and make way at once.
+/// How much lower than that of others the priority of the keeper is, as `nice` counts: on a machine that serves requests without a pause it gets about a quarter of a core.
 #[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
+const NICENESS: i32 = 5;
+/// How often the keeper looks at the others.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// It takes turns itself when the others together had less CPU time since its last look, in ns.
+const STARVED_NS: u64 = 5_000_000;
 
 thread_local! {
     /// This is one of the threads that take jobs.
@@ -65,8 +69,12 @@ struct Shared {
     waiting: AtomicUsize,
     /// Guests that have got in line and have neither ended nor left.
     guests: AtomicUsize,
+    /// CPU time that the threads have had, without the keeper's, in ns.
+    had_ns: AtomicU64,
     state: Mutex<State>,
     filled: Condvar,
+    /// For the keeper alone.
+    kept: Condvar,
 }
 
 #[derive(Default)]
@@ -74,6 +82,8 @@ struct State {
     line: Shares<AccountId, Shares<ServiceId, VecDeque<Job>>>,
     /// The threads are there, or cannot be.
     started: Option<bool>,
+    /// The keeper waits for a job to come.
+    keeper_rests: bool,
     closed: bool,
 }
 
@@ -81,8 +91,9 @@ impl Turns {
     /// A line with so many threads, which start when the first job comes.
     pub fn new(threads: usize) -> Self {
         let threads = threads.max(1);
-        let (waiting, guests) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self(Arc::new(Shared { threads, waiting, guests, state: Mutex::default(), filled: Condvar::new() }))
+        let (waiting, guests, had_ns) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicU64::new(0));
+        let (filled, kept) = (Condvar::new(), Condvar::new());
+        Self(Arc::new(Shared { threads, waiting, guests, had_ns, state: Mutex::default(), filled, kept }))
     }
 
     /// How many jobs wait for a thread now.
@@ -155,6 +166,7 @@ impl Drop for Turns {
         let left = std::mem::take(&mut state.line);
         drop(state);
         self.0.filled.notify_all();
+        self.0.kept.notify_all();
         // Guests end here, which takes locks of their own.
         drop(left);
     }
@@ -172,19 +184,20 @@ impl Shared {
         if let Some(started) = state.started {
             return started;
         }
-        let started = (0..self.threads).filter(|number| self.spawn(*number)).count() > 0;
-        state.started = Some(started);
-        started
+        let kept = self.spawn("tovuk-keeper".to_owned(), true);
+        let started = (0..self.threads).filter(|number| self.spawn(format!("tovuk-turns-{number}"), false)).count();
+        state.started = Some(kept || started > 0);
+        kept || started > 0
     }
 
-    fn spawn(self: &Arc<Self>, number: usize) -> bool {
+    fn spawn(self: &Arc<Self>, name: String, keeps: bool) -> bool {
         let (line, handle) = (self.clone(), Handle::current());
-        let spawned = std::thread::Builder::new().name(format!("tovuk-turns-{number}")).spawn(move || {
-            lower_priority(number);
+        let spawned = std::thread::Builder::new().name(name).spawn(move || {
+            lower_priority(keeps);
             TAKES_TURNS.set(true);
             // What guests wait for belongs to the async runtime.
             let _entered = handle.enter();
-            line.work();
+            if keeps { line.keep() } else { line.work() }
         });
         if let Err(error) = &spawned {
             tracing::error!("a thread for long computations could not be started: {error}");
@@ -201,31 +214,69 @@ impl Shared {
         }
         state.line.put(&owner.account, |services| services.put(&owner.id, |jobs| jobs.push_back(job)));
         self.waiting.fetch_add(1, Ordering::Relaxed);
+        let keeper_rests = std::mem::take(&mut state.keeper_rests);
         drop(state);
         self.filled.notify_one();
-    }
-
-    fn work(&self) {
-        while let Some((owner, job)) = self.next() {
-            let before_ns = meter::thread_cpu_ns();
-            if catch_unwind(AssertUnwindSafe(|| job.run())).is_err() {
-                tracing::error!(service = %owner.id, "a panic while a guest was dropped");
-            }
-            let had_ns = meter::thread_cpu_ns().saturating_sub(before_ns);
-            self.lock().line.had(&owner.account, had_ns, |services| services.had(&owner.id, had_ns, |_| ()));
+        if keeper_rests {
+            self.kept.notify_one();
         }
     }
 
+    fn work(&self) {
+        while let Some(job) = self.next() {
+            self.had_ns.fetch_add(self.turn(job), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes turns while the others starve, and looks after them.
+    fn keep(&self) {
+        let mut state = self.lock();
+        while !state.closed {
+            if state.line.is_empty() {
+                state.keeper_rests = true;
+                state = self.kept.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let before_ns = self.had_ns.load(Ordering::Relaxed);
+            state = self.kept.wait_timeout_while(state, LOOK_EVERY, |state| !state.closed).unwrap_or_else(PoisonError::into_inner).0;
+            meter::on_thread_unpark();
+            let mut own_ns = 0;
+            while own_ns < STARVED_NS && self.had_ns.load(Ordering::Relaxed).saturating_sub(before_ns) < STARVED_NS {
+                let Some(job) = self.take_job(&mut state) else { break };
+                drop(state);
+                own_ns += self.turn(job);
+                state = self.lock();
+            }
+        }
+    }
+
+    /// Has a job take its turn. How much CPU time that was, in ns.
+    fn turn(&self, job: Job) -> u64 {
+        let owner = job.metadata().owner.clone();
+        let before_ns = meter::thread_cpu_ns();
+        if catch_unwind(AssertUnwindSafe(|| job.run())).is_err() {
+            tracing::error!(service = %owner.id, "a panic while a guest was dropped");
+        }
+        let had_ns = meter::thread_cpu_ns().saturating_sub(before_ns);
+        self.lock().line.had(&owner.account, had_ns, |services| services.had(&owner.id, had_ns, |_| ()));
+        had_ns
+    }
+
+    fn take_job(&self, state: &mut State) -> Option<Job> {
+        let job = state.line.take()?;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        Some(job)
+    }
+
     /// Waits for a job. None when there will be no more.
-    fn next(&self) -> Option<(Arc<Identity>, Job)> {
+    fn next(&self) -> Option<Job> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return None;
             }
-            if let Some(job) = state.line.take() {
-                self.waiting.fetch_sub(1, Ordering::Relaxed);
-                return Some((job.metadata().owner.clone(), job));
+            if let Some(job) = self.take_job(&mut state) {
+                return Some(job);
             }
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
             // What passed while the thread waited was no CPU time.
@@ -234,17 +285,16 @@ impl Shared {
     }
 }
 
-/// Lowers the priority of this thread, the one with that number.
+/// Lowers the priority of this thread.
 ///
 /// The scheduler of Linux takes a core from a thread of the policy `SCHED_IDLE` as soon as one that serves requests wakes, and from any other, however nice, only when its slice is
-/// over, which is 3 ms. But threads of that policy get next to nothing while others want the core, so one thread is nice instead: wherever there is
-/// a second core, whoever wakes goes there.
-fn lower_priority(number: usize) {
+/// over, which is 3 ms. But threads of that policy get next to nothing while others want the core, whoever they are: then the keeper, which is only nice, steps in.
+fn lower_priority(keeps: bool) {
     // Elsewhere these calls are for the whole process, or need rights.
     #[cfg(target_os = "linux")]
     {
         use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id};
-        let lowered = if number == 0 {
+        let lowered = if keeps {
             rustix::process::setpriority_process(None, NICENESS).map_err(|error| error.to_string())
         } else {
             let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
@@ -255,5 +305,5 @@ fn lower_priority(number: usize) {
         }
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = number;
+    let _ = keeps;
 }
