@@ -60,7 +60,7 @@ async fn a_trace_is_read_in_order_and_each_account_sees_its_own_spans() {
         service: identity(1),
         kind: "kv.get",
         subject: "CACHE".to_owned(),
-        started: Instant::now(),
+        started: second.started + Duration::from_micros(1),
         duration: Duration::from_micros(10),
         outcome: "kv_storage_full".into(),
         did: Some("1 byte".to_owned()),
@@ -171,8 +171,8 @@ async fn under_load_a_part_of_all_traces_is_kept_whole_and_what_fails_besides() 
     assert!((1..=250).contains(&kept), "{kept} at {level}");
     let after = traces.counts();
     assert_eq!((after.written - before.written, after.left_out - before.left_out, after.dropped), (kept * 3 + 1, 3_000 - kept * 3, 0));
-    // It comes back step by step.
-    for _ in 0..=level {
+    // It comes back step by step. What was kept of the last second may have been more than it is on average, and then it went up first.
+    for _ in 0..=level + 2 {
         clock.advance(Duration::from_secs(1));
         sink.invocation(&record(failed, 1, 0, 1));
         traces.flush().await;
