@@ -15,7 +15,12 @@ async fn host() -> Arc<Host> {
     Arc::new(Host::with(config).await)
 }
 
-/// So many requests at a time that compute until they may not. Returns when they are in line.
+/// May compute for longer than a test takes.
+fn endless(service: ServiceConfig) -> ServiceConfig {
+    service.public().limit("cpu_ms", 300_000).limit("wall_ms", 900_000)
+}
+
+/// So many requests at a time to a service that computes without end. Returns when they are in line.
 async fn spinning(host: &Arc<Host>, service: &str, requests: usize) -> JoinSet<u16> {
     let mut spinning = JoinSet::new();
     for _ in 0..requests {
@@ -37,27 +42,31 @@ async fn until(is_so: impl Fn() -> bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_account_cannot_keep_another_from_computing() {
     let host = host().await;
-    host.deploy("loops", "spin", |service| service.public().limit("cpu_ms", 40)).await;
-    host.deploy("computes", "spin", |service| service.public().account("account_2").limit("cpu_ms", 2_000)).await;
+    host.deploy("loops", "spin", endless).await;
+    host.deploy("computes", "spin", |service| endless(service).account("account_2")).await;
     let spinning = spinning(&host, "loops", 40).await;
-    // Of 40 that have 40 ms each, and one that needs several times that.
-    let reply = host.get("computes", "/turns/100").await;
+    let computes = tokio::spawn({
+        let host = host.clone();
+        async move { host.get("computes", "/turns/100").await }
+    });
+    until(|| host.runtime.turns().guests() == 41).await;
+    let before_ns = host.runtime.turns().had_ns();
+    let reply = computes.await.unwrap();
+    let all_ns = host.runtime.turns().had_ns() - before_ns;
     assert_eq!(reply.status, 200, "{}", reply.text());
     let needed_ns = host.observed.ended("computes", 1).await[0].cpu_ns;
-    let ended = host.observed.records().into_iter().filter(|record| &*record.target.name == "loops");
-    let had_ns: u64 = ended.map(|record| record.cpu_ns).sum();
-    // What the others had before, at most 2 ms each, is no part of this.
-    assert!(had_ns <= needed_ns + 40 * 2_000_000, "the loops had {had_ns} ns while one that needed {needed_ns} ns waited");
-    let statuses = spinning.join_all().await;
-    assert_eq!(statuses, [503; 40]);
-    assert!(host.observed.ended("loops", 40).await.iter().all(|record| record.outcome == Outcome::Cpu));
-    assert_eq!(host.runtime.turns().guests(), 0);
+    // The loops had as much beside it, and a little afterwards. By turns of guests it would be 40 times as much.
+    assert!(needed_ns > 40_000_000 && all_ns <= 4 * needed_ns, "{all_ns} ns were had while one that needed {needed_ns} ns waited");
+    assert_eq!(host.observed.ended("loops", 0).await.len(), 0);
+    drop(spinning);
+    until(|| host.runtime.turns().guests() == 0).await;
+    assert!(host.observed.ended("loops", 40).await.iter().all(|record| record.outcome == Outcome::Cancelled));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asks_for_little_waits_for_none_that_compute() {
     let host = host().await;
-    host.deploy("loops", "spin", |service| service.public().limit("cpu_ms", 50)).await;
+    host.deploy("loops", "spin", endless).await;
     host.deploy("hello", "hello", |service| service.public().account("account_2")).await;
     // Of the same account, in line behind one turn of the service that loops.
     host.deploy("sibling", "hello", ServiceConfig::public).await;
@@ -66,7 +75,6 @@ async fn who_asks_for_little_waits_for_none_that_compute() {
         assert_eq!(host.get("hello", "/").await.status, 200);
     }
     assert_eq!(host.get("sibling", "/").await.status, 200);
-    // All of them together have 2 s.
     assert_eq!(host.observed.ended("loops", 0).await.len(), 0);
     drop(spinning);
     // Nobody waits for them any more.
@@ -95,7 +103,7 @@ async fn a_guest_that_has_computed_and_then_waits_leaves_the_line() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_guest_in_line_calls_is_part_of_its_turn_and_billed_to_itself() {
     let host = host().await;
-    host.deploy("loops", "spin", |service| service.public().limit("cpu_ms", 30)).await;
+    host.deploy("loops", "spin", endless).await;
     host.deploy("hello", "hello", ServiceConfig::public).await;
     host.deploy("chain", "chain", |service| service.public().binds("NEXT", "chain")).await;
     let spinning = spinning(&host, "loops", 10).await;
@@ -104,5 +112,5 @@ async fn what_a_guest_in_line_calls_is_part_of_its_turn_and_billed_to_itself() {
     assert_eq!((reply.status.as_u16(), reply.text()), (200, "hello"));
     let records = host.observed.ended("chain", 32).await;
     assert!(records.iter().all(|record| record.cpu_ns > 0 && record.cpu_ns < 30_000_000));
-    assert_eq!(spinning.join_all().await, [503; 10]);
+    drop(spinning);
 }

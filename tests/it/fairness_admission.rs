@@ -12,7 +12,7 @@ use tovuk_runtime::invoke::{Budget, Event};
 use tovuk_runtime::record::EventKind;
 use tovuk_runtime::runtime::RuntimeConfig;
 use tovuk_runtime::trace::TraceContext;
-use tovuk_tests::{Host, HostConfig, Reply};
+use tovuk_tests::{Host, HostConfig, Reply, ServiceConfig};
 
 use crate::TOVUK;
 
@@ -42,18 +42,20 @@ fn load(host: &Host, service: &str) -> (u64, usize) {
     host.runtime.services().get(&format!("service_{service}").into()).unwrap().load()
 }
 
-/// A chain of 32 services of one account, the last of which sleeps.
+/// A chain of 32 services of one account, the last of which sleeps, and none of which is cut off while the test runs.
 async fn deploy_sleeping_chain(host: &Host, account: &str) {
     for at in 1..CHAIN_INVOCATIONS {
         let next = format!("loud{}", at + 1);
-        host.deploy(&format!("loud{at}"), "passthrough", |service| service.public().account(account).binds_url("NEXT_URL", &next)).await;
+        let service = |service: ServiceConfig| service.public().account(account).binds_url("NEXT_URL", &next).limit("wall_ms", 900_000);
+        host.deploy(&format!("loud{at}"), "passthrough", service).await;
     }
-    host.deploy(&format!("loud{CHAIN_INVOCATIONS}"), "sleep", |service| service.account(account)).await;
+    host.deploy(&format!("loud{CHAIN_INVOCATIONS}"), "sleep", |service| service.account(account).limit("wall_ms", 900_000)).await;
 }
 
 #[tokio::test]
 async fn an_account_with_sleeping_chains_has_half_of_the_slots_and_others_are_answered() {
-    let host = host(128, |_| {}).await;
+    // Nobody is told to come again while the test looks.
+    let host = host(128, |runtime| runtime.admission_wait = Duration::from_secs(600)).await;
     deploy_sleeping_chain(&host, "loud").await;
     host.deploy("quiet", "chain", |service| service.public().account("quiet").binds("NEXT", "quiet")).await;
     let slots = host.runtime.slots().clone();

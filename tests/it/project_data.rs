@@ -89,9 +89,14 @@ async fn a_deploy_that_migrates_ends_with_the_host_and_is_begun_again() {
     let scripts = json!({"DB": [{"name": "1", "sql": CREATE}, {"name": "2", "sql": endless}]});
     let accepted = host.ok_as(&token, "POST", "/v1/deploy", Some(body(config(), scripts))).await;
     let (build, deploy) = (accepted["build_job"]["id"].as_str().unwrap().to_owned(), accepted["deploy"]["id"].as_str().unwrap().to_owned());
+    // The table of what has been applied is there before the first script has been.
     let applied = async |host: &Operator| {
         let asked = Some(json!({"sql": "select name from _tovuk_migrations"}));
-        while host.api("POST", "/v1/services/app/sqlite/DB/query", Some(&token), asked.clone()).await.status != 200 {
+        loop {
+            let reply = host.api("POST", "/v1/services/app/sqlite/DB/query", Some(&token), asked.clone()).await;
+            if reply.status == 200 && reply.json()["rows"] != json!([]) {
+                return;
+            }
             tokio::task::yield_now().await;
         }
     };

@@ -11,6 +11,8 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// How long the monotonic clock may stand in for the thread's CPU clock. A thread that loses its core within this span is billed for the
 /// loss, so the span bounds the error of one measurement.
 const SYNC_EVERY: Duration = Duration::from_micros(200);
@@ -40,7 +42,16 @@ pub fn on_thread_unpark() {
 
 /// CPU time of this thread in ns, as its clock tells.
 pub(crate) fn thread_cpu_ns() -> u64 {
-    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    clock_ns(ClockId::ThreadCPUTime)
+}
+
+/// CPU time of all threads of this process in ns.
+pub(crate) fn process_cpu_ns() -> u64 {
+    clock_ns(ClockId::ProcessCPUTime)
+}
+
+fn clock_ns(clock: ClockId) -> u64 {
+    let cpu = clock_gettime(clock);
     (cpu.tv_sec as u64).saturating_mul(1_000_000_000) + cpu.tv_nsec as u64
 }
 

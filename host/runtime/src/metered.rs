@@ -76,7 +76,13 @@ enum Left<T> {
 impl<T: Send + 'static> Metered<T> {
     /// `inner` makes, runs and drops the instance.
     pub fn new(invocation: Arc<Invocation>, purse: Purse, inner: impl Future<Output = T> + Send + 'static) -> Self {
-        Self(Place::Here(Running::new(invocation, purse, inner)))
+        // Only whoever is not called gets in line, and behind others of its account at once.
+        let gets_behind_others = invocation.is_first() && invocation.runtime.turns().are_before(&invocation.target);
+        let mut metered = Self(Place::Here(Running::new(invocation, purse, inner)));
+        if gets_behind_others {
+            metered.get_in_line();
+        }
+        metered
     }
 
     /// Puts a guest that runs here in line. False where it has to stay.
@@ -105,10 +111,11 @@ fn turn_by_turn<T: Send + 'static>(guest: Shared<T>, known: Arc<Guest>) -> impl 
         let mut guest = lock(&guest);
         // Nobody waits for it any more.
         let Some(running) = guest.as_mut() else { return Poll::Pending };
-        match running.poll(cx) {
+        let has_waited = known.has_waited();
+        match running.poll(cx, Some(has_waited)) {
             Poll::Ready(result) => Poll::Ready(Left::Ended(result)),
             // One that goes on where its last turn ended has only waited for this turn.
-            Poll::Pending if running.pace == Pace::Waits && known.has_waited() => Poll::Ready(Left::Waits),
+            Poll::Pending if running.pace == Pace::Waits && has_waited => Poll::Ready(Left::Waits),
             Poll::Pending => Poll::Pending,
         }
     })
@@ -118,14 +125,9 @@ impl<T: Send + 'static> Future for Metered<T> {
     type Output = Result<T, Stop>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Place::Here(guest) = &mut self.0
-            && guest.gets_behind_others()
-        {
-            self.get_in_line();
-        }
         loop {
             match &mut self.0 {
-                Place::Here(guest) => match guest.poll(cx) {
+                Place::Here(guest) => match guest.poll(cx, None) {
                     Poll::Ready(result) => {
                         self.0 = Place::Gone;
                         return Poll::Ready(result);
@@ -179,7 +181,6 @@ struct Running<T> {
     invocation: Arc<Invocation>,
     purse: Purse,
     cpu_limit_ns: u64,
-    has_begun: bool,
     pace: Pace,
     /// Since when, on the clock's monotonic scale, the guest's time is added up to tell its pace, and how much it was, in ns.
     window: Option<(u64, u64)>,
@@ -192,18 +193,11 @@ impl<T> Running<T> {
     fn new(invocation: Arc<Invocation>, purse: Purse, inner: impl Future<Output = T> + Send + 'static) -> Self {
         let cpu_limit_ns = invocation.deployment.limits.cpu_ms.saturating_mul(1_000_000);
         let inner = Some(Box::pin(inner) as BoxFuture<'static, T>);
-        Self { inner, invocation, purse, cpu_limit_ns, has_begun: false, pace: Pace::Unknown, window: None, timer: None, timer_is_for_head: true }
+        Self { inner, invocation, purse, cpu_limit_ns, pace: Pace::Unknown, window: None, timer: None, timer_is_for_head: true }
     }
 
-    /// Whether others of its account are in line when it begins. The answer to a second question is no.
-    fn gets_behind_others(&mut self) -> bool {
-        self.invocation.is_first()
-            && !std::mem::replace(&mut self.has_begun, true)
-            && self.invocation.runtime.turns().are_before(&self.invocation.target)
-    }
-
-    /// It and what it calls have used so much, and it has not ended.
-    fn paced(&mut self, ns: u64) {
+    /// It and what it calls have used so much, and it has not ended. The line knows whether it waited before; elsewhere the time used has to tell.
+    fn paced(&mut self, ns: u64, has_waited: Option<bool>) {
         // What is called goes where its caller does.
         if !self.invocation.is_first() {
             return;
@@ -211,7 +205,7 @@ impl<T> Running<T> {
         let now_ms = self.invocation.runtime.clock().monotonic_ms();
         let (since_ms, before_ns) = *self.window.get_or_insert((now_ms, 0));
         let used_ns = before_ns + ns;
-        let is_over = ns < SLICE_NS && now_ms.saturating_sub(since_ms) >= WINDOW_MS;
+        let is_over = has_waited.unwrap_or(ns < SLICE_NS) && now_ms.saturating_sub(since_ms) >= WINDOW_MS;
         self.window = Some(if is_over { (now_ms, 0) } else { (since_ms, used_ns) });
         self.pace = match used_ns {
             LONG_NS.. => Pace::Computes,
@@ -269,7 +263,7 @@ impl<T> Running<T> {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Stop>> {
+    fn poll(&mut self, cx: &mut Context<'_>, has_waited: Option<bool>) -> Poll<Result<T, Stop>> {
         let this = self;
         let Some(inner) = this.inner.as_mut() else { return Poll::Pending };
         let began = (this.invocation.runtime.clock(), this.invocation.started_ms);
@@ -298,7 +292,7 @@ impl<T> Running<T> {
             Ok(Poll::Pending) if used_ns > this.cpu_limit_ns => this.stop(Stop::Cpu),
             Ok(Poll::Pending) if this.is_overdue(cx) => this.stop(Stop::Wall),
             Ok(Poll::Pending) => {
-                this.paced(spent.whole_ns);
+                this.paced(spent.whole_ns, has_waited);
                 Poll::Pending
             }
             Err(_) => {

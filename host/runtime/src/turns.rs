@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_task::{FallibleTask, Runnable, ScheduleInfo, WithInfo};
 use tokio::runtime::Handle;
@@ -31,12 +31,10 @@ use crate::meter;
 use crate::record::Identity;
 use shares::{Queue as _, Shares};
 
-/// How much lower than that of others the priority of the keeper is, as `nice` counts: on a machine that serves requests without a pause it gets about a quarter of a core.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 5;
 /// How often the keeper looks at the others.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// It takes turns itself when the others together had less CPU time since its last look, in ns.
+/// It takes turns itself when the others together had less CPU time since its last look, in ns: for as much, or until they have it where it is not the host's
+/// own requests that leave them nothing.
 const STARVED_NS: u64 = 5_000_000;
 
 thread_local! {
@@ -69,7 +67,7 @@ struct Shared {
     waiting: AtomicUsize,
     /// Guests that have got in line and have neither ended nor left.
     guests: AtomicUsize,
-    /// CPU time that the threads have had, without the keeper's, in ns.
+    /// CPU time that the threads have had, in ns.
     had_ns: AtomicU64,
     state: Mutex<State>,
     filled: Condvar,
@@ -106,6 +104,11 @@ impl Turns {
         self.0.guests.load(Ordering::Relaxed)
     }
 
+    /// The CPU time of all turns so far, in ns.
+    pub fn had_ns(&self) -> u64 {
+        self.0.had_ns.load(Ordering::Relaxed)
+    }
+
     /// Whether guests of this account wait in the line, so that the next has to get behind them. On the threads themselves, never: what a job calls is part
     /// of its turn.
     pub(crate) fn are_before(&self, guest: &Identity) -> bool {
@@ -140,6 +143,19 @@ impl Turns {
         let (job, task) = async_task::Builder::new().metadata(guest).spawn(move |_| rest, WithInfo(schedule));
         job.schedule();
         task.fallible()
+    }
+}
+
+/// What the keeper looks at: CPU time in turns and of the whole process, in ns.
+struct Look {
+    at: Instant,
+    had_ns: u64,
+    used_ns: u64,
+}
+
+impl Look {
+    fn at(line: &Shared) -> Self {
+        Self { at: Instant::now(), had_ns: line.had_ns.load(Ordering::Relaxed), used_ns: meter::process_cpu_ns() }
     }
 }
 
@@ -193,7 +209,9 @@ impl Shared {
     fn spawn(self: &Arc<Self>, name: String, keeps: bool) -> bool {
         let (line, handle) = (self.clone(), Handle::current());
         let spawned = std::thread::Builder::new().name(name).spawn(move || {
-            lower_priority(keeps);
+            if !keeps {
+                lower_priority();
+            }
             TAKES_TURNS.set(true);
             // What guests wait for belongs to the async runtime.
             let _entered = handle.enter();
@@ -224,7 +242,7 @@ impl Shared {
 
     fn work(&self) {
         while let Some(job) = self.next() {
-            self.had_ns.fetch_add(self.turn(job), Ordering::Relaxed);
+            self.turn(job);
         }
     }
 
@@ -237,11 +255,17 @@ impl Shared {
                 state = self.kept.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
-            let before_ns = self.had_ns.load(Ordering::Relaxed);
+            let before = Look::at(self);
             state = self.kept.wait_timeout_while(state, LOOK_EVERY, |state| !state.closed).unwrap_or_else(PoisonError::into_inner).0;
             meter::on_thread_unpark();
             let mut own_ns = 0;
-            while own_ns < STARVED_NS && self.had_ns.load(Ordering::Relaxed).saturating_sub(before_ns) < STARVED_NS {
+            loop {
+                let now = Look::at(self);
+                let had_ns = now.had_ns - before.had_ns;
+                let serves_many = (now.used_ns - before.used_ns).saturating_sub(had_ns) > (now.at - before.at).as_nanos() as u64 / 2;
+                if had_ns.saturating_sub(own_ns) >= STARVED_NS || (own_ns >= STARVED_NS && serves_many) {
+                    break;
+                }
                 let Some(job) = self.take_job(&mut state) else { break };
                 drop(state);
                 own_ns += self.turn(job);
@@ -258,6 +282,7 @@ impl Shared {
             tracing::error!(service = %owner.id, "a panic while a guest was dropped");
         }
         let had_ns = meter::thread_cpu_ns().saturating_sub(before_ns);
+        self.had_ns.fetch_add(had_ns, Ordering::Relaxed);
         self.lock().line.had(&owner.account, had_ns, |services| services.had(&owner.id, had_ns, |_| ()));
         had_ns
     }
@@ -288,22 +313,15 @@ impl Shared {
 /// Lowers the priority of this thread.
 ///
 /// The scheduler of Linux takes a core from a thread of the policy `SCHED_IDLE` as soon as one that serves requests wakes, and from any other, however nice, only when its slice is
-/// over, which is 3 ms. But threads of that policy get next to nothing while others want the core, whoever they are: then the keeper, which is only nice, steps in.
-fn lower_priority(keeps: bool) {
+/// over, which is 3 ms. But threads of that policy get next to nothing while others want the core, whoever they are: then the keeper, which has the priority of all others, steps in.
+fn lower_priority() {
     // Elsewhere these calls are for the whole process, or need rights.
     #[cfg(target_os = "linux")]
     {
         use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id};
-        let lowered = if keeps {
-            rustix::process::setpriority_process(None, NICENESS).map_err(|error| error.to_string())
-        } else {
-            let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-            set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy).map_err(|error| error.to_string())
-        };
-        if let Err(error) = lowered {
+        let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        if let Err(error) = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy) {
             tracing::warn!("long computations run with the same priority as requests: {error}");
         }
     }
-    #[cfg(not(target_os = "linux"))]
-    let _ = keeps;
 }

@@ -4,7 +4,7 @@
 use std::task::{Context, Poll, ready};
 
 use futures::future::BoxFuture;
-use tovuk_kernel::clock::{Clock, UnixMs};
+use tovuk_kernel::clock::Clock;
 use tovuk_kernel::meters::Meter;
 use tovuk_resources::meters::{Bill, Charge, Error};
 
@@ -27,11 +27,10 @@ pub(crate) struct Beginning {
 
 /// Reserves what an invocation needs to begin.
 pub(crate) async fn begin(bill: &Bill, event: EventKind) -> Result<Beginning, Failure> {
-    let now = bill.now();
-    let request = bill.reserve_at(Meter::WorkerRequests, 1, now).await?;
+    let request = bill.reserve(Meter::WorkerRequests, 1).await?;
     let mut purse = Purse { bill: bill.clone(), charge: None, covered_ns: 0, refill: None, having: None };
     if bill.is_capped(Meter::WorkerCpuMs) {
-        purse.fill(slice(bill, now).await?, 0);
+        purse.fill(slice(bill).await?, 0);
     }
     let mut of_object = None;
     if matches!(event, EventKind::State | EventKind::Alarm) {
@@ -54,11 +53,8 @@ impl Beginning {
 
 type Slice = (Charge, u64);
 
-async fn slice(bill: &Bill, now: UnixMs) -> Result<Slice, Error> {
-    match bill.reserve_at(Meter::WorkerCpuMs, SLICE_MS, now).await {
-        Ok(charge) => Ok((charge, SLICE_MS)),
-        Err(_) => bill.reserve_some(Meter::WorkerCpuMs, SLICE_MS, LEAST_MS).await,
-    }
+async fn slice(bill: &Bill) -> Result<Slice, Error> {
+    bill.reserve_some(Meter::WorkerCpuMs, SLICE_MS, LEAST_MS).await
 }
 
 /// The CPU time that a guest may use before more of it has to be reserved.
@@ -107,7 +103,7 @@ impl Purse {
         let bill = &self.bill;
         let refill = self.refill.get_or_insert_with(|| {
             let bill = bill.clone();
-            Box::pin(async move { slice(&bill, bill.now()).await })
+            Box::pin(async move { slice(&bill).await })
         });
         let filled = ready!(refill.as_mut().poll(cx));
         self.refill = None;

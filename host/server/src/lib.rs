@@ -12,5 +12,6 @@ pub mod listen;
 pub mod logs;
 pub mod metrics;
 pub mod observed;
+mod stamped;
 pub mod tls;
 pub mod traces;

@@ -17,7 +17,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Worker {
         let body = head(out, 200, "text/plain");
         let stream = body.write().unwrap();
         let millions: u64 = query(&path, "compute").and_then(|millions| millions.parse().ok()).unwrap_or(0);
-        (0..millions * 1_000_000).for_each(|turn| drop(black_box(turn)));
+        (0..millions * 1_000_000).for_each(|turn| _ = black_box(turn));
         for tick in 1..=count {
             subscribe_duration(ms * 1_000_000).block();
             if let Err(error) = write_all(&stream, format!("tick {tick}\n").as_bytes()) {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tovuk_kernel::clock::UnixMs;
 use tovuk_kernel::meters::Meter;
 
 use super::handle::ServiceMeters;
@@ -47,7 +46,10 @@ impl Bill {
     /// # Errors
     /// [`Error::Exceeded`] when a cap has no room, or when the store of meters fails.
     pub async fn reserve(&self, meter: Meter, amount: u64) -> Result<Charge, Error> {
-        self.reserve_at(meter, amount, self.now()).await
+        match &self.0 {
+            Some(meters) => Ok(Charge(Some(meters.reserve(meter, amount).await?))),
+            None => Ok(Charge(None)),
+        }
     }
 
     /// Reserves room of a level; see [`ServiceMeters::hold`].
@@ -58,27 +60,16 @@ impl Bill {
         self.0.as_ref().map_or(Ok(Charge(None)), |meters| Ok(Charge(Some(meters.hold(level, amount)?))))
     }
 
-    /// The time that reservations of one moment share; see [`Bill::reserve_at`].
-    pub fn now(&self) -> UnixMs {
-        self.0.as_ref().map_or(0, |meters| meters.clock.now_unix_ms())
-    }
-
-    /// As [`Bill::reserve`], for whoever knows what time it is.
-    ///
-    /// # Errors
-    /// As [`Bill::reserve`].
-    pub async fn reserve_at(&self, meter: Meter, amount: u64, now: UnixMs) -> Result<Charge, Error> {
-        match &self.0 {
-            Some(meters) => Ok(Charge(Some(meters.reserve_at(meter, amount, now).await?))),
-            None => Ok(Charge(None)),
-        }
-    }
-
     /// The same as [`Bill::reserve`], with less where that is all that there is: as much as was reserved.
     ///
     /// # Errors
     /// As [`Bill::reserve`], when there is not even `least`.
     pub async fn reserve_some(&self, meter: Meter, most: u64, least: u64) -> Result<(Charge, u64), Error> {
+        // Mostly there is room for all of it, and to ask how much there is costs more than to take it.
+        match self.reserve(meter, most).await {
+            Err(Error::Exceeded(_)) => {}
+            reserved => return Ok((reserved?, most)),
+        }
         let most = self.room(meter).map_or(most, |(room, _)| most.min(room)).max(least);
         match self.reserve(meter, most).await {
             Ok(charge) => Ok((charge, most)),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
-use tovuk_kernel::clock::{Clock, UnixMs};
+use tovuk_kernel::clock::Clock;
 use tovuk_kernel::meters::{METERS, Meter};
 
 use super::Error;
@@ -98,14 +98,7 @@ impl ServiceMeters {
     /// # Errors
     /// [`Error::Exceeded`] when a cap has no room, or when the store fails.
     pub async fn reserve(self: &Arc<Self>, meter: Meter, amount: u64) -> Result<Reservation, Error> {
-        self.reserve_at(meter, amount, self.clock.now_unix_ms()).await
-    }
-
-    /// The same for whoever knows what time it is. Reading the clock is a good part of what it costs.
-    ///
-    /// # Errors
-    /// As [`ServiceMeters::reserve`].
-    pub async fn reserve_at(self: &Arc<Self>, meter: Meter, amount: u64, now: UnixMs) -> Result<Reservation, Error> {
+        let now = self.clock.now_unix_ms();
         let mut reservation = Reservation::nothing(self.clone(), meter, now);
         if !reservation.begin_at_once(amount, now) {
             // Boxed, because few need it, and a small future moves faster.

@@ -38,9 +38,10 @@ pub use line::{Ended, Line, Stream};
 pub use page::{Entry, Page, Query, Subject};
 pub use sink::{LogSink, TooManySecrets};
 
+use crate::stamped::Ids;
 use follow::Followers;
 use sink::Message;
-use store::{Ids, Row};
+use store::Row;
 
 /// The file, in the folder that [`Logs::open`] is given.
 const FILE: &str = "logs.db";

@@ -15,6 +15,7 @@ use tovuk_runtime::trace::TraceId;
 
 use super::Error;
 use super::line::Stream;
+use crate::stamped::{id_of, shown};
 
 /// What to read.
 #[derive(Clone, Debug, Default)]
@@ -217,18 +218,12 @@ impl Query {
 
 fn parse(cursor: &str) -> Option<From> {
     let (direction, digits) = cursor.split_once('_')?;
-    // Only as it was given out: `parse` alone would take `+7` and `007`.
-    let id: i64 = digits.parse().ok().filter(|id: &i64| *id >= 0 && id.to_string() == digits)?;
+    let id = id_of(digits).filter(|id| *id >= 0)?;
     match direction {
         "before" => Some(From::Before(id)),
         "after" => Some(From::After(id)),
         _ => None,
     }
-}
-
-/// As much of a wrong cursor as a message may have.
-fn shown(cursor: &str) -> String {
-    cursor.chars().filter(|char| !char.is_control()).take(64).collect()
 }
 
 pub(super) fn read(connection: &Connection, subject: &Subject, range: Range) -> Result<Found, Error> {

@@ -4,8 +4,9 @@ use std::sync::atomic::Ordering;
 
 use tovuk_resources::database::{self, rusqlite};
 
-use super::store::{first_id_at, remove_before, remove_oldest, signed};
+use super::store::{remove_before, remove_oldest, signed};
 use super::{Error, Store};
+use crate::stamped::first_id_at;
 
 /// Lines of one step. More than the writer adds in one of its own, so that removing keeps up with a flood.
 const STEP_LINES: i64 = 4_096;

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use tovuk_kernel::clock::UnixMs;
 use tovuk_kernel::ids::ServiceId;
@@ -13,11 +12,10 @@ use tovuk_resources::database::rusqlite::{Connection, OpenFlags, OptionalExtensi
 use super::Error;
 use super::line::{Line, Stream};
 use super::sink::ServiceState;
+use crate::stamped::Ids;
 
 /// What a line costs besides its message, about: its columns, its place in the table and in the indexes.
 const LINE_BYTES: i64 = 128;
-/// Ids are the time of writing, in ms, times this, so that age is a range of ids.
-const IDS_PER_MS: i64 = 1 << 20;
 
 /// A service without a name has been deleted, and is removed with its lines in the background.
 pub(super) const MIGRATIONS: &[&str] = &[
@@ -64,28 +62,6 @@ pub(super) struct Row {
     pub line: Line,
     pub at_ms: UnixMs,
     pub state: Arc<ServiceState>,
-}
-
-/// Gives out ids: ever larger ones, that tell the time of writing. Only asked by the thread that writes, so that whoever has read up to an id has
-/// read everything before it.
-pub(super) struct Ids(AtomicI64);
-
-impl Ids {
-    /// After the last that was given out.
-    pub fn after(last: i64) -> Self {
-        Self(AtomicI64::new(last))
-    }
-
-    fn next(&self, now_ms: UnixMs) -> i64 {
-        let next = first_id_at(now_ms).max(self.0.load(Ordering::Relaxed).saturating_add(1));
-        self.0.store(next, Ordering::Relaxed);
-        next
-    }
-}
-
-/// The smallest id of a line that is written then.
-pub(super) fn first_id_at(unix_ms: UnixMs) -> i64 {
-    i64::try_from(unix_ms).unwrap_or(i64::MAX).saturating_mul(IDS_PER_MS)
 }
 
 /// The last id that was given out, and what is kept, in bytes. The file has been opened before.

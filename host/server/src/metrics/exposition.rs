@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
@@ -133,6 +134,8 @@ fn of_host(control: &Control, families: &mut Vec<Family>) {
     let turns = runtime.turns();
     let figures = [("waiting", gauge(turns.waiting())), ("begun", gauge(turns.guests().saturating_sub(turns.waiting())))];
     add("tovuk_long_computations", "Guests that compute for long and take turns", kinds("state", &figures));
+    let had = Figure::Seconds(Duration::from_nanos(turns.had_ns()).as_secs_f64());
+    add("tovuk_long_computations_cpu_seconds", "CPU time that guests have had in turns", alone(had));
     let memory = runtime.memory();
     let figures = [("used", Figure::Gauge(memory.used_bytes())), ("budget", Figure::Gauge(memory.budget_bytes()))];
     add("tovuk_memory_bytes", "Memory of guests and of what is held for them", kinds("kind", &figures));

@@ -10,6 +10,7 @@ use tovuk_runtime::record::Outcome;
 use tovuk_runtime::trace::TraceId;
 
 use super::Error;
+use crate::stamped::{id_of, shown};
 
 /// What to read.
 #[derive(Clone, Debug, Default)]
@@ -121,10 +122,7 @@ impl Query {
         }
         let before = match &self.cursor {
             None => i64::MAX,
-            Some(cursor) => {
-                let id = cursor.strip_prefix("before_").and_then(|digits| digits.parse().ok().filter(|id: &i64| id.to_string() == digits));
-                id.ok_or_else(|| Error::Cursor(cursor.chars().filter(|char| !char.is_control()).take(64).collect()))?
-            }
+            Some(cursor) => cursor.strip_prefix("before_").and_then(id_of).ok_or_else(|| Error::Cursor(shown(cursor)))?,
         };
         Ok(Range { before, limit, failed: self.failed })
     }

@@ -12,9 +12,10 @@ use tovuk_runtime::record::{Operation, Outcome, Record};
 use tovuk_runtime::trace::TraceId;
 
 use super::otlp::{Exporter, Sent};
-use super::store::{self, Ids, short};
+use super::store::{self, short};
 use super::{Config, Row};
 use crate::logs::LogSink;
+use crate::stamped::Ids;
 
 /// Spans of one transaction.
 const BATCH_MAX: usize = 4_096;

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tovuk_kernel::clock::{Clock, UnixMs};
@@ -13,9 +12,8 @@ use tovuk_runtime::record::{EventKind, OPERATION_CANCELLED as CANCELLED, OPERATI
 use tovuk_runtime::trace::TraceId;
 
 use super::{Config, Error};
+use crate::stamped::{Ids, first_id_at};
 
-/// Ids are the time of writing, in ms, times this, so that age is a range of ids.
-const IDS_PER_MS: i64 = 1 << 20;
 /// How often old spans are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(30);
 /// Spans of one step of removing.
@@ -145,26 +143,6 @@ impl Row {
             _ => true,
         }
     }
-}
-
-/// Gives out ids: ever larger ones, that tell the time of writing.
-pub(super) struct Ids(AtomicI64);
-
-impl Ids {
-    /// After the last that was given out.
-    pub fn after(last: i64) -> Self {
-        Self(AtomicI64::new(last))
-    }
-
-    fn next(&self, now_ms: UnixMs) -> i64 {
-        let next = first_id_at(now_ms).max(self.0.load(Ordering::Relaxed).saturating_add(1));
-        self.0.store(next, Ordering::Relaxed);
-        next
-    }
-}
-
-fn first_id_at(unix_ms: UnixMs) -> i64 {
-    i64::try_from(unix_ms).unwrap_or(i64::MAX).saturating_mul(IDS_PER_MS)
 }
 
 /// The last id that was given out. The file has been opened before.
