@@ -39,7 +39,7 @@ fn ensure() {
 impl Browser {
     /// Starts one.
     pub async fn start() -> Self {
-        tokio::task::spawn_blocking(ensure).await.unwrap();
+        tovuk_kernel::threads::spawn_blocking(ensure).await.unwrap();
         let mut command = Command::new("chromedriver");
         command.arg("--port=0");
         let mut driver = Program::start(command);

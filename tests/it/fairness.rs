@@ -114,3 +114,27 @@ async fn what_a_guest_in_line_calls_is_part_of_its_turn_and_billed_to_itself() {
     assert!(records.iter().all(|record| record.cpu_ns > 0 && record.cpu_ns < 30_000_000));
     drop(spinning);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_of_the_host_that_take_long_and_burn_no_fuel_count_all_the_same() {
+    let host = host().await;
+    host.deploy("draws", "spin", |service| service.public().limit("cpu_ms", 50)).await;
+    assert_eq!(host.get("draws", "/random").await.status, 503);
+    let record = &host.observed.ended("draws", 1).await[0];
+    assert_eq!(record.outcome, Outcome::Cpu);
+    // By fuel alone it would be stopped after 10,000 draws, which is a second.
+    assert!(record.cpu_ns < 150_000_000, "{} ns", record.cpu_ns);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_called_guest_that_goes_on_by_itself_gets_in_line_too() {
+    let host = host().await;
+    host.deploy("drips", "dripper", |service| endless(service).account("account_2")).await;
+    host.deploy("passes", "passthrough", |service| endless(service).account("account_2").binds_url("NEXT_URL", "drips")).await;
+    let reply = host.get("passes", "/25?count=1&compute=100").await;
+    assert_eq!((reply.status.as_u16(), reply.text()), (200, "tick 1\n"));
+    // It sends its head at once and then computes, in a task of its own.
+    let needed_ns = host.observed.ended("drips", 1).await[0].cpu_ns;
+    let had_ns = host.runtime.turns().had_ns();
+    assert!(needed_ns > 20_000_000 && had_ns > needed_ns / 2, "{had_ns} ns of {needed_ns} ns in line");
+}

@@ -16,3 +16,4 @@ pub mod paths;
 pub mod pricing;
 pub mod project;
 pub mod resource;
+pub mod threads;

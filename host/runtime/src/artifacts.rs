@@ -203,7 +203,7 @@ impl Artifacts {
         T: Send + 'static,
     {
         let store = self.store.clone();
-        tokio::task::spawn_blocking(move || job(&store)).await.unwrap_or_else(|error| Err(Error::Host(error.to_string())))
+        tovuk_kernel::threads::spawn_blocking(move || job(&store)).await.unwrap_or_else(|error| Err(Error::Host(error.to_string())))
     }
 }
 

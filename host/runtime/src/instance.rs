@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tovuk_kernel::limits::KV_CALL_BYTES_MAX;
-use wasmtime::Store;
 use wasmtime::component::ResourceTable;
+use wasmtime::{CallHook, Store, StoreContextMut};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use wasmtime_wasi_io::IoView;
@@ -17,6 +17,7 @@ use crate::imports::stdio::LogStdio;
 use crate::imports::wasi_http::Hooks;
 use crate::invocation::Invocation;
 use crate::memory::MemoryLimiter;
+use crate::meter;
 use crate::record::LogStream;
 use crate::slots::Permit;
 
@@ -25,6 +26,12 @@ use crate::slots::Permit;
 const FUEL_PER_CPU_MS: u64 = 2 * 111_000_000;
 /// Fuel between two yields, about a millisecond of ordinary code. Yielding every 10,000 units doubled the cost of computing.
 const FUEL_PER_YIELD: u64 = 1_000_000;
+/// Fuel between two yields of a guest whose host calls have taken [`SLOW_CALLS_NS`] of one poll: they burn next to no fuel, however long they take.
+const FUEL_PER_YIELD_OF_SLOW_CALLS: u64 = 10_000;
+/// CPU time of one poll, in ns, after which a guest that calls the host has to yield soon.
+const SLOW_CALLS_NS: u64 = 10_000_000;
+/// After so many host calls the clock is looked at.
+const CALLS_PER_LOOK: u32 = 16;
 /// What one call may make the host allocate: the most that a call to KV can carry and the records around ten thousand values, so that a little more
 /// than may be is refused with an error and only much more is a trap. A worker whose bodies may be larger gets as much as they need.
 const HOSTCALL_BYTES_MAX: u64 = KV_CALL_BYTES_MAX as u64 + (2 << 20);
@@ -43,6 +50,9 @@ pub struct Data {
     pub(crate) open_objects: OpenObjects,
     /// The State object that the invocation is a call of.
     pub(crate) own_object: Option<OwnObject>,
+    /// Calls of the host since the clock was looked at, and whether the guest has to yield soon.
+    calls: u32,
+    is_slow: bool,
     http: WasiHttpCtx,
     hooks: Hooks,
     /// Made when something of WASI is first used: drawing its random seeds and boxing its streams costs more than many a worker does.
@@ -64,6 +74,8 @@ impl Data {
             sqlite_held: Arc::default(),
             open_objects: OpenObjects::default(),
             own_object: None,
+            calls: 0,
+            is_slow: false,
             http,
             hooks: Hooks,
             wasi: None,
@@ -121,6 +133,7 @@ impl Instance {
         if metering == Metering::On {
             store.set_fuel(fuel)?;
             store.fuel_async_yield_interval(Some(FUEL_PER_YIELD))?;
+            store.call_hook(after_host_call);
         }
         store.set_hostcall_fuel(usize::try_from(hostcall_bytes).unwrap_or(usize::MAX));
         store.set_max_component_handles(COMPONENT_HANDLES_MAX);
@@ -131,6 +144,24 @@ impl Instance {
     pub fn returned(&mut self) {
         self.returned = true;
     }
+}
+
+/// Has a guest yield whose host calls have taken long.
+fn after_host_call(mut store: StoreContextMut<'_, Data>, hook: CallHook) -> wasmtime::Result<()> {
+    if !matches!(hook, CallHook::ReturningFromHost) {
+        return Ok(());
+    }
+    let data = store.data_mut();
+    data.calls += 1;
+    if data.calls < CALLS_PER_LOOK && !data.is_slow {
+        return Ok(());
+    }
+    data.calls = 0;
+    let is_slow = meter::spent_in_this_poll_ns() > SLOW_CALLS_NS;
+    if std::mem::replace(&mut data.is_slow, is_slow) == is_slow {
+        return Ok(());
+    }
+    store.fuel_async_yield_interval(Some(if is_slow { FUEL_PER_YIELD_OF_SLOW_CALLS } else { FUEL_PER_YIELD }))
 }
 
 impl Drop for Instance {

@@ -20,6 +20,7 @@ use crate::runtime::Runtime;
 use crate::service::Deployment;
 use crate::slots::TreeSlots;
 use crate::trace::{self, TraceId};
+use crate::turns::backlog::Backlog;
 
 /// The invocations that one request from outside has caused so far.
 pub struct Chain {
@@ -85,6 +86,8 @@ pub struct Invocation {
     pub(crate) number: u32,
     /// The calls of State objects that it is part of.
     pub(crate) holds: Holds,
+    /// What its account has begun, for the first of a chain.
+    pub(crate) backlog: Option<Arc<Backlog>>,
     pub(crate) span: u64,
     parent_span: u64,
     event: EventKind,
@@ -122,6 +125,7 @@ pub(crate) struct Start<'a> {
     pub target: Arc<Identity>,
     pub number: u32,
     pub holds: Holds,
+    pub backlog: Option<Arc<Backlog>>,
     pub parent_span: u64,
     pub event: EventKind,
     pub caller: Option<Arc<Identity>>,
@@ -138,6 +142,7 @@ impl Invocation {
             target: start.target,
             number: start.number,
             holds: start.holds,
+            backlog: start.backlog,
             span: trace::random_span(),
             parent_span: start.parent_span,
             event: start.event,
@@ -160,11 +165,6 @@ impl Invocation {
             ended: OnceLock::new(),
             told: Mutex::new(None),
         })
-    }
-
-    /// Whether nobody has called it: it is the first of its chain.
-    pub(crate) fn is_first(&self) -> bool {
-        self.number == 1
     }
 
     /// Says how the invocation ended. The first to say so is believed.

@@ -114,6 +114,20 @@ pub(crate) struct Admitted {
     pub(crate) purse: Purse,
 }
 
+/// CPU time that the host has used for what came from outside, in ns. Whoever goes away meanwhile pays it too.
+struct Overhead<'a> {
+    service: &'a Service,
+    ns: u64,
+}
+
+impl Drop for Overhead<'_> {
+    fn drop(&mut self) {
+        if let Some(deployment) = self.service.live().filter(|_| self.ns > 0) {
+            deployment.bill.charge(Meter::WorkerCpuMs, deployment.bill.whole_cpu_ms(self.ns));
+        }
+    }
+}
+
 /// After so much CPU time in one poll, in ns, a chain lets others in before its next call. Whole chains are a millisecond or two.
 const YIELD_AFTER_NS: u64 = 300_000;
 
@@ -142,16 +156,15 @@ impl Runtime {
     /// Runs what comes from outside. What the host does for it outside of its guests is charged to the service too, unless it was turned away.
     async fn begin(&self, service: &Arc<Service>, event: Event, budget: Budget) -> Result<Started, Failure> {
         let mut run = pin!(self.run(service, event, budget));
-        let mut overhead_ns = 0;
+        let mut overhead = Overhead { service, ns: 0 };
         let result = poll_fn(|cx| {
             let (polled, spent) = self.measure(|| run.as_mut().poll(cx));
-            overhead_ns += spent.own_ns;
+            overhead.ns += spent.own_ns;
             polled
         })
         .await;
-        let has_begun = result.as_ref().map_or_else(|failure| failure.recorded, |_| true);
-        if let Some(deployment) = service.live().filter(|_| has_begun) {
-            deployment.bill.charge(Meter::WorkerCpuMs, deployment.bill.whole_cpu_ms(overhead_ns));
+        if result.as_ref().is_err_and(|failure| !failure.recorded) {
+            overhead.ns = 0;
         }
         result
     }
@@ -276,7 +289,9 @@ impl Runtime {
             parts.headers.insert(X_TOVUK_CALLER, HeaderValue::from_str(caller.id.as_str()).unwrap_or(HeaderValue::from_static("")));
         }
         parts.headers.insert(X_TOVUK_INVOCATION, HeaderValue::from(number));
-        let start = Start { runtime: self, chain, deployment: deployment.clone(), target, number, holds, parent_span, event, caller, request: parts };
+        let backlog = (number == 1).then(|| service.backlog().clone());
+        let deployment = deployment.clone();
+        let start = Start { runtime: self, chain, deployment, target, number, holds, backlog, parent_span, event, caller, request: parts };
         let invocation = Invocation::start(start);
         parts.headers.insert(trace::TRACEPARENT, trace::header(invocation.chain.trace, invocation.span));
         Ok(Admitted { invocation, permit, place, purse: charge.begun() })

@@ -1,6 +1,7 @@
 //! The future of a guest: metered, bounded in time, and unable to take its neighbours down. Where the guest computes for long it goes on in line with
 //! others that do ([`crate::turns`]), and whoever waits for it waits for that.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -17,6 +18,7 @@ use crate::invocation::Invocation;
 use crate::record::Outcome;
 use crate::run::stopped;
 use crate::turns::Guest;
+use crate::turns::backlog::Backlog;
 use crate::usage::Purse;
 
 /// A guest that has ended may have used this much more than its limit: what can pass between two yields.
@@ -44,6 +46,11 @@ const WINDOW_MS: u64 = 20;
 /// A guest that yields has computed for longer than this in most of its polls. Between two of them it may have stood in the queue of tasks for any time, which is no
 /// time that it waited.
 const SLICE_NS: u64 = 100_000;
+
+thread_local! {
+    /// A guest is polled on this thread.
+    static POLLS: Cell<bool> = const { Cell::new(false) };
+}
 
 /// A guest's future. Dropping it drops the guest's instance, and all that it waits for.
 pub struct Metered<T>(Place<T>);
@@ -76,8 +83,9 @@ enum Left<T> {
 impl<T: Send + 'static> Metered<T> {
     /// `inner` makes, runs and drops the instance.
     pub fn new(invocation: Arc<Invocation>, purse: Purse, inner: impl Future<Output = T> + Send + 'static) -> Self {
-        // Only whoever is not called gets in line, and behind others of its account at once.
-        let gets_behind_others = invocation.is_first() && invocation.runtime.turns().are_before(&invocation.target);
+        // What is called begins where its caller is.
+        let is_behind = |backlog: &Arc<Backlog>| backlog.begin() || invocation.runtime.turns().are_before(&invocation.target);
+        let gets_behind_others = invocation.backlog.as_ref().is_some_and(is_behind);
         let mut metered = Self(Place::Here(Running::new(invocation, purse, inner)));
         if gets_behind_others {
             metered.get_in_line();
@@ -144,8 +152,11 @@ impl<T: Send + 'static> Future for Metered<T> {
                         let guest = lock(guest).take();
                         self.0 = guest.map_or(Place::Gone, Place::Here);
                     }
-                    // The line ends with the host, and whoever waits does too.
-                    None => self.0 = Place::Gone,
+                    // The host panicked outside of the guest, or ends.
+                    None => {
+                        self.0 = Place::Gone;
+                        return Poll::Ready(Err(Stop::Panic));
+                    }
                 },
                 Place::Gone => return Poll::Pending,
             }
@@ -181,6 +192,8 @@ struct Running<T> {
     invocation: Arc<Invocation>,
     purse: Purse,
     cpu_limit_ns: u64,
+    /// What it and what it calls have used, in ns.
+    whole_ns: u64,
     pace: Pace,
     /// Since when, on the clock's monotonic scale, the guest's time is added up to tell its pace, and how much it was, in ns.
     window: Option<(u64, u64)>,
@@ -193,15 +206,11 @@ impl<T> Running<T> {
     fn new(invocation: Arc<Invocation>, purse: Purse, inner: impl Future<Output = T> + Send + 'static) -> Self {
         let cpu_limit_ns = invocation.deployment.limits.cpu_ms.saturating_mul(1_000_000);
         let inner = Some(Box::pin(inner) as BoxFuture<'static, T>);
-        Self { inner, invocation, purse, cpu_limit_ns, pace: Pace::Unknown, window: None, timer: None, timer_is_for_head: true }
+        Self { inner, invocation, purse, cpu_limit_ns, whole_ns: 0, pace: Pace::Unknown, window: None, timer: None, timer_is_for_head: true }
     }
 
     /// It and what it calls have used so much, and it has not ended. The line knows whether it waited before; elsewhere the time used has to tell.
     fn paced(&mut self, ns: u64, has_waited: Option<bool>) {
-        // What is called goes where its caller does.
-        if !self.invocation.is_first() {
-            return;
-        }
         let now_ms = self.invocation.runtime.clock().monotonic_ms();
         let (since_ms, before_ns) = *self.window.get_or_insert((now_ms, 0));
         let used_ns = before_ns + ns;
@@ -277,8 +286,11 @@ impl<T> Running<T> {
             Poll::Pending if this.is_overdue(cx) => return this.stop(Stop::Wall),
             Poll::Pending => return Poll::Pending,
         }
+        let is_within = POLLS.replace(true);
         let (polled, spent) = this.invocation.runtime.measure(|| catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))));
+        POLLS.set(is_within);
         let used_ns = this.bill(spent.own_ns);
+        this.whole_ns += spent.whole_ns;
         match polled {
             // One long call of the host can end the guest far over its limit without a yield in between.
             Ok(Poll::Ready(_)) if used_ns > this.cpu_limit_ns + CPU_OVERRUN_NS && !this.invocation.head_is_out() => {
@@ -292,7 +304,10 @@ impl<T> Running<T> {
             Ok(Poll::Pending) if used_ns > this.cpu_limit_ns => this.stop(Stop::Cpu),
             Ok(Poll::Pending) if this.is_overdue(cx) => this.stop(Stop::Wall),
             Ok(Poll::Pending) => {
-                this.paced(spent.whole_ns, has_waited);
+                // What is polled by its caller goes where that one does.
+                if !is_within {
+                    this.paced(spent.whole_ns, has_waited);
+                }
                 Poll::Pending
             }
             Err(_) => {
@@ -308,6 +323,9 @@ impl<T> Drop for Running<T> {
         if self.inner.is_some() {
             self.invocation.end(Outcome::Cancelled, None);
             self.drop_inner();
+        }
+        if let Some(backlog) = &self.invocation.backlog {
+            backlog.end(self.whole_ns);
         }
         let clock = self.invocation.runtime.clock();
         self.purse.ended(clock.monotonic_ms().saturating_sub(self.invocation.started_ms));

@@ -16,6 +16,7 @@ use crate::artifacts::Artifact;
 use crate::places::{Places, ServicePlaces};
 use crate::record::Identity;
 use crate::slots::{AccountSlots, Slots};
+use crate::turns::backlog::Backlog;
 
 /// One version of a service, ready to run.
 pub struct Deployment {
@@ -44,18 +45,21 @@ pub struct Service {
     live: ArcSwapOption<Deployment>,
     places: ServicePlaces,
     slots: AccountSlots,
+    backlog: Arc<Backlog>,
 }
 
 /// What the services of one account share.
+#[derive(Clone)]
 struct Account {
     places: Arc<Places>,
     slots: AccountSlots,
+    backlog: Arc<Backlog>,
 }
 
 impl Service {
-    fn new(identity: Identity, limits: &WorkerLimits, places: &Arc<Places>, slots: AccountSlots) -> Self {
+    fn new(identity: Identity, limits: &WorkerLimits, Account { places, slots, backlog }: Account) -> Self {
         let places = places.service(concurrency(limits));
-        Self { identity: Arc::new(identity), live: ArcSwapOption::empty(), places, slots }
+        Self { identity: Arc::new(identity), live: ArcSwapOption::empty(), places, slots, backlog }
     }
 
     /// The live deploy, if there is one.
@@ -85,6 +89,11 @@ impl Service {
         &self.places
     }
 
+    /// What its account has begun.
+    pub(crate) fn backlog(&self) -> &Arc<Backlog> {
+        &self.backlog
+    }
+
     /// The slots of its account.
     pub(crate) fn slots(&self) -> &AccountSlots {
         &self.slots
@@ -112,25 +121,24 @@ impl Services {
 
     /// Adds a service without a live deploy, or returns the one that is there.
     pub fn add(&self, identity: Identity, limits: &WorkerLimits) -> Arc<Service> {
-        let (places, slots) = self.account(&identity.account);
-        self.by_id.entry(identity.id.clone()).or_insert_with(|| Arc::new(Service::new(identity, limits, &places, slots))).clone()
+        let account = self.account(&identity.account);
+        self.by_id.entry(identity.id.clone()).or_insert_with(|| Arc::new(Service::new(identity, limits, account))).clone()
     }
 
     /// A service that no table has, for asking a version before it is promoted. It has places of its own, so that an account whose requests are many can
     /// still deploy; its chain is one of its account's.
     pub fn alone(&self, identity: Identity, limits: &WorkerLimits) -> Arc<Service> {
-        let (_, slots) = self.account(&identity.account);
-        Arc::new(Service::new(identity, limits, &self.account_places(), slots))
+        let account = Account { places: self.account_places(), ..self.account(&identity.account) };
+        Arc::new(Service::new(identity, limits, account))
     }
 
     fn account_places(&self) -> Arc<Places> {
         Places::new(self.account_concurrency, self.account_waiting_max)
     }
 
-    fn account(&self, id: &AccountId) -> (Arc<Places>, AccountSlots) {
-        let new = || Account { places: self.account_places(), slots: self.slots.account() };
-        let account = self.accounts.entry(id.clone()).or_insert_with(new);
-        (account.places.clone(), account.slots.clone())
+    fn account(&self, id: &AccountId) -> Account {
+        let new = || Account { places: self.account_places(), slots: self.slots.account(), backlog: Arc::default() };
+        self.accounts.entry(id.clone()).or_insert_with(new).clone()
     }
 
     /// The service with this id.

@@ -14,6 +14,7 @@
 //! of the host than one with a single guest. While guests of an account wait in the line, its next ones begin there too, behind them in turn: else
 //! a flood of short computations would never be in line.
 
+pub(crate) mod backlog;
 mod shares;
 
 use std::cell::Cell;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 use async_task::{FallibleTask, Runnable, ScheduleInfo, WithInfo};
 use tokio::runtime::Handle;
 use tovuk_kernel::ids::{AccountId, ServiceId};
+use tovuk_kernel::threads;
 
 use crate::meter;
 use crate::record::Identity;
@@ -211,6 +213,7 @@ impl Shared {
         let spawned = std::thread::Builder::new().name(name).spawn(move || {
             if !keeps {
                 lower_priority();
+                threads::mark_low();
             }
             TAKES_TURNS.set(true);
             // What guests wait for belongs to the async runtime.
@@ -257,7 +260,6 @@ impl Shared {
             }
             let before = Look::at(self);
             state = self.kept.wait_timeout_while(state, LOOK_EVERY, |state| !state.closed).unwrap_or_else(PoisonError::into_inner).0;
-            meter::on_thread_unpark();
             let mut own_ns = 0;
             loop {
                 let now = Look::at(self);
@@ -277,6 +279,8 @@ impl Shared {
     /// Has a job take its turn. How much CPU time that was, in ns.
     fn turn(&self, job: Job) -> u64 {
         let owner = job.metadata().owner.clone();
+        // What passed while the thread waited, or made way for others, was no CPU time.
+        meter::on_thread_unpark();
         let before_ns = meter::thread_cpu_ns();
         if catch_unwind(AssertUnwindSafe(|| job.run())).is_err() {
             tracing::error!(service = %owner.id, "a panic while a guest was dropped");
@@ -304,8 +308,6 @@ impl Shared {
                 return Some(job);
             }
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
-            // What passed while the thread waited was no CPU time.
-            meter::on_thread_unpark();
         }
     }
 }

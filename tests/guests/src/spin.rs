@@ -1,4 +1,4 @@
-//! Uses CPU: `/` for ever in its own code, `/host` for ever in calls of a cheap host function, `/turns/<n>` for n million turns of a loop.
+//! Uses CPU: `/` for ever in its own code, `/host` for ever in calls of a cheap host function, `/random` of an expensive one, `/turns/<n>` for n million turns of a loop.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -20,6 +20,11 @@ fn handle(req: Request) -> Result<Response> {
         .any("/host", |_| {
             loop {
                 black_box(Instant::now());
+            }
+        })
+        .any("/random", |_| {
+            loop {
+                black_box(wasip2::random::random::get_random_bytes(64 << 10));
             }
         })
         .any("/turns/{millions}", |req| Ok(Response::text(the_loop_that_spins(req.param::<u64>("millions")? * 1_000_000).to_string())))

@@ -80,7 +80,7 @@ impl Moment {
             Self::Answers(count) => answered.wait(count).await,
             Self::Changes(count) => {
                 let data = host.data.clone();
-                tokio::task::spawn_blocking(move || changes(&data, count, &stop)).await.unwrap();
+                tovuk_kernel::threads::spawn_blocking(move || changes(&data, count, &stop)).await.unwrap();
             }
             Self::Bytes(answers, count) => {
                 answered.wait(answers).await;

@@ -90,7 +90,7 @@ async fn a_dropped_build_ends_the_processes_it_has_started() {
     let mut running = Box::pin(project.build(toml));
     let opened = {
         let fifo = fifo.clone();
-        tokio::task::spawn_blocking(move || {
+        tovuk_kernel::threads::spawn_blocking(move || {
             use std::io::{BufRead, BufReader};
             let mut reader = BufReader::new(fs::File::open(fifo).unwrap());
             let mut line = String::new();
@@ -105,7 +105,7 @@ async fn a_dropped_build_ends_the_processes_it_has_started() {
     assert_eq!(line, "up\n");
     drop(running);
     // The end of the file comes when the last process that holds it has ended.
-    let end = tokio::task::spawn_blocking(move || {
+    let end = tovuk_kernel::threads::spawn_blocking(move || {
         use std::io::Read;
         reader.read_to_end(&mut Vec::new())
     });

@@ -74,7 +74,7 @@ impl Crons {
     /// When the file cannot be used.
     pub async fn open_with(path: &Path, clock: Clock, fuse: Option<database::Fuse>) -> Result<Self, Error> {
         let (path, options) = (path.to_owned(), database::Options { fuse, ..database::Options::new(APPLICATION_ID) });
-        let opening = tokio::task::spawn_blocking(move || Database::open(&path, rows::MIGRATIONS, options));
+        let opening = tovuk_kernel::threads::spawn_blocking(move || Database::open(&path, rows::MIGRATIONS, options));
         // Opening does not panic; what is left is a runtime that is shutting down.
         let database = opening.await.unwrap_or(Err(database::Error::Closed))?;
         let now = clock.now_unix_ms();

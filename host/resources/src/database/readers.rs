@@ -31,7 +31,7 @@ impl Readers {
     {
         let permit = self.permits.clone().acquire_owned().await.map_err(|_| Error::Closed)?;
         let readers = self.clone();
-        let work = tokio::task::spawn_blocking(move || {
+        let work = tovuk_kernel::threads::spawn_blocking(move || {
             let result = readers.run(job);
             drop(permit);
             result

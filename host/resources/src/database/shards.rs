@@ -96,7 +96,7 @@ impl Shards {
     async fn opened<'a>(&self, shard: &'a Shard) -> Result<&'a Database, Error> {
         let open = async || {
             let (path, migrations, options) = (shard.path.clone(), self.migrations, self.options.clone());
-            let opening = tokio::task::spawn_blocking(move || {
+            let opening = tovuk_kernel::threads::spawn_blocking(move || {
                 prepare(&path, options.application_id)?;
                 Database::open(&path, migrations, options)
             });

@@ -101,8 +101,8 @@ pub(super) struct Stored {
 pub(super) enum Asked {
     Granted(Window),
     Exceeded(Exceeded),
-    /// The disk has to know of so much first.
-    Lease(Stored),
+    /// The disk has to know of it first.
+    Lease,
 }
 
 /// A lease is extended by this part of the cap.
@@ -143,12 +143,20 @@ impl Cap {
             return Asked::Exceeded(self.exceeded(&state, now));
         }
         if !is_level && wanted > state.leased {
-            let block = (state.setting.value / LEASES).clamp(1, LEASE_MAX);
-            let leased = wanted.saturating_add(block).min(state.setting.value);
-            return Asked::Lease(Stored { window: state.window, leased, notified: state.notified });
+            return Asked::Lease;
         }
         state.reserved += more;
         Asked::Granted(state.window)
+    }
+
+    /// What the disk has to know before so much more of a counter can be reserved. None where it knows, or where there is no room.
+    pub fn lease(&self, more: u64, now: UnixMs) -> Option<Stored> {
+        let state = self.state(now);
+        let wanted = state.reserved.saturating_add(state.used).saturating_add(more);
+        let block = (state.setting.value / LEASES).clamp(1, LEASE_MAX);
+        let leased = wanted.saturating_add(block).min(state.setting.value);
+        let is_due = wanted > state.leased && wanted <= state.setting.value;
+        is_due.then_some(Stored { window: state.window, leased, notified: state.notified })
     }
 
     fn exceeded(&self, state: &State, now: UnixMs) -> Exceeded {

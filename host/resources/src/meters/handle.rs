@@ -121,29 +121,23 @@ impl ServiceMeters {
                 Asked::Granted(window) => reservation.keep(cap.clone(), window, amount),
                 Asked::Exceeded(exceeded) => return Err(exceeded),
                 // Levels have no leases.
-                Asked::Lease(_) => {}
+                Asked::Lease => {}
             }
         }
         Ok(reservation)
     }
 
     /// Waits for room in one cap.
-    pub(super) async fn ask(&self, cap: &Cap, more: u64) -> Result<Window, Error> {
+    pub(super) async fn ask(&self, cap: &Arc<Cap>, more: u64) -> Result<Window, Error> {
         let store = self.store.upgrade().ok_or(Error::Database(database::Error::Closed))?;
-        let attempt = || cap.reserve(more, || store.level_of(&cap.key), self.clock.now_unix_ms());
         loop {
-            match attempt() {
+            match cap.reserve(more, || store.level_of(&cap.key), self.clock.now_unix_ms()) {
                 Asked::Granted(window) => return Ok(window),
                 Asked::Exceeded(exceeded) => return Err(exceeded.into()),
-                Asked::Lease(_) => {}
+                Asked::Lease => {}
             }
-            let _extending = cap.extending.lock().await;
-            // Somebody else may have extended it meanwhile.
-            match attempt() {
-                Asked::Granted(window) => return Ok(window),
-                Asked::Exceeded(exceeded) => return Err(exceeded.into()),
-                Asked::Lease(stored) => store.lease(cap, stored).await?,
-            }
+            // In a task of its own: whoever asks may have to wait for its turn to go on, and others wait for the lease.
+            tokio::spawn(store.clone().extend(cap.clone(), more)).await.map_err(|_| database::Error::Closed)??;
         }
     }
 

@@ -143,9 +143,13 @@ impl Meters {
     /// When the file cannot be used.
     pub async fn open(path: &Path, clock: Clock) -> Result<Self, Error> {
         let database = Database::open(path, rows::MIGRATIONS, database::Options { readers: 2, ..database::Options::new(APPLICATION_ID) })?;
-        let now = clock.now_unix_ms();
-        let day = window::day(now);
-        let (used, stored) = database.read(move |conn| Ok::<_, Error>((rows::used(conn, day)?, rows::caps(conn)?))).await?;
+        let today = window::day(clock.now_unix_ms());
+        let read = move |conn: &_| {
+            // A clock that goes back does not bring a day back.
+            let day = rows::last_day(conn)?.map_or(today, |last| last.max(today));
+            Ok::<_, Error>((day, rows::used(conn, day)?, rows::caps(conn)?))
+        };
+        let (day, used, stored) = database.read(read).await?;
         let store = Arc::new(Store {
             database,
             clock,

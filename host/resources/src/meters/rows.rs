@@ -53,6 +53,11 @@ pub(super) fn used(conn: &Connection, day: u32) -> Result<HashMap<i64, Used>, Er
     Ok(services)
 }
 
+/// The last day on which anything was used.
+pub(super) fn last_day(conn: &Connection) -> Result<Option<u32>, Error> {
+    Ok(conn.query_row("select max(day) from days", [], |row| row.get(0))?)
+}
+
 /// Writes what a service has used on a day.
 pub(super) fn write_day(conn: &Connection, (account, service, day): (i64, i64, u32), changed: &[(Meter, u64)]) -> Result<(), Error> {
     let sql = "insert into days (account, service, day, meter, used) values (?1, ?2, ?3, ?4, ?5) on conflict do update set used = excluded.used";
@@ -92,7 +97,8 @@ fn key(row: &Row<'_>) -> rusqlite::Result<Option<CapKey>> {
 pub(super) fn put_cap(conn: &Connection, cap: &StoredCap) -> Result<(), Error> {
     let StoredCap { key, setting, stored } = cap;
     let sql = "insert into caps (account, service, meter, period, cap, notify_at_percent, window, leased, notified) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-        on conflict do update set cap = excluded.cap, notify_at_percent = excluded.notify_at_percent, window = excluded.window, leased = excluded.leased,
+        on conflict do update set cap = excluded.cap, notify_at_percent = excluded.notify_at_percent, window = max(window, excluded.window),
+            leased = case when window = excluded.window then max(leased, excluded.leased) when window > excluded.window then leased else excluded.leased end,
             notified = excluded.notified";
     conn.prepare_cached(sql)?.execute(params![
         key.account,
@@ -108,9 +114,21 @@ pub(super) fn put_cap(conn: &Connection, cap: &StoredCap) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes down what is leased of a cap, if it is still there.
+/// Writes down what is leased of a cap, if it is still there. What is on disk of the same period is never made less, nor is an earlier one brought back: whoever
+/// writes may have looked before somebody else wrote.
 pub(super) fn lease(conn: &Connection, key: &CapKey, stored: &Stored) -> Result<(), Error> {
-    let sql = "update caps set window = ?5, leased = ?6, notified = ?7 where account = ?1 and service = ?2 and meter = ?3 and period = ?4";
+    let sql = "update caps set window = ?5, notified = ?7, leased = case when window = ?5 then max(leased, ?6) else ?6 end
+        where account = ?1 and service = ?2 and meter = ?3 and period = ?4 and window <= ?5";
+    write_lease(conn, sql, key, stored)
+}
+
+/// Gives back what is leased and not used, when nobody leases any more.
+pub(super) fn give_back(conn: &Connection, key: &CapKey, stored: &Stored) -> Result<(), Error> {
+    let sql = "update caps set window = ?5, notified = ?7, leased = ?6 where account = ?1 and service = ?2 and meter = ?3 and period = ?4";
+    write_lease(conn, sql, key, stored)
+}
+
+fn write_lease(conn: &Connection, sql: &str, key: &CapKey, stored: &Stored) -> Result<(), Error> {
     conn.prepare_cached(sql)?.execute(params![
         key.account,
         key.service.unwrap_or_default(),

@@ -145,7 +145,7 @@ impl Store {
                     rows::add_notice(tx, key, stored.window, *used, *setting)?;
                 }
             }
-            returned.iter().try_for_each(|(key, stored)| rows::lease(tx, key, stored))
+            returned.iter().try_for_each(|(key, stored)| rows::give_back(tx, key, stored))
         });
         self.commits.observe(&self.commits.writes, write).await?;
         days.into_iter().for_each(|(_, day)| day.written());
@@ -156,8 +156,10 @@ impl Store {
         Ok(())
     }
 
-    /// Extends a lease to at least that, on disk.
-    pub(super) async fn lease(&self, cap: &Cap, stored: Stored) -> Result<(), Error> {
+    /// Extends the lease of a cap, on disk, so that so much more can be reserved. Nothing where somebody else has done it meanwhile, or there is no room.
+    pub(super) async fn extend(self: Arc<Self>, cap: Arc<Cap>, more: u64) -> Result<(), Error> {
+        let _extending = cap.extending.lock().await;
+        let Some(stored) = cap.lease(more, self.clock.now_unix_ms()) else { return Ok(()) };
         let key = cap.key;
         let lease = self.database.write(move |tx| rows::lease(tx, &key, &stored));
         self.commits.observe(&self.commits.leases, lease).await?;

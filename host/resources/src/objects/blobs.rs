@@ -153,7 +153,8 @@ impl Blobs {
         let paths: Vec<StorePath> = names.iter().map(Name::path).collect();
         if let Some(folder) = self.folder.clone() {
             let unfinished: Vec<PathBuf> = paths.iter().map(|path| folder.join(format!("{path}#1"))).collect();
-            let removed = tokio::task::spawn_blocking(move || unfinished.iter().try_for_each(|path| absent(std::fs::remove_file(path)))).await;
+            let removed =
+                tovuk_kernel::threads::spawn_blocking(move || unfinished.iter().try_for_each(|path| absent(std::fs::remove_file(path)))).await;
             removed.unwrap_or(Ok(()))?;
         }
         let mut results = self.store.delete_stream(stream::iter(paths.into_iter().map(Ok)).boxed());
@@ -219,7 +220,7 @@ fn read_file(file: Arc<std::fs::File>, range: Range<u64>) -> Body {
                 let mut buffer = vec![0; left.min(READ_BYTES)];
                 file.read_exact_at(&mut buffer, offset).map(|()| buffer)
             };
-            let read = tokio::task::spawn_blocking(read).await.map_err(|error| Error::Damaged(error.to_string()))?;
+            let read = tovuk_kernel::threads::spawn_blocking(read).await.map_err(|error| Error::Damaged(error.to_string()))?;
             let buffer = read.map_err(|error| Error::Damaged(error.to_string()))?;
             let next = offset + buffer.len() as u64;
             Ok(Some((Bytes::from(buffer), next)))

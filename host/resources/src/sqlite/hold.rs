@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit};
 use tovuk_kernel::limits::{SQLITE_TRANSACTION_IDLE_MS_MAX, SQLITE_TRANSACTION_MS_MAX};
+use tovuk_kernel::threads::spawn_blocking_on;
 
 use super::Sqlites;
 use super::error::Error;
@@ -108,7 +109,7 @@ impl Drop for Lease {
         // Rolling back touches the disk, and this may be an async thread.
         if let Some((link, place)) = self.link.take() {
             let slot = self.slot.clone();
-            self.runtime.spawn_blocking(move || Self::give_back(&slot, link, place));
+            spawn_blocking_on(&self.runtime, move || Self::give_back(&slot, link, place));
         }
     }
 }

@@ -359,7 +359,7 @@ impl Sqlites {
         };
         let permit = self.0.threads.clone().acquire_owned().await.map_err(|error| Error::host(&error))?;
         let payer = self.1.payer.clone();
-        let work = tokio::task::spawn_blocking(move || {
+        let work = tovuk_kernel::threads::spawn_blocking(move || {
             let result = billing::paid(payer.as_ref(), work);
             drop((permit, share));
             result
@@ -409,7 +409,7 @@ impl Sqlites {
         let surplus = open.len() + 1 - self.0.open_max + self.0.open_max / 16;
         for slot in open.into_iter().take(surplus) {
             let Some(mut exclusive) = slot.try_exclusive() else { continue };
-            tokio::task::spawn_blocking(move || slot.close(&mut exclusive));
+            tovuk_kernel::threads::spawn_blocking(move || slot.close(&mut exclusive));
         }
     }
 }

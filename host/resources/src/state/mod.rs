@@ -132,7 +132,7 @@ impl State {
         shared.closed.store(true, Ordering::Release);
         let closing = shared.clone();
         // It does not panic; what is left is a runtime that is shutting down.
-        drop(tokio::task::spawn_blocking(move || closing.close_all()).await);
+        drop(tovuk_kernel::threads::spawn_blocking(move || closing.close_all()).await);
         shared.catalogue.close().await
     }
 

@@ -45,7 +45,7 @@ pub(super) async fn open(folder: &Path, clock: Clock, options: Options) -> Resul
 /// Runs something that waits for the disk.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     // It does not panic; what is left is a runtime that is shutting down.
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Error::closed()))
+    tovuk_kernel::threads::spawn_blocking(work).await.unwrap_or_else(|_| Err(Error::closed()))
 }
 
 /// Reads the files that were being written when the host ended: there are no more of them than were open, more or less.

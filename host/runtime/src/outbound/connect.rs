@@ -176,7 +176,7 @@ impl Service<Name> for Resolver {
             let permit = lookups.acquire_owned().await.map_err(|error| Failure::Dns(error.to_string()))?;
             let host = name.as_str().to_owned();
             // The permit goes with the lookup, not with this future: the system's resolver cannot be interrupted.
-            let lookup = tokio::task::spawn_blocking(move || {
+            let lookup = tovuk_kernel::threads::spawn_blocking(move || {
                 let _permit = permit;
                 (host.as_str(), 0).to_socket_addrs()
             });

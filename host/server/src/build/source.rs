@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tovuk_kernel::project::Service;
+use tovuk_kernel::threads::spawn_blocking;
 
 use super::archive::{self, ArchiveError, ArchiveLimits, Kind, Unpacked};
 use super::sandbox::frames::{self, PiecesIn, PiecesOut};

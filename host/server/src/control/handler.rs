@@ -75,7 +75,7 @@ impl Registered {
 async fn decoded<T: Request>(fields: Fields, body: Bytes) -> Result<T, Refusal> {
     let is_large = body.len() > LARGE_BODY_BYTES;
     let decode = move || decode::decode::<T>(fields, T::OPERATION.method.has_body().then_some(&body[..]));
-    let request = if is_large { tokio::task::spawn_blocking(decode).await.map_err(Refusal::internal)? } else { decode() };
+    let request = if is_large { tovuk_kernel::threads::spawn_blocking(decode).await.map_err(Refusal::internal)? } else { decode() };
     request.map_err(|error| {
         let operation = &T::OPERATION;
         let text = format!("{} {}: {error}", operation.method.as_str(), operation.path);

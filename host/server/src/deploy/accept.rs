@@ -129,7 +129,7 @@ pub(crate) async fn accept(control: &Control, caller: Caller, submission: Submis
         upload.migrations = Some(serde_json::to_vec(&submission.migrations).map_err(Refusal::internal)?);
     }
     let (data, folder) = (control.config().data.clone(), name.clone());
-    let stored = tokio::task::spawn_blocking(move || {
+    let stored = tovuk_kernel::threads::spawn_blocking(move || {
         check_room(uploads::bytes(&data, &open).saturating_add(upload.bytes()))?;
         uploads::store(&data, &folder, &upload).map_err(uploads::not_stored)
     });
@@ -144,7 +144,7 @@ pub(crate) async fn accept(control: &Control, caller: Caller, submission: Submis
         }
         Err(refusal) => {
             let data = control.config().data.clone();
-            let _ = tokio::task::spawn_blocking(move || uploads::remove(&data, &name)).await;
+            let _ = tovuk_kernel::threads::spawn_blocking(move || uploads::remove(&data, &name)).await;
             Err(refusal)
         }
     }

@@ -150,7 +150,7 @@ where
 {
     let cancelled = Arc::new(AtomicBool::new(cancel.is_cancelled()));
     let _tell = Tell(cancelled.clone());
-    tokio::task::spawn_blocking(move || job(&cancelled)).await.map_err(Refusal::internal)?
+    tovuk_kernel::threads::spawn_blocking(move || job(&cancelled)).await.map_err(Refusal::internal)?
 }
 
 struct Tell(Arc<AtomicBool>);

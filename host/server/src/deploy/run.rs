@@ -124,7 +124,7 @@ async fn end(control: &Control, deploy: i64, status: BuildStatus, refusal: &Refu
 async fn finished(control: &Control, deploy: &Deploy) {
     if let Some(name) = deploy.upload.clone() {
         let data = control.config().data.clone();
-        let _ = tokio::task::spawn_blocking(move || uploads::remove(&data, &name)).await;
+        let _ = tovuk_kernel::threads::spawn_blocking(move || uploads::remove(&data, &name)).await;
     }
 }
 
@@ -176,7 +176,7 @@ async fn migrate(control: &Control, version: &Version, log: &BuildLog) -> Result
     sqlite::make(control, &databases).await?;
     let Some(name) = version.deploy.upload.clone() else { return Ok(()) };
     let data = control.config().data.clone();
-    let read = tokio::task::spawn_blocking(move || uploads::read(&data, &name, uploads::MIGRATIONS).map_err(uploads::not_stored));
+    let read = tovuk_kernel::threads::spawn_blocking(move || uploads::read(&data, &name, uploads::MIGRATIONS).map_err(uploads::not_stored));
     let Some(stored) = read.await.map_err(Refusal::internal)?? else { return Ok(()) };
     let scripts = serde_json::from_slice(&stored).map_err(Refusal::internal)?;
     migrations::apply(control, version.service.id, version.plan, scripts, |line| log.line(line)).await
@@ -229,7 +229,7 @@ async fn promote(control: &Control, id: i64, attempted: Attempted, log: &BuildLo
 async fn output(control: &Control, version: &Version, log: &BuildLog, cancel: &CancellationToken) -> Result<(Output, Keeping), Refusal> {
     let data = control.config().data.clone();
     let Some(name) = version.deploy.upload.clone() else { return Err(Refusal::internal("a build without an upload")) };
-    let read = tokio::task::spawn_blocking({
+    let read = tovuk_kernel::threads::spawn_blocking({
         let (data, name) = (data.clone(), name.clone());
         move || {
             uploads::clear_workspace(&data, &name).map_err(uploads::not_stored)?;
@@ -274,7 +274,7 @@ async fn compile(control: &Control, version: &Version, component: Vec<u8>, log: 
 pub(super) async fn prepare(control: &Control, plan: Plan, wasm: Vec<u8>) -> Result<(Artifact, i64, Kept), Refusal> {
     let refused = |refusal: tovuk_runtime::component::Refusal| Refusal::new(&codes::COMPONENT_REFUSED, refusal.to_string());
     let bytes = i64::try_from(wasm.len()).unwrap_or(i64::MAX);
-    let checked = tokio::task::spawn_blocking(move || check_size(&wasm, plan).map(|()| (ArtifactId::of(&wasm), wasm)));
+    let checked = tovuk_kernel::threads::spawn_blocking(move || check_size(&wasm, plan).map(|()| (ArtifactId::of(&wasm), wasm)));
     let (id, wasm) = checked.await.map_err(Refusal::internal)?.map_err(refused)?;
     let kept = control.builds().keep(id.as_str()).await;
     let artifact = control.runtime().artifacts().prepare(&wasm).await.map_err(|error| match error {
@@ -285,7 +285,7 @@ pub(super) async fn prepare(control: &Control, plan: Plan, wasm: Vec<u8>) -> Res
 }
 
 async fn inflate(component: Vec<u8>) -> Result<Vec<u8>, Refusal> {
-    let inflated = tokio::task::spawn_blocking(move || {
+    let inflated = tovuk_kernel::threads::spawn_blocking(move || {
         let mut wasm = Vec::new();
         let mut decoder = flate2::read::MultiGzDecoder::new(&component[..]).take(DEPLOY_BODY_BYTES_MAX + 1);
         decoder.read_to_end(&mut wasm).map(|_| wasm)

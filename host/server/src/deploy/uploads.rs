@@ -110,7 +110,9 @@ pub(crate) async fn sweep(control: &Control) {
     let own = control.clone();
     match control.builds().to_the_end(async move { take_away_unused(&own).await }).await {
         // The slow part, for which nobody has to wait who has files under way.
-        Ok(gone) => drop(tokio::task::spawn_blocking(move || gone.iter().for_each(|folder| warn(folder, fs::remove_dir_all(folder)))).await),
+        Ok(gone) => {
+            drop(tovuk_kernel::threads::spawn_blocking(move || gone.iter().for_each(|folder| warn(folder, fs::remove_dir_all(folder)))).await)
+        }
         Err(refusal) => tracing::warn!("what is no longer used could not be removed: {refusal}"),
     }
 }
@@ -121,7 +123,7 @@ async fn take_away_unused(control: &Control) -> Result<Vec<PathBuf>, Refusal> {
     let mut used = std::mem::take(&mut sweep.names);
     used.extend(control.read(|conn| Ok([deploys::open_uploads(conn, None)?, deploys::referenced(conn)?].concat())).await?);
     let (data, names) = (control.config().data.clone(), used.clone());
-    let gone = tokio::task::spawn_blocking(move || {
+    let gone = tovuk_kernel::threads::spawn_blocking(move || {
         let mut gone = Vec::new();
         for home in ["uploads", "assets"].map(|home| data.join(home)) {
             warn(&home, unless_absent(each_unused(&home, &names, &mut gone)));

@@ -216,7 +216,7 @@ fn bodiless(mut head: Response<()>, status: StatusCode) -> Response<Body> {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Failure::internal(error.to_string()))
+    tovuk_kernel::threads::spawn_blocking(work).await.map_err(|error| Failure::internal(error.to_string()))
 }
 
 fn no_file(message: impl Into<String>) -> Failure {
