@@ -20,6 +20,7 @@ use tovuk_runtime::failure::Failure;
 use tovuk_runtime::record::{Identity, LogLine, Observer, Record};
 use tovuk_runtime::runtime::{Runtime, RuntimeConfig};
 use tovuk_runtime::service::{Deployment, Service};
+use tovuk_runtime::trace::TraceId;
 use tovuk_server::edge::routes::{Placement, Routes, Site};
 use tovuk_server::edge::{Audience, Edge, ListenConfig, Listening};
 
@@ -115,7 +116,7 @@ impl Observer for Tally {
         eprintln!("{}: {}", line.service.name, line.message);
     }
 
-    fn refused(&self, service: &Identity, failure: &Failure) {
+    fn refused(&self, service: &Identity, _trace: TraceId, failure: &Failure) {
         // The first are enough to see why, and printing thousands would be work of another kind.
         if self.refused.fetch_add(1, Ordering::Relaxed) < REFUSALS_PRINTED {
             eprintln!("{}: {}", service.name, failure.message);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 use tovuk_runtime::failure::Failure;
 use tovuk_runtime::record::{Identity, LogLine, Observer, Record};
+use tovuk_runtime::trace::TraceId;
 
 /// An observer that keeps everything. Clones share it.
 #[derive(Clone, Default)]
@@ -80,7 +81,7 @@ impl Observer for Observed {
         self.0.changed.notify_waiters();
     }
 
-    fn refused(&self, service: &Identity, failure: &Failure) {
+    fn refused(&self, service: &Identity, _trace: TraceId, failure: &Failure) {
         self.0.refusals.lock().unwrap().push((service.name.to_string(), failure.clone()));
         self.0.changed.notify_waiters();
     }

@@ -61,6 +61,10 @@ pub async fn run(logs: LogsArgs, args: &ClientArgs) -> anyhow::Result<ExitCode> 
             .instruct("For example: `tovuk logs --service shop`. `tovuk service list` shows names.")
     })?;
     let operation = operation(&format!("{subject}.logs{}", if logs.follow { ".follow" } else { "" }))?;
+    if logs.follow && logs.cursor.as_deref().is_some_and(|cursor| cursor.starts_with("before_")) {
+        let failure = Failure::local("invalid_argument", "a cursor that begins with `before_` leads to older lines, and --follow shows newer ones");
+        return Err(failure.instruct("Leave --follow out, or give a cursor of a line, which begins with `after_`.").into());
+    }
     let mut fields = Fields::new();
     fields.insert(subject.to_owned(), Value::from(id));
     fields.extend(logs.limit.map(|limit| ("limit".to_owned(), Value::from(limit))));
@@ -78,6 +82,7 @@ pub async fn run(logs: LogsArgs, args: &ClientArgs) -> anyhow::Result<ExitCode> 
         for (name, value) in [("outcome", &logs.outcome), ("trace", &logs.trace)] {
             filters.extend(value.as_deref().map(|value| format!(" --{name} {value}")));
         }
+        filters.extend(logs.limit.map(|limit| format!(" --limit {limit}")));
         eprintln!("more: tovuk logs --{subject} {id}{filters} --cursor {}{}", output::one_line(cursor), client.flag());
     }
     Ok(ExitCode::SUCCESS)

@@ -134,6 +134,10 @@ const YIELD_AFTER_NS: u64 = 300_000;
 impl Runtime {
     /// Runs a worker once and returns its response. The future runs the worker: dropping it cancels the invocation and all that it has called.
     pub async fn invoke(&self, service: &Arc<Service>, event: Event, budget: Budget) -> Result<Started, Failure> {
+        let trace = match &budget.0 {
+            Grant::Chain(context) => context.trace,
+            Grant::Call(caller) => caller.chain.trace,
+        };
         let result = match &budget.0 {
             Grant::Chain(_) => self.begin(service, event, budget).await,
             Grant::Call(_) => {
@@ -148,7 +152,7 @@ impl Runtime {
         if let Err(failure) = &result
             && !failure.recorded
         {
-            self.observer().refused(&service.identity, failure);
+            self.observer().refused(&service.identity, trace, failure);
         }
         result
     }
@@ -299,7 +303,9 @@ impl Runtime {
 
     /// A place of the service and of its account, once both have one.
     async fn place(&self, service: &Service, deployment: &Deployment, event: EventKind) -> Result<Place, Failure> {
-        let running = format!("{} requests of {} or of its account are running", deployment.limits.concurrency, service.identity.name);
+        let (name, concurrency) = (&service.identity.name, deployment.limits.concurrency);
+        let running =
+            format!("{name} has as many requests running as its limit `concurrency` says, {concurrency}, or its account has as many as it may");
         match self.clock().timeout(self.patience(event), service.places().enter(standing(event))).await {
             Some(Ok(place)) => Ok(place),
             Some(Err(Full)) => Err(Failure::refused(&codes::SERVICE_BUSY, format!("{running}, and as many of its account wait as may"))),

@@ -327,7 +327,6 @@ impl<T> Drop for Running<T> {
         if let Some(backlog) = &self.invocation.backlog {
             backlog.end(self.whole_ns);
         }
-        let clock = self.invocation.runtime.clock();
-        self.purse.ended(clock.monotonic_ms().saturating_sub(self.invocation.started_ms));
+        self.purse.ended(self.invocation.runtime.clock(), self.invocation.started_ms);
     }
 }

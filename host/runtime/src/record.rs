@@ -215,8 +215,8 @@ pub trait Observer: Send + Sync + 'static {
     fn invocation(&self, record: Record);
     /// A worker has written a line.
     fn log(&self, line: LogLine);
-    /// A service was asked for something, and turned it away before an invocation had begun.
-    fn refused(&self, service: &Identity, failure: &Failure);
+    /// A service was asked for something, and turned it away before an invocation had begun. The client is told the trace as `request_id`.
+    fn refused(&self, service: &Identity, trace: TraceId, failure: &Failure);
 
     /// The host has something to say about a service besides: a delivery that has failed, a queue that does not move, a cap that fills up.
     fn said(&self, _service: &Identity, _text: &str) {}

@@ -27,10 +27,18 @@ pub(crate) struct Beginning {
 
 /// Reserves what an invocation needs to begin.
 pub(crate) async fn begin(bill: &Bill, event: EventKind) -> Result<Beginning, Failure> {
-    let request = bill.reserve(Meter::WorkerRequests, 1).await?;
+    let now = bill.now();
+    let request = match bill.reserve_at_once(Meter::WorkerRequests, 1, now) {
+        Some(charge) => charge,
+        None => bill.reserve(Meter::WorkerRequests, 1).await?,
+    };
     let mut purse = Purse { bill: bill.clone(), charge: None, covered_ns: 0, refill: None, having: None };
     if bill.is_capped(Meter::WorkerCpuMs) {
-        purse.fill(slice(bill).await?, 0);
+        let filled = match bill.reserve_at_once(Meter::WorkerCpuMs, SLICE_MS, now) {
+            Some(charge) => (charge, SLICE_MS),
+            None => slice(bill).await?,
+        };
+        purse.fill(filled, 0);
     }
     let mut of_object = None;
     if matches!(event, EventKind::State | EventKind::Alarm) {
@@ -85,10 +93,10 @@ impl Purse {
         }
     }
 
-    /// The guest has ended, so many ms after it was admitted.
-    pub fn ended(&mut self, wall_ms: u64) {
+    /// The guest has ended, which was admitted then in monotonic ms.
+    pub fn ended(&mut self, clock: &Clock, started_ms: u64) {
         if let Some(having) = self.having.take() {
-            having.ended(wall_ms);
+            having.ended(clock.monotonic_ms().saturating_sub(started_ms));
         }
     }
 

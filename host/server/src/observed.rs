@@ -63,11 +63,11 @@ impl Observer for Told {
         self.logs.log(line);
     }
 
-    fn refused(&self, service: &Identity, failure: &Failure) {
+    fn refused(&self, service: &Identity, trace: TraceId, failure: &Failure) {
         self.metrics.refused(service, failure);
-        self.logs.refused(service, failure);
+        self.logs.refused(service, trace, failure);
         if let Some(shown) = &self.shown {
-            shown.refused(service, failure);
+            shown.refused(service, trace, failure);
         }
     }
 

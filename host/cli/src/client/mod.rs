@@ -27,7 +27,7 @@ const UPLOAD_BYTES_PER_SECOND: u64 = 100_000;
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
 /// What the paths of operations on services and on what was deployed begin with.
-const OF_A_PROJECT: [&str; 6] = ["/v1/services", "/v1/deploys", "/v1/builds", "/v1/clock", "/v1/traces", "/v1/top"];
+const OF_A_PROJECT: [&str; 7] = ["/v1/services", "/v1/deploys", "/v1/builds", "/v1/clock", "/v1/traces", "/v1/top", "/v1/usage"];
 
 /// What stands for itself in a segment of a path and in a value of a query.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');

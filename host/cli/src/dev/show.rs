@@ -13,6 +13,7 @@ use std::time::Duration;
 use owo_colors::{OwoColorize, Style};
 use tovuk_runtime::failure::Failure;
 use tovuk_runtime::record::{EventKind, Identity, LogLine, Observer, Outcome, Record};
+use tovuk_runtime::trace::TraceId;
 
 use crate::output::one_line;
 
@@ -156,7 +157,7 @@ impl Observer for Show {
         self.line(format!("{} {}", service.name, self.paint(&one_line(text), Style::new().yellow())));
     }
 
-    fn refused(&self, service: &Identity, failure: &Failure) {
+    fn refused(&self, service: &Identity, _trace: TraceId, failure: &Failure) {
         let code = self.paint(failure.code.code, Style::new().red());
         self.line(format!("{} {code}: {}", service.name, failure.for_log()));
     }

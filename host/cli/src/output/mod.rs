@@ -6,6 +6,7 @@ mod services;
 mod sqlite;
 mod storage;
 mod traces;
+mod usage;
 
 use std::borrow::Cow;
 use std::io::IsTerminal;
@@ -44,8 +45,8 @@ fn of_kind<'a>(kind: &str, answer: &'a Value) -> Cow<'a, Value> {
     Cow::Owned(answer)
 }
 
-/// The answer of an operation as text. `kind` is the first word of the command.
-pub fn of_operation(operation: &Operation, kind: &str, answer: &Value) -> String {
+/// The answer of an operation as text. `kind` is the first word of the command, `service` the one that was asked about.
+pub fn of_operation(operation: &Operation, kind: &str, service: Option<&str>, answer: &Value) -> String {
     match operation.name {
         "service.list" => services::list(answer),
         "service.show" => services::show(answer),
@@ -56,18 +57,10 @@ pub fn of_operation(operation: &Operation, kind: &str, answer: &Value) -> String
         "trace.show" => traces::show(answer),
         "trace.list" => traces::list(answer),
         name if name.ends_with(".logs") => lines(answer),
-        // Plans and products are what `tovuk pricing` is about.
-        "usage.show" => generic(&without(answer, &["plans", "products"])),
+        "capabilities" => usage::pricing(answer),
+        "usage.show" => usage::usage(answer, service),
         _ => generic(&of_kind(kind, answer)),
     }
-}
-
-fn without(answer: &Value, names: &[&str]) -> Value {
-    let mut answer = answer.clone();
-    if let Value::Object(map) = &mut answer {
-        map.retain(|name, _| !names.contains(&name.as_str()));
-    }
-    answer
 }
 
 /// The answer with what the client itself says to do next: after the catalogue of prices.

@@ -60,7 +60,7 @@ pub fn show(answer: &Value) -> String {
         .into_iter()
         .chain([("secrets".to_owned(), length("/env")), ("domains".to_owned(), length("/domains"))]);
     lines.push(("resources".to_owned(), counts(held)));
-    lines.push(("usage".to_owned(), usage(answer)));
+    lines.push(("account's usage".to_owned(), usage(answer)));
     for (name, field) in [("latest deploy", "latest_deploy"), ("live deploy", "live_deploy"), ("latest build", "latest_build_job")] {
         let part = |part: &str| text(answer, &format!("/status/{field}/{part}")).to_owned();
         if !part("id").is_empty() {

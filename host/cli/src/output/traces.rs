@@ -26,10 +26,11 @@ pub(super) fn show(trace: &Value) -> String {
     let duration = number(trace, "duration_ms").unwrap_or_default();
     let cpu = number(trace, "cpu_ms").unwrap_or_default();
     let mut shown = format!(
-        "{}  {}  {duration:.2} ms, cpu {cpu:.2} ms, {} spans\n",
+        "{}  {}  {duration:.2} ms, cpu {cpu:.2} ms, {} {}\n",
         one_line(text(trace, "trace_id")),
         one_line(text(trace, "started_at")),
-        spans.len()
+        spans.len(),
+        if spans.len() == 1 { "span" } else { "spans" }
     );
     let ids: HashSet<&str> = spans.iter().map(|span| text(span, "span_id")).collect();
     let mut children: HashMap<&str, Vec<&Value>> = HashMap::new();
@@ -100,7 +101,7 @@ fn bar(offset: f64, duration: f64, cpu: f64, whole: f64) -> String {
 pub(super) fn list(page: &Value) -> String {
     let traces = page.get("traces").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     if traces.is_empty() {
-        return "no traces\n".to_owned();
+        return "no traces that began with a request to this service; a call from another is in the trace of that one\n".to_owned();
     }
     let row = |trace: &Value| {
         let ms = |name: &str| number(trace, name).map(|ms| format!("{ms:.2}")).unwrap_or_default();

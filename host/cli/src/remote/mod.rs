@@ -66,11 +66,13 @@ pub fn request(rows: &[Row], matches: &ArgMatches) -> Result<(&'static Operation
 
 /// Asks for what the arguments say, and prints the answer.
 pub async fn run(rows: &[Row], matches: &ArgMatches, args: &ClientArgs) -> anyhow::Result<ExitCode> {
-    let (operation, call) = request(rows, matches)?;
+    let (row, fields) = arguments::choose(rows, matches)?;
+    let service = fields.get("service").and_then(Value::as_str).map(str::to_owned);
+    let (operation, call) = (row.operation, call_of(row.operation, fields)?);
     let answer = Client::for_operation(args, operation)?.call(call).await?;
     let kind = rows.first().and_then(|row| row.command.words.split(' ').next()).unwrap_or_default();
     let answer = output::with_next_actions(operation, answer);
-    output::print(&answer, args.json, |answer| output::of_operation(operation, kind, answer));
+    output::print(&answer, args.json, |answer| output::of_operation(operation, kind, service.as_deref(), answer));
     Ok(ExitCode::SUCCESS)
 }
 

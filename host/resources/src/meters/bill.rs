@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tovuk_kernel::clock::UnixMs;
 use tovuk_kernel::meters::Meter;
 
 use super::handle::ServiceMeters;
@@ -58,6 +59,19 @@ impl Bill {
     /// When a cap has no room.
     pub fn hold(&self, level: Meter, amount: u64) -> Result<Charge, Exceeded> {
         self.0.as_ref().map_or(Ok(Charge(None)), |meters| Ok(Charge(Some(meters.hold(level, amount)?))))
+    }
+
+    /// The time that reservations of one moment share; see [`Bill::reserve_at_once`].
+    pub fn now(&self) -> UnixMs {
+        self.0.as_ref().map_or(0, |meters| meters.clock.now_unix_ms())
+    }
+
+    /// Reserves without waiting; see [`ServiceMeters::reserve_at_once`].
+    pub fn reserve_at_once(&self, meter: Meter, amount: u64, now: UnixMs) -> Option<Charge> {
+        match &self.0 {
+            Some(meters) => Some(Charge(Some(meters.reserve_at_once(meter, amount, now)?))),
+            None => Some(Charge(None)),
+        }
     }
 
     /// The same as [`Bill::reserve`], with less where that is all that there is: as much as was reserved.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
-use tovuk_kernel::clock::Clock;
+use tovuk_kernel::clock::{Clock, UnixMs};
 use tovuk_kernel::meters::{METERS, Meter};
 
 use super::Error;
@@ -99,12 +99,20 @@ impl ServiceMeters {
     /// [`Error::Exceeded`] when a cap has no room, or when the store fails.
     pub async fn reserve(self: &Arc<Self>, meter: Meter, amount: u64) -> Result<Reservation, Error> {
         let now = self.clock.now_unix_ms();
-        let mut reservation = Reservation::nothing(self.clone(), meter, now);
-        if !reservation.begin_at_once(amount, now) {
-            // Boxed, because few need it, and a small future moves faster.
-            Box::pin(reservation.extend(amount)).await?;
+        if let Some(reservation) = self.reserve_at_once(meter, amount, now) {
+            return Ok(reservation);
         }
+        let mut reservation = Reservation::nothing(self.clone(), meter, now);
+        // Boxed, because few need it, and a small future moves faster.
+        Box::pin(reservation.extend(amount)).await?;
         Ok(reservation)
+    }
+
+    /// Reserves room where that needs neither the disk nor the stores, which is nearly always. None where it does, or where a cap refuses: [`ServiceMeters::reserve`]
+    /// says. For whoever knows what time it is: to ask for it is a good part of what this costs.
+    pub fn reserve_at_once(self: &Arc<Self>, meter: Meter, amount: u64, now: UnixMs) -> Option<Reservation> {
+        let mut reservation = Reservation::nothing(self.clone(), meter, now);
+        reservation.begin_at_once(amount, now).then_some(reservation)
     }
 
     /// Reserves room of a level, for which no disk has to be waited.

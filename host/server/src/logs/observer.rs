@@ -2,6 +2,7 @@
 
 use tovuk_runtime::failure::Failure;
 use tovuk_runtime::record::{Identity, LogLine, LogStream, Observer, Record};
+use tovuk_runtime::trace::TraceId;
 
 use super::line::{Ended, Line, Stream};
 use super::sink::LogSink;
@@ -45,8 +46,10 @@ impl Observer for LogSink {
         self.line(kept);
     }
 
-    fn refused(&self, service: &Identity, failure: &Failure) {
+    fn refused(&self, service: &Identity, trace: TraceId, failure: &Failure) {
         let message = format!("a request was refused, {}: {}", failure.code.code, failure.for_log());
-        self.line(Line::new(service.id.clone(), service.account.clone(), Stream::System, message));
+        let mut line = Line::new(service.id.clone(), service.account.clone(), Stream::System, message);
+        line.trace = Some(trace);
+        self.line(line);
     }
 }

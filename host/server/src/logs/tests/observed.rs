@@ -47,7 +47,7 @@ async fn invocations_lines_of_workers_and_refusals_are_in_the_log_of_their_servi
     sink.log(LogLine { service: identity(), trace, number: 1, stream: LogStream::Stderr, message: "warning: low".to_owned() });
     sink.invocation(record(trace, Outcome::Response, None));
     sink.invocation(record(trace, Outcome::Trap, Some("unreachable\n  at handler")));
-    sink.refused(&identity(), &Failure::refused(&codes::SERVICE_BUSY, "256 requests run"));
+    sink.refused(&identity(), trace, &Failure::refused(&codes::SERVICE_BUSY, "256 requests run"));
     logs.flush().await;
     let page = read(&logs, "service_1", 10, None).await;
     let shown: Vec<_> = page.lines.iter().map(|line| (line.stream, line.message.as_str())).collect();
@@ -62,6 +62,8 @@ async fn invocations_lines_of_workers_and_refusals_are_in_the_log_of_their_servi
     );
     assert_eq!(page.lines[0].trace_id, Some(trace.to_string()));
     assert_eq!(page.lines[0].invocation, Some(1));
+    // What a client is told as `request_id` finds it.
+    assert_eq!(page.lines[3].trace_id, Some(trace.to_string()));
     let summary = serde_json::to_value(&page.lines[2]).unwrap();
     assert_eq!((&summary["outcome"], &summary["status"], &summary["cpu_ms"]), (&"trap".into(), &500.into(), &2.345.into()));
 }
@@ -77,7 +79,7 @@ async fn secrets_are_in_no_line_whichever_way_it_came() {
     let mut failed = record(trace, Outcome::Failed, Some("could not use k-123456"));
     failed.path = "/with/k-123456".to_owned();
     sink.invocation(failed);
-    sink.refused(&identity(), &Failure::refused(&codes::SERVICE_BUSY, "k-123456"));
+    sink.refused(&identity(), trace, &Failure::refused(&codes::SERVICE_BUSY, "k-123456"));
     logs.flush().await;
     // The part of a secret at which a line would be cut must not be left at its end.
     let long = format!("{}k-123456", "x".repeat(tovuk_kernel::limits::LOG_EVENT_BYTES - 15));
