@@ -91,8 +91,8 @@ async fn usage_caps_and_prices_by_the_command_line() {
         (set, vec!["worker_requests", "day", "100000"]),
         ("tovuk limits set kv_reads month 0 --service shop", vec!["kv_reads", "month", "service_1"]),
         ("tovuk limits list", vec!["worker_requests", "kv_reads", "100000"]),
-        ("tovuk usage", vec!["worker_requests", "plan", "estimatedMonthlyTotalUsdMicros", "currentMonthOverageUsdMicros"]),
-        ("tovuk pricing", vec!["worker_requests", "queues", "pro"]),
+        ("tovuk usage", vec!["worker_requests", "plan", "month comes to", "beyond what is included"]),
+        ("tovuk pricing", vec!["worker_requests", "queues.includedOperationsPerMonth", "pro", "next: "]),
         ("tovuk limits delete kv_reads month --service shop", vec!["deleted"]),
         ("tovuk limits delete worker_requests --period day", vec!["deleted"]),
     ] {

@@ -261,3 +261,36 @@ async fn a_level_and_what_is_being_written_stay_below_the_cap() {
     stored.0.store(10, Ordering::Relaxed);
     drop(service.reserve(Meter::KvStorageBytes, 90).await.unwrap());
 }
+
+#[tokio::test]
+async fn whoever_writes_late_makes_no_lease_less() {
+    let fixture = Fixture::new().await;
+    let key = of_account(Meter::KvReads, Period::Day);
+    fixture.cap(key, 1_000).await;
+    let window = Window::at(Period::Day, START);
+    let leases = [(window, 500), (window, 100), (Window(window.0 - 1), 900)];
+    for (window, leased) in leases {
+        let stored = caps::Stored { window, leased, notified: false };
+        fixture.meters.store.database.write(move |tx| rows::lease(tx, &key, &stored)).await.unwrap();
+    }
+    let again = fixture.again(false).await;
+    // What was leased counts as used.
+    assert_eq!(use_up(&again.service(), Meter::KvReads).await, 500);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_behind_at_the_start_loses_no_later_day() {
+    let folder = TempDir::new().unwrap();
+    let day_ms = 24 * 3_600_000;
+    let open = async |at_ms: u64| Meters::open(&folder.path().join("meters.db"), Clock::advanceable_at(at_ms)).await.unwrap();
+    let figures = |meters: &Meters| {
+        let usage = meters.usage(ACCOUNT, None);
+        Period::ALL.map(|period| usage.of(Meter::KvReads, period))
+    };
+    for (day, charged, expected) in [(2, 5, [5, 5]), (1, 7, [7, 12]), (2, 1, [8, 13]), (1, 0, [8, 13])] {
+        let meters = open(START - day * day_ms).await;
+        meters.service(ACCOUNT, SERVICE).charge(Meter::KvReads, charged);
+        assert_eq!(figures(&meters), expected);
+        meters.close().await.unwrap();
+    }
+}
