@@ -60,7 +60,7 @@ pub fn show(answer: &Value) -> String {
         .into_iter()
         .chain([("secrets".to_owned(), length("/env")), ("domains".to_owned(), length("/domains"))]);
     lines.push(("resources".to_owned(), counts(held)));
-    lines.push(("account".to_owned(), usage(answer)));
+    lines.push(("account usage".to_owned(), usage(answer)));
     for (name, field) in [("latest deploy", "latest_deploy"), ("live deploy", "live_deploy"), ("latest build", "latest_build_job")] {
         let part = |part: &str| text(answer, &format!("/status/{field}/{part}")).to_owned();
         if !part("id").is_empty() {
@@ -119,7 +119,7 @@ mod tests {
         enabled        worker
         disabled       none
         resources      serviceBindings 1, secrets 2
-        account        services 1, requests today 7
+        account usage  services 1, requests today 7
         latest deploy  deploy_2 failed: no
         latest build   job_2 failed
         next: a
