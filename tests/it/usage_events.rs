@@ -10,14 +10,15 @@ use tovuk_tests::{Gate, Operator, tar_gz};
 use crate::TOVUK;
 use crate::usage::{ask, cap_more, used};
 
-/// Lets time pass until it is so.
+/// Asks until it is so, and lets a second pass after every few times, so that what has begun can end before its time is over.
 async fn until(host: &Operator, holds: impl AsyncFn() -> bool) {
     for _ in 0..600 {
-        if holds().await {
-            return;
+        for _ in 0..20 {
+            if holds().await {
+                return;
+            }
         }
         host.clock.advance(Duration::from_secs(1));
-        let _ = tokio::time::timeout(Duration::from_millis(20), std::future::pending::<()>()).await;
     }
     panic!("it is not so after ten minutes");
 }
@@ -35,12 +36,11 @@ async fn a_delivery_that_a_cap_holds_is_no_attempt_and_comes_later() {
         // One operation for the message itself.
         cap_more(&host, meter, u64::from(meter == Meter::QueueOperations)).await;
         host.ok("POST", &format!("{queue}/messages"), Some(json!({"body": meter.as_str()}))).await;
-        for _ in 0..20 {
-            host.clock.advance(Duration::from_secs(1));
-            let _ = tokio::time::timeout(Duration::from_millis(20), std::future::pending::<()>()).await;
-        }
-        let metrics = host.ok("GET", &format!("{queue}/metrics"), None).await;
-        assert!(metrics.to_string().contains("usage cap") || metrics.to_string().contains("cap of"), "why it is held: {metrics}");
+        // Why it is held. That it is, for longer than it takes to come to that, is no attempt either.
+        let metrics = async || host.ok("GET", &format!("{queue}/metrics"), None).await.to_string();
+        until(&host, async || metrics().await.contains("cap of")).await;
+        host.clock.advance(Duration::from_secs(60));
+        until(&host, async || metrics().await.contains("cap of")).await;
         host.ok("DELETE", &format!("/v1/usage/caps/{}/day", meter.as_str()), None).await;
         let number = if meter == Meter::WorkerRequests { 1 } else { 2 };
         let seen = format!("/v1/services/shop/kv/SEEN/values/jobs/{number}").replace("jobs/", "jobs%2F");
@@ -67,11 +67,10 @@ async fn ticks_and_alarms_are_invocations_and_an_alarm_is_a_call_of_state() {
     assert_eq!(calls().await, 1, "setting it");
     // Its delivery, and what the guest does then: it counts, writes down what came, and looks what to answer.
     until(&host, async || calls().await == 1 + 1 + 3).await;
-    for _ in 0..5 {
-        host.clock.advance(Duration::from_secs(60));
-        let _ = tokio::time::timeout(Duration::from_millis(20), std::future::pending::<()>()).await;
-    }
-    assert_eq!((requests("app").await, requests("shop").await, calls().await), (ticked, before + 1, 5), "and nothing more");
+    // Another that comes five minutes later, before which nothing else does.
+    host.ok("PUT", &alarm.replace("/o/", "/p/"), Some(json!({"delaySeconds": 300}))).await;
+    until(&host, async || calls().await == 10).await;
+    assert_eq!((requests("app").await, requests("shop").await, calls().await), (ticked, before + 2, 10), "and nothing more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,25 +119,25 @@ async fn a_handler_is_charged_for_as_long_as_it_has_its_object() {
     });
     assert_eq!((answered.status.as_u16(), &answered.json()[0]["status"]), (200, &json!(200)), "{}", answered.text());
     let used = async |meter| used(&host, Some("shop"), meter).await;
-    // 10 s with 128 MB.
-    assert_eq!(used(Meter::StateDurationGbMilliseconds).await, 1_280);
+    // 10 s with 128 MB, and what passes by itself meanwhile.
+    let first = used(Meter::StateDurationGbMilliseconds).await;
+    assert!((1_280..2_560).contains(&first), "{first}");
     assert_eq!((used(Meter::StateRequests).await, used(Meter::StateSqliteRowsWritten).await, used(Meter::WorkerRequests).await), (1, 1, 2));
     // A call that may take longer than there is room for begins, and ends where the room does.
     cap_more(&host, Meter::StateDurationGbMilliseconds, 300).await;
     let quick = json!([{"op": "call", "object": "a", "steps": [{"op": "put", "key": "k", "value": "y"}]}]);
     assert_eq!(ask(&host, "shop", "/", &quick).await.json()[0]["status"], 200);
-    let before = used(Meter::StateSqliteRowsWritten).await;
+    let (before, before_ms) = (used(Meter::StateSqliteRowsWritten).await, used(Meter::StateDurationGbMilliseconds).await);
     let (refused, ()) = tokio::join!(ask(&host, "shop", "/", &call), async {
         gate.arrived().await;
-        // Within what is reserved, within what there is room for, and beyond it.
-        for _ in 0..3 {
-            host.clock.advance(Duration::from_millis(900));
-            let _ = tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>()).await;
-        }
+        // Beyond what is reserved at first, which is charged then, and beyond what there is room for.
+        host.clock.advance(Duration::from_millis(1_800));
+        while used(Meter::StateDurationGbMilliseconds).await < before_ms + 128 {}
+        host.clock.advance(Duration::from_millis(900));
     });
     let refused = refused.json();
     assert_eq!(refused[0]["body"]["code"], "usage_cap_exceeded", "{refused}");
-    let spent = used(Meter::StateDurationGbMilliseconds).await - 1_280;
+    let spent = used(Meter::StateDurationGbMilliseconds).await - first;
     assert!((240..=300).contains(&spent), "no more than there was room for: {spent}");
     assert_eq!(used(Meter::StateSqliteRowsWritten).await, before, "what it did is undone");
     // With no room at all nothing begins.

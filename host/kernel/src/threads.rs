@@ -15,11 +15,6 @@ pub fn mark_low() {
     IS_LOW.set(true);
 }
 
-/// Whether this thread has a lower priority than others.
-pub fn is_low() -> bool {
-    IS_LOW.get()
-}
-
 /// Runs something that may block on a thread that may: what [`tokio::task::spawn_blocking`] does, from any thread.
 ///
 /// The async runtime starts such a thread where it is asked for one, and a new thread has the priority of the one that starts it, for life. So a thread of low priority
@@ -33,7 +28,7 @@ pub fn spawn_blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'stat
 #[track_caller]
 #[expect(clippy::disallowed_methods, reason = "these are what the others are to use")]
 pub fn spawn_blocking_on<R: Send + 'static>(runtime: &Handle, work: impl FnOnce() -> R + Send + 'static) -> JoinHandle<R> {
-    if !is_low() {
+    if !IS_LOW.get() {
         return runtime.spawn_blocking(work);
     }
     runtime.spawn(async move {

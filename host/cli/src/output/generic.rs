@@ -14,8 +14,6 @@ const CHOSEN: [(&str, &[&str]); 2] = [
 ];
 /// What is said in another way.
 const APART: [&str; 3] = ["next_actions", "has_more", "next_cursor"];
-/// Most next actions that are shown.
-const NEXT_MAX: usize = 3;
 /// Longest hexadecimal text that is shown whole.
 const HEX_MAX: usize = 12;
 
@@ -26,7 +24,7 @@ pub fn generic(answer: &Value) -> String {
     if let Some(cursor) = map.get("next_cursor").and_then(Value::as_str) {
         text.push_str(&format!("more: repeat with --cursor {}\n", one_line(cursor)));
     }
-    text + &next_actions(answer, NEXT_MAX)
+    text + &next_actions(answer)
 }
 
 fn object(map: &Map<String, Value>, path: &str) -> String {
@@ -105,7 +103,7 @@ fn list(name: &str, rows: &[Value]) -> String {
     table(&header, objects.iter().map(|row| columns.iter().map(|column| row.get(*column).map(cell).unwrap_or_default()).collect()))
 }
 
-fn cell(value: &Value) -> String {
+pub(super) fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::Bool(flag) => if *flag { "yes" } else { "no" }.to_owned(),

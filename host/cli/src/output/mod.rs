@@ -22,6 +22,8 @@ pub fn print(answer: &Value, json: bool, text: impl FnOnce(&Value) -> String) {
     crate::print(&if json { format!("{answer:#}\n") } else { text(answer) });
 }
 
+/// Most next actions that are shown.
+const NEXT_MAX: usize = 3;
 /// What a service has of each kind, and the first word of the commands that are about it.
 const KINDS: [(&str, &str); 6] = [
     ("sqliteDatabases", "sqlite"),
@@ -152,10 +154,11 @@ pub(crate) fn pairs(pairs: &[(String, String)]) -> String {
     pairs.iter().map(|(name, value)| format!("{}{}  {}\n", name, " ".repeat(width - name.chars().count()), one_line(value))).collect()
 }
 
-/// What to do next.
-pub(crate) fn next_actions(answer: &Value, most: usize) -> String {
-    let actions = answer.get("next_actions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    actions.iter().filter_map(Value::as_str).take(most).map(|action| format!("next: {}\n", one_line(action))).collect()
+/// What to do next, as the host says or as [`with_next_actions`] does.
+pub(crate) fn next_actions(answer: &Value) -> String {
+    let actions = answer.get("next_actions").or_else(|| answer.get("nextActions"));
+    let actions = actions.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    actions.iter().filter_map(Value::as_str).take(NEXT_MAX).map(|action| format!("next: {}\n", one_line(action))).collect()
 }
 
 #[cfg(test)]

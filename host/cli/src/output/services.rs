@@ -5,9 +5,6 @@ use serde_json::{Map, Value};
 use super::generic::{enabled, named};
 use super::{next_actions, one_line, pairs, table};
 
-/// Most next actions that are shown.
-const NEXT_MAX: usize = 3;
-
 fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
@@ -72,7 +69,7 @@ pub fn show(answer: &Value) -> String {
         }
     }
     let lines: Vec<_> = lines.into_iter().map(|(name, value)| (name, one_line(&value))).collect();
-    pairs(&lines) + &next_actions(answer, NEXT_MAX)
+    pairs(&lines) + &next_actions(answer)
 }
 
 fn usage(answer: &Value) -> String {

@@ -4,18 +4,15 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{one_line, pairs, table};
+use super::generic::cell;
+use super::{next_actions, one_line, pairs, table};
 
 fn list<'a>(answer: &'a Value, pointer: &str) -> &'a [Value] {
     answer.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
 fn text(value: &Value, name: &str) -> String {
-    match value.get(name) {
-        None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-    }
+    value.get(name).map(cell).unwrap_or_default()
 }
 
 fn number(value: &Value, name: &str) -> u64 {
@@ -78,9 +75,7 @@ pub fn pricing(answer: &Value) -> String {
     out += "\nlimits that a project file may set, up to the ceiling that an operator allows:\n";
     let columns = ["name", "unit", "free", "pro", "ceiling"];
     out += &table(&columns, list(answer, "/worker_limits").iter().map(|limit| columns.map(|name| text(limit, name)).into()));
-    let actions = list(answer, "/nextActions").iter().filter_map(Value::as_str);
-    actions.for_each(|action| out += &format!("next: {}\n", one_line(action)));
-    out
+    out + &next_actions(answer)
 }
 
 /// What an account or one of its services has used. What was not used at all is left out.
