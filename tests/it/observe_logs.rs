@@ -93,6 +93,9 @@ async fn a_log_is_followed_until_the_token_or_the_host_ends() {
     let cursor = lines.next().await.unwrap()["cursor"].as_str().unwrap().to_owned();
     let mut resumed = Lines::of(&host, &token, &format!("/v1/services/shop/logs/follow?cursor={cursor}&outcome=ok")).await;
     assert_eq!(resumed.next().await.unwrap()["outcome"], "ok");
+    let older = host.api("GET", "/v1/services/shop/logs/follow?cursor=before_5", Some(&token), None).await;
+    assert_eq!(older.code(), "invalid_cursor");
+    assert!(older.text().contains("`before_5` leads to older lines"), "{}", older.text());
 
     let made = host.ok_as(&token, "POST", "/v1/tokens", Some(json!({"name": "other", "scope": "read"}))).await;
     let mut of_other = Lines::of(&host, made["token"].as_str().unwrap(), "/v1/services/shop/logs/follow?limit=0").await;

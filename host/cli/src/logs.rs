@@ -61,10 +61,6 @@ pub async fn run(logs: LogsArgs, args: &ClientArgs) -> anyhow::Result<ExitCode> 
             .instruct("For example: `tovuk logs --service shop`. `tovuk service list` shows names.")
     })?;
     let operation = operation(&format!("{subject}.logs{}", if logs.follow { ".follow" } else { "" }))?;
-    if logs.follow && logs.cursor.as_deref().is_some_and(|cursor| cursor.starts_with("before_")) {
-        let failure = Failure::local("invalid_argument", "a cursor that begins with `before_` leads to older lines, and --follow shows newer ones");
-        return Err(failure.instruct("Leave --follow out, or give a cursor of a line, which begins with `after_`.").into());
-    }
     let mut fields = Fields::new();
     fields.insert(subject.to_owned(), Value::from(id));
     fields.extend(logs.limit.map(|limit| ("limit".to_owned(), Value::from(limit))));

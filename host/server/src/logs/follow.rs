@@ -68,6 +68,9 @@ impl Following {
         let lines_before = query.limit.unwrap_or(LINES_BEFORE);
         let wanted = Query { limit: Some(lines_before.max(1)), ..query.clone() };
         let before = wanted.range()?;
+        if let (From::Before(_), Some(cursor)) = (&before.from, &query.cursor) {
+            return Err(Error::Backwards(cursor.clone()));
+        }
         let mut range = Range { lines_max: PAGE_MAX, ..before };
         let before = match before.from {
             From::After(_) => None,

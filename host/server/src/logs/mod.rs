@@ -88,6 +88,11 @@ pub enum Error {
     /// The cursor was not given out by these lists.
     #[error("`{0}` is no cursor of this list")]
     Cursor(String),
+    /// The cursor leads to older lines, and whoever follows goes to newer ones.
+    #[error(
+        "`{0}` leads to older lines, and who follows sees newer ones: send the `cursor` of a line or `follow_cursor` of a page, which begin with `after_`, or none"
+    )]
+    Backwards(String),
     /// Too many lines were asked for, or none.
     #[error("`limit` must be 1 to {PAGE_MAX}")]
     Limit,
@@ -107,7 +112,7 @@ impl Error {
     pub fn code(&self) -> &'static Code {
         match self {
             Self::Database(_) => &codes::INTERNAL_ERROR,
-            Self::Cursor(_) => &codes::INVALID_CURSOR,
+            Self::Cursor(_) | Self::Backwards(_) => &codes::INVALID_CURSOR,
             Self::Limit | Self::Outcome(_) | Self::Trace(_) => &codes::INVALID_REQUEST,
             Self::TooManyFollowers => &codes::TOO_MANY_REQUESTS,
         }
