@@ -160,3 +160,23 @@ async fn a_called_guest_that_goes_on_by_itself_gets_in_line_too() {
     let had_ns = host.runtime.turns().had_ns();
     assert!(needed_ns > 20_000_000 && had_ns > needed_ns / 2, "{had_ns} ns of {needed_ns} ns in line");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_a_streaming_guest_ends_in_line_is_told_as_it_is_elsewhere() {
+    let host = host().await;
+    host.deploy("loops", "spin", endless).await;
+    host.deploy("traps", "fields", ServiceConfig::public).await;
+    host.deploy("stops", "no_response", |service| service.public().limit("cpu_ms", 10)).await;
+    host.deploy("drops", "no_response", endless).await;
+    // Others of the account are in line, so these begin there.
+    let spinning = spinning(&host, "loops", 2).await;
+    for _ in 0..10 {
+        assert_eq!(host.get("stops", "/").await.code(), "worker_failed");
+        assert_eq!(host.get("traps", "/lists/100000").await.code(), "worker_trapped");
+        assert_eq!(host.get("stops", "/computes").await.code(), "worker_cpu_exceeded");
+    }
+    // Nobody waits for one that cannot answer any more.
+    assert_eq!(host.get("drops", "/drops").await.code(), "worker_failed");
+    assert!(host.observed.ended("drops", 1).await[0].detail.as_ref().unwrap().contains("dropped its response-outparam"));
+    drop(spinning);
+}

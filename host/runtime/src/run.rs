@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -70,19 +70,31 @@ pub(crate) async fn answered(invocation: &Invocation, answer: Result<Response<Bo
     Ok(Started { response, outcome: OutcomeHandle::Settled(Outcome::Response) })
 }
 
+/// Says that a guest ends, before all that it has goes.
+struct Ending(Arc<AtomicBool>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 type Head = Result<Response<wasmtime_wasi_http::p2::body::HyperOutgoingBody>, ErrorCode>;
 
 /// Runs a streaming worker until its response head is out; what is left of it goes on in a task.
 pub(crate) async fn wasi_http(pre: ProxyPre<Data>, admitted: Admitted, parts: http::request::Parts, body: Body) -> Result<Started, Failure> {
     let Admitted { invocation, permit, place, purse } = admitted;
     let (head_sender, mut head) = oneshot::channel::<Head>();
+    let ends = Arc::new(AtomicBool::new(false));
     let guest = {
-        let invocation = invocation.clone();
+        let (invocation, ending) = (invocation.clone(), Ending(ends.clone()));
         async move {
             // The place is kept until the guest ends, not only until its head is out.
             let _place = place;
             let body = RequestBody::new(body, invocation.clone());
             let mut instance = Instance::new(invocation, permit)?;
+            // What is declared last is dropped first, and with the instance the sender of its head goes.
+            let _ending = ending;
             let scheme = if parts.uri.scheme() == Some(&http::uri::Scheme::HTTPS) { Scheme::Https } else { Scheme::Http };
             let mut http = instance.store.data_mut().http();
             let request = http.new_incoming_request(scheme, Request::from_parts(parts, body))?;
@@ -107,6 +119,10 @@ pub(crate) async fn wasi_http(pre: ProxyPre<Data>, admitted: Admitted, parts: ht
         Pin::new(&mut head).poll(cx)
     })
     .await;
+    // One that ends on a thread of the line is heard of here a moment before its result is.
+    if let Some(guest) = guest.take_if(|_| head.is_err() && ends.load(Ordering::Acquire)) {
+        guest_result = Some(guest.await);
+    }
     let failure = match head {
         Ok(Ok(response)) if !is_final(response.status()) => {
             let text = format!("the worker answered with status {}, which is not between 200 and 599", response.status().as_u16());
