@@ -10,9 +10,9 @@ impl wasip2::exports::http::incoming_handler::Guest for Worker {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
         let path = request.path_with_query().unwrap_or_default();
         let kept = Some(out).filter(|_| path != "/drops");
-        let mut sum = 0_u64;
-        while path != "/" {
-            sum = black_box(sum.wrapping_mul(31).wrapping_add(1));
+        let turns = if path == "/" { 0 } else { u64::MAX };
+        for turn in 0..turns {
+            black_box(turn);
         }
         drop(kept);
     }
