@@ -38,6 +38,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// It takes turns itself when the others together had less CPU time since its last look, in ns: for as much, or until they have it where it is not the host's
 /// own requests that leave them nothing.
 const STARVED_NS: u64 = 5_000_000;
+/// A thread that runs so soon after it was woken has found a core that nobody else wanted.
+const PROMPT: Duration = Duration::from_millis(2);
+/// The threads take jobs again when they have been prompt for so long.
+const STEADY: Duration = Duration::from_millis(100);
 
 thread_local! {
     /// This is one of the threads that take jobs.
@@ -84,7 +88,33 @@ struct State {
     started: Option<bool>,
     /// The keeper waits for a job to come.
     keeper_rests: bool,
+    /// The line was empty since the keeper's last look.
+    was_empty: bool,
+    /// There while other processes leave the threads nothing. They take no jobs then, because one that loses its core has its job for as long as it
+    /// does not get it back.
+    gate: Option<Gate>,
     closed: bool,
+}
+
+/// Whether the threads find cores again.
+#[derive(Default)]
+struct Gate {
+    /// When one was woken that has not run since.
+    woken: Option<Instant>,
+    /// Since when those that were woken have been prompt.
+    prompt_since: Option<Instant>,
+}
+
+impl Gate {
+    /// One of the threads runs. Whether they may take jobs again.
+    fn opens(&mut self, now: Instant) -> bool {
+        let Some(woken) = self.woken.take() else { return false };
+        if now - woken > PROMPT {
+            self.prompt_since = None;
+            return false;
+        }
+        now - *self.prompt_since.get_or_insert(woken) >= STEADY
+    }
 }
 
 impl Turns {
@@ -235,6 +265,9 @@ impl Shared {
         }
         state.line.put(&owner.account, |services| services.put(&owner.id, |jobs| jobs.push_back(job)));
         self.waiting.fetch_add(1, Ordering::Relaxed);
+        if let Some(gate) = &mut state.gate {
+            gate.woken.get_or_insert_with(Instant::now);
+        }
         let keeper_rests = std::mem::take(&mut state.keeper_rests);
         drop(state);
         self.filled.notify_one();
@@ -259,16 +292,30 @@ impl Shared {
                 continue;
             }
             let before = Look::at(self);
-            state = self.kept.wait_timeout_while(state, LOOK_EVERY, |state| !state.closed).unwrap_or_else(PoisonError::into_inner).0;
+            if state.gate.is_none() {
+                state.was_empty = false;
+                state = self.kept.wait_timeout_while(state, LOOK_EVERY, |state| !state.closed).unwrap_or_else(PoisonError::into_inner).0;
+            }
             let mut own_ns = 0;
             loop {
                 let now = Look::at(self);
                 let had_ns = now.had_ns - before.had_ns;
                 let serves_many = (now.used_ns - before.used_ns).saturating_sub(had_ns) > (now.at - before.at).as_nanos() as u64 / 2;
-                if had_ns.saturating_sub(own_ns) >= STARVED_NS || (own_ns >= STARVED_NS && serves_many) {
+                if own_ns >= STARVED_NS && serves_many {
+                    if state.gate.take().is_some() {
+                        self.filled.notify_all();
+                    }
                     break;
                 }
+                if had_ns.saturating_sub(own_ns) >= STARVED_NS {
+                    break;
+                }
+                // There was something to do all the time, and not the host's own requests were before it.
+                let is_starved = own_ns == 0 && !serves_many && !state.was_empty;
                 let Some(job) = self.take_job(&mut state) else { break };
+                if is_starved {
+                    state.gate.get_or_insert_default();
+                }
                 drop(state);
                 own_ns += self.turn(job);
                 state = self.lock();
@@ -294,6 +341,7 @@ impl Shared {
     fn take_job(&self, state: &mut State) -> Option<Job> {
         let job = state.line.take()?;
         self.waiting.fetch_sub(1, Ordering::Relaxed);
+        state.was_empty |= state.line.is_empty();
         Some(job)
     }
 
@@ -304,7 +352,12 @@ impl Shared {
             if state.closed {
                 return None;
             }
-            if let Some(job) = self.take_job(&mut state) {
+            if state.gate.as_mut().is_some_and(|gate| gate.opens(Instant::now())) {
+                state.gate = None;
+            }
+            if state.gate.is_none()
+                && let Some(job) = self.take_job(&mut state)
+            {
                 return Some(job);
             }
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -325,5 +378,26 @@ fn lower_priority() {
         if let Err(error) = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy) {
             tracing::warn!("long computations run with the same priority as requests: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_take_jobs_again_when_they_have_been_prompt_for_long_enough() {
+        let (mut gate, mut now) = (Gate::default(), Instant::now());
+        assert!(!gate.opens(now), "nobody has woken one");
+        let mut runs = |after: Duration| {
+            gate.woken = Some(now);
+            now += after;
+            gate.opens(now)
+        };
+        let times = (STEADY.as_millis() / PROMPT.as_millis()) as usize;
+        assert!(!(1..times).any(|_| runs(PROMPT)));
+        assert!(!runs(PROMPT * 2), "late, so it begins anew");
+        assert!(!(1..times).any(|_| runs(PROMPT)));
+        assert!(runs(PROMPT));
     }
 }
